@@ -1,0 +1,113 @@
+// The seam inside the engine: what the store layer (transactions, versions, reading, writing) may
+// ask of the catalog layer (trees, space, commit, recovery), and nothing more.
+//
+// Invariants
+//   1. A CatalogSnapshot shows one durable root for ever; it never moves.
+//   2. Space handed out by `allocate` belongs to the caller until it is given to a commit
+//      (`CatalogChange.useExtent`) or back (`release`). A crash gives it back by itself, since
+//      only a commit makes it part of the persistent free map.
+//   3. `commit` resolves when the root that contains the change is durable (spec/commit.md) and not before.
+//   4. Changes run one after another, each on the state left by the one before; a change that throws
+//      leaves no trace and only its own promise rejects.
+//
+// This file has no behaviour.
+
+import type { Superblock } from '../format/index.js';
+import type { Io, MemberDevice } from './io/port.js';
+
+/** A value now if its pages are cached, otherwise a promise. Callers test with `instanceof Promise`. */
+export type MaybePromise<T> = T | Promise<T>;
+
+/** Trees by format.md section 5. */
+export type TreeId = 0 | 1 | 2 | 3 | 4 | 5;
+
+export interface TreeItem {
+  readonly key: Uint8Array;
+  readonly value: Uint8Array;
+}
+
+/** Reads of one tree state. Values are complete (large values are fetched, decoded, verified). */
+export interface CatalogView {
+  readonly sequence: number;
+  get(tree: TreeId, key: Uint8Array): MaybePromise<Uint8Array | undefined>;
+  /** Ascending items with from <= key < to; `reverse` descends over the same range. Limits memory to a page path. */
+  range(tree: TreeId, from: Uint8Array, to: Uint8Array | null, options?: { reverse?: boolean; signal?: AbortSignal }): AsyncIterableIterator<TreeItem>;
+  itemCount(tree: TreeId): number;
+}
+
+/** A view of a durable root, pinned until closed so that nothing it reaches is overwritten. */
+export interface CatalogSnapshot extends CatalogView {
+  readonly superblock: Superblock;
+  close(): void;
+}
+
+/** What a change may do. Reads see its own writes. Large values are stored as such by themselves. */
+export interface CatalogChange extends CatalogView {
+  /** Sequence that the root will have: the birth of everything this change adds. */
+  readonly sequence: number;
+  put(tree: TreeId, key: Uint8Array, value: Uint8Array): Promise<void>;
+  delete(tree: TreeId, key: Uint8Array): Promise<boolean>;
+  takeVersionId(): number;
+  /** The ranges of `grant` become part of the root. */
+  useSpace(grant: SpaceGrant): void;
+  /** Ranges that the new root no longer reaches (deferred, format F19). */
+  freeSpace(member: number, sector: number, sectorCount: number): void;
+}
+
+/** A contiguous range on one member, reserved in memory. */
+export interface SpaceGrant {
+  readonly member: number;
+  readonly sector: number;
+  readonly sectorCount: number;
+}
+
+export interface AllocateRequest {
+  readonly member: number;
+  readonly sectorCount: number;
+  /** Continue here if free, so that neighbours coalesce. */
+  readonly after?: SpaceGrant;
+  /** 'data' keeps the 1/32 reserve; 'catalog' may use it. */
+  readonly purpose: 'data' | 'catalog';
+}
+
+export interface MemberState {
+  readonly index: number;
+  readonly uuid: Uint8Array;
+  readonly device: MemberDevice | null;
+  readonly path: string;
+  readonly state: 'online' | 'missing' | 'stale';
+  readonly failureDomain: string;
+  readonly capacitySectors: number;
+  readonly allocatedSectors: number;
+  readonly syncedSequence: number;
+}
+
+/** The catalog of one open store. */
+export interface Catalog {
+  readonly io: Io;
+  readonly storeUuid: Uint8Array;
+  readonly writable: boolean;
+  /** Set once a commit failed (commit.md C1). */
+  readonly poisoned: Error | null;
+  readonly members: readonly MemberState[];
+  /** Newest root known here. For readers of another process's store see `refresh`. */
+  readonly superblock: Superblock;
+  /** Findings of open: newer lone copies, rolled-forward members, invalid slots, degraded. */
+  readonly openReport: readonly string[];
+
+  snapshot(): CatalogSnapshot;
+  /** Read-only opens: look for a newer durable root; true when it moved. */
+  refresh(): Promise<boolean>;
+  /** Called after every acknowledged root (own commits) or successful refresh. Returns the unsubscriber. */
+  onRoot(listener: (superblock: Superblock) => void): () => void;
+
+  /** Ids for extents and sum leaves; `count` consecutive ones. Burned when unused. */
+  takeIds(count: number): number;
+  allocate(request: AllocateRequest): Promise<SpaceGrant>;
+  release(grant: SpaceGrant): void;
+  /** Free data-area sectors by member, deferred ones not counted. */
+  freeSectors(member: number): number;
+
+  commit<T>(apply: (change: CatalogChange) => Promise<T>, options?: { signal?: AbortSignal }): Promise<T>;
+  close(): Promise<void>;
+}

@@ -1,0 +1,239 @@
+// The engine's only door to the world: members (devices), time, randomness.
+//
+// engine/io/native_io.ts implements it over the native core, test/sim/ over simulated members.
+// One conformance suite (test/conformance/) runs on every implementation.
+//
+// Invariants
+//   1. Nothing in engine/ reaches a device, a clock or a random source except through these types.
+//   2. Data moves in batches; JavaScript runs per batch, never per I/O. All columns of a batch are
+//      flat typed arrays of `count` entries (times MAX_COPIES where said), so that crossing into
+//      native code copies nothing.
+//   3. A read delivers a byte only after the checksum of its whole segment matched.
+//   4. A batch promise settles only after every I/O that it started has completed, also on
+//      abort and on deadline: no buffer is handed back while a device may still touch it.
+//   5. A write never becomes durable by itself; only a successful `flush` of its member says so.
+//      A failed flush is final: implementations never retry one into success.
+//   6. Offsets and lengths are bytes and safe integers; checksums are CRC-64/NVME as bigint.
+
+/** How bytes reached or left a device. One vocabulary in API, CLI, JSON and docs. */
+export type IoPath = 'cufile-direct' | 'cufile-compat' | 'pinned' | 'io_uring' | 'threads' | 'buffered';
+
+/** Copies of one extent or page at most (redundancy 3). */
+export const MAX_COPIES = 3;
+/** In `copyMember`: no copy in this place. */
+export const NO_MEMBER = 0xffff;
+/** Operations in one batch at most. */
+export const MAX_BATCH_OPS = 65_536;
+/** Bytes of one extent at most: 64 MiB of raw bytes, and stored bytes never exceed raw padded. */
+export const MAX_EXTENT_BYTES = 64 * 1024 * 1024;
+
+export interface Clock {
+  /** Wall time, milliseconds since 1970. Only for people: no decision depends on it. */
+  nowMs(): number;
+  /** Monotonic milliseconds, for deadlines and rates. */
+  monotonicMs(): number;
+  sleep(durationMs: number, signal?: AbortSignal): Promise<void>;
+}
+
+export interface Random {
+  /** Uniform random bytes (a seeded stream in the simulator). */
+  bytes(count: number): Uint8Array;
+}
+
+export interface Checksum {
+  /** CRC-64/NVME of `bytes`, continuing from `seed` (0n to start). */
+  crc64(bytes: Uint8Array, seed?: bigint): bigint;
+}
+
+/** Host memory that a caller names by address instead of by view (alignment is checked). */
+export interface RawBuffer {
+  readonly pointer: bigint;
+  readonly byteLength: number;
+  /** Kept alive until the batch settles. */
+  readonly owner?: object;
+}
+export type IoBuffer = Uint8Array | RawBuffer;
+
+/** A file opened only to be read by `write` batches (import), read by the native core itself. */
+export interface SourceFile {
+  readonly id: number;
+  readonly path: string;
+  readonly byteLength: number;
+  /** Size, mtime (ns), ctime (ns), inode and device as one comparable string. */
+  identity(): Promise<string>;
+  close(): Promise<void>;
+}
+
+export interface MemberOpenOptions {
+  readonly mode: 'r' | 'rw';
+  /** 'prefer' takes buffered I/O where the file system has no O_DIRECT, and reports it. */
+  readonly direct: 'require' | 'prefer';
+  /** Block devices: open although mounted, partitioned or carrying a foreign signature. */
+  readonly force?: boolean;
+}
+export interface MemberCreateOptions {
+  /** Formatted size; files are preallocated to it and synced with their directory before return. */
+  readonly sizeBytes?: number;
+  /** Overwrite an existing file or a device that is in use or signed. */
+  readonly force?: boolean;
+}
+
+/** An open member. `slot` numbers it inside this Io and is what batches carry. */
+export interface MemberDevice {
+  readonly slot: number;
+  readonly path: string;
+  readonly kind: 'file' | 'block' | 'simulated';
+  readonly sizeBytes: number;
+  /** What reads and writes of this member will take. */
+  readonly ioPath: IoPath;
+  readonly memoryAlignmentBytes: number;
+  readonly offsetAlignmentBytes: number;
+  /** Equal for two members that fail together (same drive); '' when unknown. */
+  readonly failureDomain: string;
+  readonly numaNode: number | null;
+}
+
+/** Lower runs first inside a member's queue. */
+export type Priority = 0 | 1 | 2;
+export interface BatchOptions {
+  /** 0 = catalog and commit, 1 = caller's reads and writes (default), 2 = maintenance. */
+  readonly priority?: Priority;
+  /** Monotonic budget; what has not been submitted by then fails with errno 110 (ETIMEDOUT). */
+  readonly deadlineMs?: number;
+  readonly signal?: AbortSignal;
+}
+
+/**
+ * Verified reads of parts of extents.
+ * Op i reads bytes [wantedOffset, wantedOffset + wanted) of the extent's stored bytes, in whole
+ * segments, checks each touched segment against `sums[sumIndex + k]` (k counts from the first
+ * touched segment), and puts exactly the wanted bytes at the destination. A copy that fails
+ * (I/O error, short, checksum) is noted in `faults` and the next copy is taken for the
+ * failing segments. The order of copies in the columns is the order of preference.
+ */
+export interface ReadBatch extends BatchOptions {
+  readonly count: number;
+  /** count x MAX_COPIES; slots, NO_MEMBER = none. */
+  readonly copyMember: Uint16Array;
+  /** count x MAX_COPIES; byte offset of the extent's first byte on that member, 4 KiB aligned. */
+  readonly copyOffsetBytes: Float64Array;
+  /** Length of the extent on disk, a multiple of 4 KiB, <= MAX_EXTENT_BYTES. */
+  readonly storedBytes: Float64Array;
+  /** Power of two in 4 KiB..1 MiB, or >= storedBytes for a page with a single sum. */
+  readonly segmentBytes: Float64Array;
+  readonly wantedOffsetBytes: Float64Array;
+  readonly wantedBytes: Float64Array;
+  readonly sumIndex: Uint32Array;
+  readonly sums: BigUint64Array;
+  readonly destination: Uint32Array;
+  readonly destinationOffsetBytes: Float64Array;
+  readonly destinations: readonly IoBuffer[];
+}
+
+export type FaultKind = 'io' | 'short' | 'checksum' | 'missing' | 'deadline' | 'aborted';
+/** One copy of one place that could not be used. */
+export interface IoFault {
+  readonly op: number;
+  readonly copy: number;
+  readonly slot: number;
+  /** First byte on the member of the segment (read) or of the copy (write) that failed. */
+  readonly offsetBytes: number;
+  readonly lengthBytes: number;
+  readonly kind: FaultKind;
+  readonly errno: number;
+}
+export interface BatchResult {
+  /** Per op: 0 ok, 1 failed (no copy gave verified bytes / a copy was not fully written), 2 aborted. */
+  readonly status: Uint8Array;
+  readonly faults: readonly IoFault[];
+  /** Device bytes moved, per path. */
+  readonly bytesByPath: Partial<Record<IoPath, number>>;
+}
+
+/**
+ * Writes of extents and pages.
+ * Op i gathers its pieces [pieceStart[i], pieceStart[i] + pieceCount[i]) into one zero-filled,
+ * aligned, engine-owned buffer of storedBytes, computes the sum of every segment of it
+ * (padding included), the CRC of its first rawBytes and the CRC of every piece,
+ * and then writes that one buffer to every copy. It is ok only when every copy was written in full.
+ */
+export interface WriteBatch extends BatchOptions {
+  readonly count: number;
+  readonly copyMember: Uint16Array;
+  readonly copyOffsetBytes: Float64Array;
+  readonly rawBytes: Float64Array;
+  readonly storedBytes: Float64Array;
+  readonly segmentBytes: Float64Array;
+  readonly pieceStart: Uint32Array;
+  readonly pieceCount: Uint32Array;
+  readonly pieceBytes: Float64Array;
+  /** Where the piece begins inside the extent; pieces ascend and do not overlap. */
+  readonly pieceOffsetBytes: Float64Array;
+  /** Index into `sources` (>= 0) or, as -1 - k, into `files`. */
+  readonly pieceSource: Int32Array;
+  readonly pieceSourceOffsetBytes: Float64Array;
+  readonly sources: readonly IoBuffer[];
+  readonly files: readonly SourceFile[];
+  /** First entry of `segmentSums` for op i. */
+  readonly sumIndex: Uint32Array;
+  readonly segmentSums: BigUint64Array;
+  readonly rawSums: BigUint64Array;
+  readonly pieceSums: BigUint64Array;
+}
+export interface WriteResult extends BatchResult {
+  /** A source file that gave an error or fewer bytes than asked, by op. */
+  readonly sourceFaults: readonly { readonly op: number; readonly file: string; readonly offsetBytes: number; readonly errno: number }[];
+}
+
+export interface FlushResult { readonly slot: number; readonly errno: number }
+
+export interface IoStats {
+  readonly byPath: Partial<Record<IoPath, { ops: number; bytes: number }>>;
+  readonly readBytes: number;
+  readonly writtenBytes: number;
+  readonly flushes: number;
+  readonly perSlot: readonly { slot: number; readErrors: number; writeErrors: number; checksumErrors: number }[];
+}
+
+export interface Io {
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly checksum: Checksum;
+  /** Name of the backend and why it was chosen, for `doctor` and `stats`. */
+  readonly backend: { readonly path: IoPath; readonly reason: string };
+
+  createMember(path: string, options: MemberCreateOptions): Promise<MemberDevice>;
+  openMember(path: string, options: MemberOpenOptions): Promise<MemberDevice>;
+  closeMember(slot: number): Promise<void>;
+  openSource(path: string): Promise<SourceFile>;
+
+  /** Page-aligned memory of the engine's own; freed by garbage collection or `release`. */
+  allocate(byteLength: number): Uint8Array;
+  release(buffer: Uint8Array): void;
+
+  read(batch: ReadBatch): Promise<BatchResult>;
+  write(batch: WriteBatch): Promise<WriteResult>;
+  /** Makes everything completed so far on these members durable. One result per slot; never retries. */
+  flush(slots: readonly number[], options?: BatchOptions): Promise<readonly FlushResult[]>;
+
+  /** Unverified device bytes, for superblocks and fsck only. Rejects with StoreError E_IO. */
+  readRaw(slot: number, offsetBytes: number, lengthBytes: number, options?: BatchOptions): Promise<Uint8Array>;
+  /** Overwrites in place, for superblocks, membership hints and heartbeat only. 4 KiB multiples. */
+  writeRaw(slot: number, offsetBytes: number, bytes: Uint8Array, options?: BatchOptions): Promise<void>;
+
+  /** Exclusive writer lock of the member, at once: false when somebody else holds it. Dies with us. */
+  tryLockWriter(slot: number): boolean;
+  unlockWriter(slot: number): void;
+  /** Shared lock that says "sequence s is being read here". Counted; dies with the process. */
+  pin(slot: number, sequence: number): void;
+  unpin(slot: number, sequence: number): void;
+  /** True when another open of the member, in any process, pins a sequence < `sequence`. */
+  pinnedBelow(slot: number, sequence: number): boolean;
+  /** This process and machine, for the heartbeat block. */
+  identity(): { readonly hostId: string; readonly bootId: string; readonly processId: number; readonly processStart: string };
+  /** Whether a process of this boot still runs (pid and start time both match). */
+  processAlive(processId: number, processStart: string): boolean;
+
+  stats(): IoStats;
+  close(): Promise<void>;
+}
