@@ -178,7 +178,7 @@ async function runNativeTests(options, scratch) {
 
 /** What a skipped C++ test printed after 'SKIP:', else what ctest says of it. */
 function skipReason(body, status) {
-  const said = /SKIP:?\s*([^\n<]*)/i.exec(body)?.[1]?.trim();
+  const said = /\bSKIP:\s*([^\n<]*)/.exec(body)?.[1]?.trim();
   return unescapeXml(said || /message="([^"]*)"/.exec(body)?.[1] || status);
 }
 

@@ -9,7 +9,8 @@
 //   5. Exit codes: 0 done, 1 a step failed, 2 something required is missing and must be
 //      installed by the user (the exact line is printed), 130 the user said no.
 //
-// Usage: node tools/setup.mjs --for quickstart|test|build [--yes] [arguments for what follows]
+// Usage: node tools/setup.mjs --for quickstart|test|build [--yes | --plan] [arguments for what follows]
+//   --plan prints what would be done and ends.
 import { spawn, spawnSync } from 'node:child_process';
 import { existsSync, statfsSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
@@ -66,13 +67,14 @@ function parseArguments(argv) {
       options.purpose = inline ?? argv[++index];
       continue;
     }
+    if (name === '--plan') options.planOnly = true;
     if (name === '--yes' || name === '-y') options.yes = true;
     if (name === '--size') options.sizeBytes = parseSize(inline ?? argv[index + 1]);
     if (name === '--dir') options.directory = resolve(inline ?? argv[index + 1] ?? '.');
     options.rest.push(argv[index]);
   }
   if (!Object.hasOwn(FOLLOWING, options.purpose ?? '')) {
-    fail(2, 'usage: node tools/setup.mjs --for quickstart|test|build [--yes] [arguments]');
+    fail(2, 'usage: node tools/setup.mjs --for quickstart|test|build [--yes | --plan] [arguments]');
   }
   return options;
 }
@@ -143,7 +145,9 @@ async function confirm(options, plan) {
 
 function installPackages(plan, purpose) {
   if (plan.packages.length === 0) return;
-  const line = `apt-get update && apt-get install -y --no-install-recommends ${plan.packages.join(' ')}`;
+  const sudo = process.getuid?.() === 0 ? '' : 'sudo ';
+  const line =
+    `${sudo}apt-get update && ${sudo}apt-get install -y --no-install-recommends ` + plan.packages.join(' ');
   const isRoot = process.getuid?.() === 0;
   if (isRoot && onPath('apt-get')) {
     const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive' };
@@ -168,7 +172,7 @@ function installPackages(plan, purpose) {
     ? 'This is not a Debian or Ubuntu system: install what these packages bring, then run this again.'
     : isRoot
       ? `apt-get could not install them. To see why, run: ${line}`
-      : `Run this line, then this command again:\n  sudo sh -c '${line}'`;
+      : `Run this line, then this command again:\n  ${line}`;
   fail(2, ...required.map((item) => `Missing: ${item.debianPackage}: ${item.reason}.`), hint);
 }
 
@@ -196,6 +200,10 @@ async function main() {
   if (unsupported !== null) fail(2, unsupported);
   const plan = makePlan(options);
   printPlan(options, plan);
+  if (options.planOnly) {
+    if (plan.packages.length === 0 && plan.steps.length === 0) console.log('Nothing to set up.');
+    return;
+  }
   await confirm(options, plan);
   installPackages(plan, options.purpose);
   for (const step of plan.steps) {

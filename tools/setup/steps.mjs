@@ -62,13 +62,14 @@ function writeStamp(name, value) {
 }
 
 function run(command, args, hint) {
-  console.log(`$ ${command} ${args.join(' ')}`);
+  const shown = [command, ...args].map((part) => part.replaceAll(`${ROOT}/`, '').replace(ROOT, '.'));
+  console.log(`$ ${shown.join(' ')}`);
   const result = spawnSync(command, args, { cwd: ROOT, stdio: ['ignore', 'inherit', 'inherit'] });
   if (result.error) throw new StepFailed(`${command} could not be started: ${result.error.message}. ${hint}`);
   if (result.status !== 0) {
     const how =
       result.status === null ? `was ended by ${result.signal}` : `failed with exit code ${result.status}`;
-    throw new StepFailed(`${command} ${args[0] ?? ''} ${how}. ${hint}`);
+    throw new StepFailed(`${shown.slice(0, 2).join(' ')} ${how}. ${hint}`);
   }
 }
 
@@ -152,7 +153,11 @@ export const STEPS = [
     purposes: ['quickstart', 'test', 'build'],
     bytes: 40e6,
     run: () =>
-      run(bin('cmake-js'), ['compile', '--parallel', parallel], 'The compiler output above says where.'),
+      run(
+        bin('cmake-js'),
+        ['compile', '--log-level', 'warn', '--parallel', parallel],
+        'The compiler output above says where.',
+      ),
     ...stamped('native', nativeInputs, () => existsSync(ADDON_PATH)),
   },
   {
