@@ -1,0 +1,218 @@
+// Read and write batches of the simulated port: segments, sums, next copies, gathering.
+//
+// Invariants (engine/io/port.ts 3 and 4)
+//   1. A byte reaches a destination only after the sum of its whole segment matched.
+//   2. A batch settles after everything it started has completed.
+//   3. Faults are listed in the order they were found, one for each failing segment (read) or copy (write).
+
+import { assert, StoreError } from '../../format/errors.js';
+import { MAX_BATCH_OPS, MAX_COPIES, MAX_EXTENT_BYTES, NO_MEMBER } from '../../engine/io/port.js';
+import type { BatchResult, FaultKind, IoBuffer, IoFault, ReadBatch, WriteBatch, WriteResult } from '../../engine/io/port.js';
+import { simCrc64 } from './sim_checksum.js';
+import { ERRNO_ECANCELED, ERRNO_EIO, ERRNO_ENODEV, ERRNO_ETIMEDOUT } from './sim_device.js';
+import type { BatchControl, SimIo } from './sim_io.js';
+
+const STATUS_OK = 0;
+const STATUS_FAILED = 1;
+const STATUS_ABORTED = 2;
+
+type SourceFaults = WriteResult['sourceFaults'][number][];
+
+/** The bytes behind a buffer. A raw address is only understood when its owner is the view itself. */
+export function viewOf(buffer: IoBuffer): Uint8Array {
+  if (buffer instanceof Uint8Array) return buffer;
+  const { owner } = buffer;
+  if (owner instanceof Uint8Array && owner.byteLength >= buffer.byteLength) return owner.subarray(0, buffer.byteLength);
+  throw new StoreError('E_UNSUPPORTED', 'the simulator has no memory behind raw addresses');
+}
+
+function faultKind(errno: number): FaultKind {
+  if (errno === ERRNO_ECANCELED) return 'aborted';
+  if (errno === ERRNO_ETIMEDOUT) return 'deadline';
+  if (errno === ERRNO_ENODEV) return 'missing';
+  return errno === 0 ? 'short' : 'io';
+}
+
+function checkGeometry(batch: ReadBatch | WriteBatch, op: number): void {
+  const storedBytes = batch.storedBytes[op]!;
+  assert(storedBytes > 0 && storedBytes % 4096 === 0 && storedBytes <= MAX_EXTENT_BYTES, `op ${op}: stored bytes ${storedBytes}`);
+  const segmentBytes = batch.segmentBytes[op]!;
+  assert(segmentBytes >= 4096 && segmentBytes % 4096 === 0, `op ${op}: segment bytes ${segmentBytes}`);
+  for (let copy = 0; copy < MAX_COPIES; copy += 1) {
+    if (batch.copyMember[op * MAX_COPIES + copy] === NO_MEMBER) continue;
+    const offsetBytes = batch.copyOffsetBytes[op * MAX_COPIES + copy]!;
+    assert(Number.isSafeInteger(offsetBytes) && offsetBytes % 4096 === 0 && offsetBytes >= 0, `op ${op}: offset ${offsetBytes}`);
+  }
+}
+
+interface BatchState { readonly io: SimIo; readonly control: BatchControl; readonly status: Uint8Array; readonly faults: IoFault[]; bytes: number }
+
+function newState(io: SimIo, batch: ReadBatch | WriteBatch): BatchState {
+  assert(batch.count <= MAX_BATCH_OPS, `batch of ${batch.count} operations`);
+  return { io, control: io.control(batch), status: new Uint8Array(batch.count), faults: [], bytes: 0 };
+}
+
+function finish(state: BatchState): BatchResult {
+  state.control.end();
+  return { status: state.status, faults: state.faults, bytesByPath: { [state.io.backend.path]: state.bytes } };
+}
+
+export async function runReadBatch(io: SimIo, batch: ReadBatch): Promise<BatchResult> {
+  const state = newState(io, batch);
+  const jobs: Promise<void>[] = [];
+  for (let op = 0; op < batch.count; op += 1) {
+    checkGeometry(batch, op);
+    jobs.push(readOp(state, batch, op));
+  }
+  await Promise.all(jobs);
+  return finish(state);
+}
+
+/** Reads the segments of one op from copy after copy until each was verified once. */
+async function readOp(state: BatchState, batch: ReadBatch, op: number): Promise<void> {
+  const storedBytes = batch.storedBytes[op]!;
+  const segmentBytes = batch.segmentBytes[op]!;
+  const wantedOffset = batch.wantedOffsetBytes[op]!;
+  const wanted = batch.wantedBytes[op]!;
+  assert(wantedOffset >= 0 && wanted >= 0 && wantedOffset + wanted <= storedBytes, `op ${op}: wanted range outside the extent`);
+  if (wanted === 0) return;
+  const destination = viewOf(batch.destinations[batch.destination[op]!]!);
+  const firstSegment = Math.floor(wantedOffset / segmentBytes);
+  const endSegment = Math.ceil((wantedOffset + wanted) / segmentBytes);
+  let missing: number[] = [];
+  for (let k = firstSegment; k < endSegment; k += 1) missing.push(k);
+
+  for (let copy = 0; copy < MAX_COPIES && missing.length > 0; copy += 1) {
+    const slot = batch.copyMember[op * MAX_COPIES + copy]!;
+    if (slot === NO_MEMBER) continue;
+    const base = batch.copyOffsetBytes[op * MAX_COPIES + copy]!;
+    const from = missing[0]! * segmentBytes;
+    const to = Math.min((missing[missing.length - 1]! + 1) * segmentBytes, storedBytes);
+    const staging = new Uint8Array(to - from);
+    const { errno, movedBytes } = await state.io.transfer(state.control, slot, 'read', base + from, staging, batch.priority ?? 1);
+    state.bytes += movedBytes;
+    state.io.totals.readOps += 1;
+    state.io.totals.readBytes += movedBytes;
+    const failed: number[] = [];
+    for (const k of missing) {
+      const start = k * segmentBytes;
+      const end = Math.min(start + segmentBytes, storedBytes);
+      const kind = judgeSegment(errno, movedBytes, start - from, end - from, staging, batch.sums[batch.sumIndex[op]! + k - firstSegment]!);
+      if (kind === null) {
+        const low = Math.max(start, wantedOffset);
+        const high = Math.min(end, wantedOffset + wanted);
+        destination.set(staging.subarray(low - from, high - from), batch.destinationOffsetBytes[op]! + low - wantedOffset);
+        continue;
+      }
+      failed.push(k);
+      state.faults.push({ op, copy, slot, offsetBytes: base + start, lengthBytes: end - start, kind, errno });
+      const counters = state.io.errors[slot];
+      if (counters !== undefined) counters[kind === 'checksum' ? 'checksumErrors' : 'readErrors'] += 1;
+    }
+    missing = failed;
+    if (state.control.errno !== 0) break;
+  }
+  if (missing.length === 0) return;
+  state.status[op] = state.control.errno === ERRNO_ECANCELED ? STATUS_ABORTED : STATUS_FAILED;
+}
+
+function judgeSegment(errno: number, movedBytes: number, start: number, end: number, staging: Uint8Array, sum: bigint): FaultKind | null {
+  if (errno !== 0) return faultKind(errno);
+  if (movedBytes < end) return 'short';
+  return simCrc64(staging.subarray(start, end)) === sum ? null : 'checksum';
+}
+
+export async function runWriteBatch(io: SimIo, batch: WriteBatch): Promise<WriteResult> {
+  const state = newState(io, batch);
+  const sourceFaults: SourceFaults = [];
+  const jobs: Promise<void>[] = [];
+  for (let op = 0; op < batch.count; op += 1) {
+    checkGeometry(batch, op);
+    jobs.push(writeOp(state, batch, op, sourceFaults));
+  }
+  await Promise.all(jobs);
+  return { ...finish(state), sourceFaults };
+}
+
+async function writeOp(state: BatchState, batch: WriteBatch, op: number, sourceFaults: SourceFaults): Promise<void> {
+  const gathered = gather(state.io, batch, op, sourceFaults);
+  if (gathered === null) {
+    state.status[op] = STATUS_FAILED;
+    return;
+  }
+  sumOp(batch, op, gathered);
+  const copies: Promise<void>[] = [];
+  for (let copy = 0; copy < MAX_COPIES; copy += 1) {
+    const slot = batch.copyMember[op * MAX_COPIES + copy]!;
+    if (slot !== NO_MEMBER) copies.push(writeCopy(state, batch, op, copy, slot, gathered));
+  }
+  assert(copies.length > 0, `op ${op}: a write without a copy`);
+  await Promise.all(copies);
+}
+
+async function writeCopy(state: BatchState, batch: WriteBatch, op: number, copy: number, slot: number, bytes: Uint8Array): Promise<void> {
+  const offsetBytes = batch.copyOffsetBytes[op * MAX_COPIES + copy]!;
+  const { errno, movedBytes } = await state.io.transfer(state.control, slot, 'write', offsetBytes, bytes, batch.priority ?? 1);
+  state.bytes += movedBytes;
+  state.io.totals.writeOps += 1;
+  state.io.totals.writtenBytes += movedBytes;
+  if (errno === 0 && movedBytes === bytes.length) return;
+  const counters = state.io.errors[slot];
+  if (counters !== undefined) counters.writeErrors += 1;
+  state.faults.push({ op, copy, slot, offsetBytes, lengthBytes: bytes.length, kind: faultKind(errno), errno });
+  state.status[op] = errno === ERRNO_ECANCELED && state.status[op] === STATUS_OK ? STATUS_ABORTED : STATUS_FAILED;
+}
+
+/** The extent's bytes, zero-filled where no piece covers; null when a source file failed. */
+function gather(io: SimIo, batch: WriteBatch, op: number, sourceFaults: SourceFaults): Uint8Array | null {
+  const storedBytes = batch.storedBytes[op]!;
+  assert(batch.rawBytes[op]! <= storedBytes, `op ${op}: raw bytes over stored bytes`);
+  const bytes = new Uint8Array(storedBytes);
+  let end = 0;
+  let whole = true;
+  const first = batch.pieceStart[op]!;
+  for (let piece = first; piece < first + batch.pieceCount[op]!; piece += 1) {
+    const at = batch.pieceOffsetBytes[piece]!;
+    const length = batch.pieceBytes[piece]!;
+    assert(at >= end && at + length <= batch.rawBytes[op]!, `op ${op}: pieces overlap or pass the raw bytes`);
+    end = at + length;
+    const target = bytes.subarray(at, end);
+    const source = batch.pieceSource[piece]!;
+    const from = batch.pieceSourceOffsetBytes[piece]!;
+    if (source >= 0) {
+      const view = viewOf(batch.sources[source]!);
+      assert(from + length <= view.length, `op ${op}: piece outside its source`);
+      target.set(view.subarray(from, from + length));
+    } else if (!readSource(io, batch, op, -1 - source, from, target, sourceFaults)) {
+      whole = false;
+    }
+    batch.pieceSums[piece] = simCrc64(target);
+  }
+  return whole ? bytes : null;
+}
+
+function readSource(io: SimIo, batch: WriteBatch, op: number, index: number, offsetBytes: number, target: Uint8Array, sourceFaults: SourceFaults): boolean {
+  const handle = batch.files[index];
+  assert(handle !== undefined, `op ${op}: no source file ${index}`);
+  const open = io.sources[handle.id] ?? null;
+  const file = open === null ? null : io.world.files.get(handle.path) ?? null;
+  const fault = io.world.faults.ask('source', handle.path, offsetBytes, target.length);
+  const short = file === null || offsetBytes + target.length > file.byteLength || fault?.action === 'short';
+  if (fault?.action === 'errno' || short) {
+    sourceFaults.push({ op, file: handle.path, offsetBytes, errno: fault?.action === 'errno' ? fault.errno ?? ERRNO_EIO : 0 });
+    return false;
+  }
+  file.read(offsetBytes, target);
+  return true;
+}
+
+function sumOp(batch: WriteBatch, op: number, bytes: Uint8Array): void {
+  const segmentBytes = batch.segmentBytes[op]!;
+  const first = batch.sumIndex[op]!;
+  const count = Math.ceil(bytes.length / segmentBytes);
+  assert(first + count <= batch.segmentSums.length, `op ${op}: no room for ${count} sums`);
+  for (let k = 0; k < count; k += 1) {
+    batch.segmentSums[first + k] = simCrc64(bytes.subarray(k * segmentBytes, (k + 1) * segmentBytes));
+  }
+  batch.rawSums[op] = simCrc64(bytes.subarray(0, batch.rawBytes[op]!));
+}
