@@ -1,0 +1,197 @@
+// Turning dirty nodes into pages: addresses, bytes, sums, from the leaves to the root.
+//
+// Sealing does not change the tree: it builds pages and pointers beside it. If the caller runs out
+// of addresses half-way (or the commit fails) the dirty nodes are still there.
+//
+// Invariants
+//   1. Children are placed and summed before their parent is encoded, so a pointer's sum always
+//      vouches for finished bytes.
+//   2. The order of pages, their bytes and the requests to the sink depend on the tree only.
+//   3. Each encoded page is decoded by the validating decoder before it is handed out (pair of the
+//      check after reading).
+//   4. Clean subtrees are not touched: their pointers are carried over.
+//
+// It does no I/O; the commit writes what it returns.
+
+import type { LargeValue, PagePointer, ValuePieceEntry } from './tree_page.js';
+import { assert } from '../format/errors.js';
+import type { PageStore } from './page_store.js';
+import { PageRef } from './tree_page_cache.js';
+import { LeafNode } from './tree_node.js';
+import type { BranchNode, TreeNode } from './tree_node.js';
+import type { PendingLargeValue } from './large_value_store.js';
+import {
+  PAGE_HEADER_BYTES, PAGE_KIND_BRANCH, PAGE_KIND_LEAF, PAGE_KIND_PIECE, PAGE_KIND_VALUE_INDEX, SECTOR_BYTES,
+  VALUE_PIECE_ENTRY_BYTES, decodeCatalogPage, encodeBranchPage, encodeLargeValueDescriptor, encodeLeafPage,
+  encodePiecePage, encodeValueIndexPage,
+} from './tree_page.js';
+import type { CatalogPage, PageIdentity } from './tree_page.js';
+
+export interface PageCopy {
+  readonly member: number;
+  readonly sector: number;
+}
+
+/** Gives addresses to pages. Called in a fixed order; throws when it has none left. */
+export interface PageSink {
+  place(storedBytes: number, kind: number, level: number): { readonly copies: readonly PageCopy[] };
+}
+
+/** What `place` will be asked for, in order. */
+export interface PagePlan {
+  readonly storedBytes: number;
+  readonly kind: number;
+  readonly level: number;
+}
+
+export interface PageWrite {
+  readonly pointer: PagePointer;
+  /** pointer.storedBytes bytes, never changed afterwards. */
+  readonly bytes: Uint8Array;
+}
+
+interface SealedNode {
+  readonly pointer: PagePointer;
+  readonly page: CatalogPage;
+  readonly children: readonly (SealedNode | PageRef | null)[] | null;
+}
+
+export interface SealedTree {
+  readonly treeId: number;
+  readonly root: PagePointer | null;
+  readonly itemCount: number;
+  readonly writes: readonly PageWrite[];
+  /** Durable pages that the new root no longer reaches. */
+  readonly freed: readonly PagePointer[];
+  /** For `adopt`. */
+  readonly sealedRoot: SealedNode | PageRef | null;
+}
+
+export interface SealContext {
+  readonly pages: PageStore;
+  readonly treeId: number;
+  /** Sequence of the root that will hold the pages. */
+  readonly birth: number;
+  readonly sink: PageSink;
+}
+
+export function storedBytesFor(usedBytes: number): number {
+  return Math.ceil(usedBytes / SECTOR_BYTES) * SECTOR_BYTES;
+}
+
+/** Lists what sealing would place, without encoding anything. */
+export function planNode(node: TreeNode, plan: PagePlan[]): void {
+  if (node.type === 0) return;
+  if (node.type === 1) {
+    for (let i = 0; i < node.slots.length; i += 1) {
+      const pending = node.pending(i);
+      if (pending === null) continue;
+      for (const piece of pending.pieces) {
+        plan.push({ storedBytes: storedBytesFor(PAGE_HEADER_BYTES + piece.stored.byteLength), kind: PAGE_KIND_PIECE, level: 0 });
+      }
+      plan.push({ storedBytes: indexStoredBytes(pending), kind: PAGE_KIND_VALUE_INDEX, level: 0 });
+    }
+    plan.push({ storedBytes: storedBytesFor(node.encodedBytes), kind: PAGE_KIND_LEAF, level: 0 });
+    return;
+  }
+  for (const child of node.children) if (typeof child !== 'number') planNode(child, plan);
+  plan.push({ storedBytes: storedBytesFor(node.encodedBytes), kind: PAGE_KIND_BRANCH, level: node.level });
+}
+
+function indexStoredBytes(pending: PendingLargeValue): number {
+  return storedBytesFor(PAGE_HEADER_BYTES + pending.pieces.length * VALUE_PIECE_ENTRY_BYTES);
+}
+
+/** Places and encodes every dirty node below and including `node`. */
+export function sealNode(context: SealContext, node: LeafNode | BranchNode, writes: PageWrite[]): SealedNode {
+  return node instanceof LeafNode ? sealLeaf(context, node, writes) : sealBranch(context, node, writes);
+}
+
+function sealLeaf(context: SealContext, node: LeafNode, writes: PageWrite[]): SealedNode {
+  const count = node.slots.length;
+  assert(count > 0, 'an empty leaf is never sealed');
+  const descriptors = new Map<number, Uint8Array>();
+  for (let i = 0; i < count; i += 1) {
+    const pending = node.pending(i);
+    if (pending !== null) descriptors.set(i, sealLargeValue(context, pending, writes));
+  }
+  const storedBytes = storedBytesFor(node.encodedBytes);
+  const bytes = encodeLeafPage(identity(context, storedBytes), count, {
+    key: (i) => node.key(i),
+    value: (i) => descriptors.get(i) ?? node.value(i),
+    isLarge: (i) => node.isLarge(i),
+  });
+  const { pointer, page } = finishPage(context, bytes, PAGE_KIND_LEAF, 0, writes);
+  assert(page.usedBytes === node.encodedBytes, 'a leaf encodes to the size that was accounted');
+  return { pointer, page, children: null };
+}
+
+function sealBranch(context: SealContext, node: BranchNode, writes: PageWrite[]): SealedNode {
+  const count = node.children.length;
+  assert(count > 0, 'an empty branch is never sealed');
+  const children: (SealedNode | PageRef | null)[] = [];
+  const pointers: PagePointer[] = [];
+  for (const child of node.children) {
+    if (typeof child === 'number') {
+      assert(node.base !== null, 'a numbered child has a base page');
+      children.push(null);
+      pointers.push(node.base.pointer(child));
+    } else {
+      const sealed = child.type === 0 ? child : sealNode(context, child, writes);
+      children.push(sealed);
+      pointers.push(sealed.pointer);
+    }
+  }
+  const storedBytes = storedBytesFor(node.encodedBytes);
+  const bytes = encodeBranchPage(identity(context, storedBytes), node.level, count, {
+    key: (i) => node.separator(i),
+    pointer: (i) => pointers[i] as PagePointer,
+  });
+  const { pointer, page } = finishPage(context, bytes, PAGE_KIND_BRANCH, node.level, writes);
+  assert(page.usedBytes === node.encodedBytes, 'a branch encodes to the size that was accounted');
+  return { pointer, page, children };
+}
+
+/** Writes the pieces and the index page; returns the 112 bytes for the leaf. */
+function sealLargeValue(context: SealContext, pending: PendingLargeValue, writes: PageWrite[]): Uint8Array {
+  const entries: ValuePieceEntry[] = [];
+  for (const piece of pending.pieces) {
+    const storedBytes = storedBytesFor(PAGE_HEADER_BYTES + piece.stored.byteLength);
+    const bytes = encodePiecePage(identity(context, storedBytes), piece.stored);
+    const { pointer } = finishPage(context, bytes, PAGE_KIND_PIECE, 0, writes);
+    entries.push({ pointer, storedBytes: piece.stored.byteLength, rawBytes: piece.rawBytes, codec: piece.codec });
+  }
+  const bytes = encodeValueIndexPage(identity(context, indexStoredBytes(pending)), entries);
+  const { pointer } = finishPage(context, bytes, PAGE_KIND_VALUE_INDEX, 0, writes);
+  const descriptor: LargeValue = { rawBytes: pending.rawBytes, pieceCount: entries.length, pointer };
+  return encodeLargeValueDescriptor(descriptor);
+}
+
+function identity(context: SealContext, storedBytes: number): PageIdentity {
+  return { treeId: context.treeId, birth: context.birth, storeUuid: context.pages.storeUuid, storedBytes };
+}
+
+function finishPage(
+  context: SealContext, bytes: Uint8Array, kind: number, level: number, writes: PageWrite[],
+): { pointer: PagePointer; page: CatalogPage } {
+  const { copies } = context.sink.place(bytes.byteLength, kind, level);
+  assert(copies.length >= 1 && copies.length <= 3, 'a page has 1 to 3 copies');
+  const pointer: PagePointer = {
+    sum: context.pages.io.checksum.crc64(bytes),
+    birth: context.birth,
+    storedBytes: bytes.byteLength,
+    level,
+    kind,
+    copies: copies.map((copy) => ({ member: copy.member, sector: copy.sector })),
+  };
+  const page = decodeCatalogPage(bytes, pointer, context.treeId, context.pages.storeUuid);
+  writes.push({ pointer, bytes });
+  return { pointer, page };
+}
+
+/** Puts sealed pages into the cache, children first, and returns the clean root. */
+export function adoptNode(pages: PageStore, sealed: SealedNode | PageRef): PageRef {
+  if (sealed instanceof PageRef) return sealed;
+  const links = sealed.children?.map((child) => (child === null ? null : adoptNode(pages, child))) ?? null;
+  return pages.adopt(sealed.pointer, sealed.page, links);
+}
