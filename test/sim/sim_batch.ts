@@ -7,10 +7,19 @@
 
 import { assert, StoreError } from '../../format/errors.js';
 import { MAX_BATCH_OPS, MAX_COPIES, MAX_EXTENT_BYTES, NO_MEMBER } from '../../engine/io/port.js';
-import type { BatchResult, FaultKind, IoBuffer, IoFault, ReadBatch, WriteBatch, WriteResult } from '../../engine/io/port.js';
+import type {
+  BatchResult,
+  FaultKind,
+  IoBuffer,
+  IoFault,
+  ReadBatch,
+  WriteBatch,
+  WriteResult,
+} from '../../engine/io/port.js';
 import { simCrc64 } from './sim_checksum.js';
 import { ERRNO_ECANCELED, ERRNO_EIO, ERRNO_ENODEV, ERRNO_ETIMEDOUT } from './sim_device.js';
-import type { BatchControl, SimIo } from './sim_io.js';
+import type { BatchControl } from './sim_control.js';
+import type { SimIo } from './sim_io.js';
 
 const STATUS_OK = 0;
 const STATUS_FAILED = 1;
@@ -22,7 +31,8 @@ type SourceFaults = WriteResult['sourceFaults'][number][];
 export function viewOf(buffer: IoBuffer): Uint8Array {
   if (buffer instanceof Uint8Array) return buffer;
   const { owner } = buffer;
-  if (owner instanceof Uint8Array && owner.byteLength >= buffer.byteLength) return owner.subarray(0, buffer.byteLength);
+  if (owner instanceof Uint8Array && owner.byteLength >= buffer.byteLength)
+    return owner.subarray(0, buffer.byteLength);
   throw new StoreError('E_UNSUPPORTED', 'the simulator has no memory behind raw addresses');
 }
 
@@ -35,17 +45,29 @@ function faultKind(errno: number): FaultKind {
 
 function checkGeometry(batch: ReadBatch | WriteBatch, op: number): void {
   const storedBytes = batch.storedBytes[op]!;
-  assert(storedBytes > 0 && storedBytes % 4096 === 0 && storedBytes <= MAX_EXTENT_BYTES, `op ${op}: stored bytes ${storedBytes}`);
+  assert(
+    storedBytes > 0 && storedBytes % 4096 === 0 && storedBytes <= MAX_EXTENT_BYTES,
+    `op ${op}: stored bytes ${storedBytes}`,
+  );
   const segmentBytes = batch.segmentBytes[op]!;
   assert(segmentBytes >= 4096 && segmentBytes % 4096 === 0, `op ${op}: segment bytes ${segmentBytes}`);
   for (let copy = 0; copy < MAX_COPIES; copy += 1) {
     if (batch.copyMember[op * MAX_COPIES + copy] === NO_MEMBER) continue;
     const offsetBytes = batch.copyOffsetBytes[op * MAX_COPIES + copy]!;
-    assert(Number.isSafeInteger(offsetBytes) && offsetBytes % 4096 === 0 && offsetBytes >= 0, `op ${op}: offset ${offsetBytes}`);
+    assert(
+      Number.isSafeInteger(offsetBytes) && offsetBytes % 4096 === 0 && offsetBytes >= 0,
+      `op ${op}: offset ${offsetBytes}`,
+    );
   }
 }
 
-interface BatchState { readonly io: SimIo; readonly control: BatchControl; readonly status: Uint8Array; readonly faults: IoFault[]; bytes: number }
+interface BatchState {
+  readonly io: SimIo;
+  readonly control: BatchControl;
+  readonly status: Uint8Array;
+  readonly faults: IoFault[];
+  bytes: number;
+}
 
 function newState(io: SimIo, batch: ReadBatch | WriteBatch): BatchState {
   assert(batch.count <= MAX_BATCH_OPS, `batch of ${batch.count} operations`);
@@ -54,7 +76,11 @@ function newState(io: SimIo, batch: ReadBatch | WriteBatch): BatchState {
 
 function finish(state: BatchState): BatchResult {
   state.control.end();
-  return { status: state.status, faults: state.faults, bytesByPath: { [state.io.backend.path]: state.bytes } };
+  return {
+    status: state.status,
+    faults: state.faults,
+    bytesByPath: { [state.io.backend.path]: state.bytes },
+  };
 }
 
 export async function runReadBatch(io: SimIo, batch: ReadBatch): Promise<BatchResult> {
@@ -74,7 +100,10 @@ async function readOp(state: BatchState, batch: ReadBatch, op: number): Promise<
   const segmentBytes = batch.segmentBytes[op]!;
   const wantedOffset = batch.wantedOffsetBytes[op]!;
   const wanted = batch.wantedBytes[op]!;
-  assert(wantedOffset >= 0 && wanted >= 0 && wantedOffset + wanted <= storedBytes, `op ${op}: wanted range outside the extent`);
+  assert(
+    wantedOffset >= 0 && wanted >= 0 && wantedOffset + wanted <= storedBytes,
+    `op ${op}: wanted range outside the extent`,
+  );
   if (wanted === 0) return;
   const destination = viewOf(batch.destinations[batch.destination[op]!]!);
   const firstSegment = Math.floor(wantedOffset / segmentBytes);
@@ -89,7 +118,14 @@ async function readOp(state: BatchState, batch: ReadBatch, op: number): Promise<
     const from = missing[0]! * segmentBytes;
     const to = Math.min((missing[missing.length - 1]! + 1) * segmentBytes, storedBytes);
     const staging = new Uint8Array(to - from);
-    const { errno, movedBytes } = await state.io.transfer(state.control, slot, 'read', base + from, staging, batch.priority ?? 1);
+    const { errno, movedBytes } = await state.io.transfer(
+      state.control,
+      slot,
+      'read',
+      base + from,
+      staging,
+      batch.priority ?? 1,
+    );
     state.bytes += movedBytes;
     state.io.totals.readOps += 1;
     state.io.totals.readBytes += movedBytes;
@@ -97,11 +133,21 @@ async function readOp(state: BatchState, batch: ReadBatch, op: number): Promise<
     for (const k of missing) {
       const start = k * segmentBytes;
       const end = Math.min(start + segmentBytes, storedBytes);
-      const kind = judgeSegment(errno, movedBytes, start - from, end - from, staging, batch.sums[batch.sumIndex[op]! + k - firstSegment]!);
+      const kind = judgeSegment(
+        errno,
+        movedBytes,
+        start - from,
+        end - from,
+        staging,
+        batch.sums[batch.sumIndex[op]! + k - firstSegment]!,
+      );
       if (kind === null) {
         const low = Math.max(start, wantedOffset);
         const high = Math.min(end, wantedOffset + wanted);
-        destination.set(staging.subarray(low - from, high - from), batch.destinationOffsetBytes[op]! + low - wantedOffset);
+        destination.set(
+          staging.subarray(low - from, high - from),
+          batch.destinationOffsetBytes[op]! + low - wantedOffset,
+        );
         continue;
       }
       failed.push(k);
@@ -116,7 +162,14 @@ async function readOp(state: BatchState, batch: ReadBatch, op: number): Promise<
   state.status[op] = state.control.errno === ERRNO_ECANCELED ? STATUS_ABORTED : STATUS_FAILED;
 }
 
-function judgeSegment(errno: number, movedBytes: number, start: number, end: number, staging: Uint8Array, sum: bigint): FaultKind | null {
+function judgeSegment(
+  errno: number,
+  movedBytes: number,
+  start: number,
+  end: number,
+  staging: Uint8Array,
+  sum: bigint,
+): FaultKind | null {
   if (errno !== 0) return faultKind(errno);
   if (movedBytes < end) return 'short';
   return simCrc64(staging.subarray(start, end)) === sum ? null : 'checksum';
@@ -134,7 +187,12 @@ export async function runWriteBatch(io: SimIo, batch: WriteBatch): Promise<Write
   return { ...finish(state), sourceFaults };
 }
 
-async function writeOp(state: BatchState, batch: WriteBatch, op: number, sourceFaults: SourceFaults): Promise<void> {
+async function writeOp(
+  state: BatchState,
+  batch: WriteBatch,
+  op: number,
+  sourceFaults: SourceFaults,
+): Promise<void> {
   const gathered = gather(state.io, batch, op, sourceFaults);
   if (gathered === null) {
     state.status[op] = STATUS_FAILED;
@@ -150,17 +208,40 @@ async function writeOp(state: BatchState, batch: WriteBatch, op: number, sourceF
   await Promise.all(copies);
 }
 
-async function writeCopy(state: BatchState, batch: WriteBatch, op: number, copy: number, slot: number, bytes: Uint8Array): Promise<void> {
+async function writeCopy(
+  state: BatchState,
+  batch: WriteBatch,
+  op: number,
+  copy: number,
+  slot: number,
+  bytes: Uint8Array,
+): Promise<void> {
   const offsetBytes = batch.copyOffsetBytes[op * MAX_COPIES + copy]!;
-  const { errno, movedBytes } = await state.io.transfer(state.control, slot, 'write', offsetBytes, bytes, batch.priority ?? 1);
+  const { errno, movedBytes } = await state.io.transfer(
+    state.control,
+    slot,
+    'write',
+    offsetBytes,
+    bytes,
+    batch.priority ?? 1,
+  );
   state.bytes += movedBytes;
   state.io.totals.writeOps += 1;
   state.io.totals.writtenBytes += movedBytes;
   if (errno === 0 && movedBytes === bytes.length) return;
   const counters = state.io.errors[slot];
   if (counters !== undefined) counters.writeErrors += 1;
-  state.faults.push({ op, copy, slot, offsetBytes, lengthBytes: bytes.length, kind: faultKind(errno), errno });
-  state.status[op] = errno === ERRNO_ECANCELED && state.status[op] === STATUS_OK ? STATUS_ABORTED : STATUS_FAILED;
+  state.faults.push({
+    op,
+    copy,
+    slot,
+    offsetBytes,
+    lengthBytes: bytes.length,
+    kind: faultKind(errno),
+    errno,
+  });
+  state.status[op] =
+    errno === ERRNO_ECANCELED && state.status[op] === STATUS_OK ? STATUS_ABORTED : STATUS_FAILED;
 }
 
 /** The extent's bytes, zero-filled where no piece covers; null when a source file failed. */
@@ -191,15 +272,28 @@ function gather(io: SimIo, batch: WriteBatch, op: number, sourceFaults: SourceFa
   return whole ? bytes : null;
 }
 
-function readSource(io: SimIo, batch: WriteBatch, op: number, index: number, offsetBytes: number, target: Uint8Array, sourceFaults: SourceFaults): boolean {
+function readSource(
+  io: SimIo,
+  batch: WriteBatch,
+  op: number,
+  index: number,
+  offsetBytes: number,
+  target: Uint8Array,
+  sourceFaults: SourceFaults,
+): boolean {
   const handle = batch.files[index];
   assert(handle !== undefined, `op ${op}: no source file ${index}`);
   const open = io.sources[handle.id] ?? null;
-  const file = open === null ? null : io.world.files.get(handle.path) ?? null;
+  const file = open === null ? null : (io.world.files.get(handle.path) ?? null);
   const fault = io.world.faults.ask('source', handle.path, offsetBytes, target.length);
   const short = file === null || offsetBytes + target.length > file.byteLength || fault?.action === 'short';
   if (fault?.action === 'errno' || short) {
-    sourceFaults.push({ op, file: handle.path, offsetBytes, errno: fault?.action === 'errno' ? fault.errno ?? ERRNO_EIO : 0 });
+    sourceFaults.push({
+      op,
+      file: handle.path,
+      offsetBytes,
+      errno: fault?.action === 'errno' ? (fault.errno ?? ERRNO_EIO) : 0,
+    });
     return false;
   }
   file.read(offsetBytes, target);

@@ -2,7 +2,13 @@
 //
 // It builds, and decides nothing: every column is filled from what the test says.
 
-import { MAX_COPIES, NO_MEMBER, type BatchOptions, type ReadBatch, type WriteBatch } from '../../engine/io/port.js';
+import {
+  MAX_COPIES,
+  NO_MEMBER,
+  type BatchOptions,
+  type ReadBatch,
+  type WriteBatch,
+} from '../../engine/io/port.js';
 
 export interface ReadOp {
   readonly copies: readonly { readonly slot: number; readonly offsetBytes: number }[];
@@ -27,7 +33,10 @@ function fillCopies(members: Uint16Array, offsets: Float64Array, op: number, cop
 }
 
 /** `outputs[i]` is where op i puts its bytes. */
-export function readBatch(ops: readonly ReadOp[], options: BatchOptions = {}): { batch: ReadBatch; outputs: Uint8Array[] } {
+export function readBatch(
+  ops: readonly ReadOp[],
+  options: BatchOptions = {},
+): { batch: ReadBatch; outputs: Uint8Array[] } {
   const count = ops.length;
   const outputs = ops.map((op) => new Uint8Array(op.wantedBytes ?? op.storedBytes));
   const copyMember = new Uint16Array(count * MAX_COPIES).fill(NO_MEMBER);
@@ -40,12 +49,16 @@ export function readBatch(ops: readonly ReadOp[], options: BatchOptions = {}): {
     sums.push(...op.sums);
   });
   const batch: ReadBatch = {
-    ...options, count, copyMember, copyOffsetBytes,
+    ...options,
+    count,
+    copyMember,
+    copyOffsetBytes,
     storedBytes: Float64Array.from(ops, (op) => op.storedBytes),
     segmentBytes: Float64Array.from(ops, (op) => op.segmentBytes),
     wantedOffsetBytes: Float64Array.from(ops, (op) => op.wantedOffsetBytes ?? 0),
     wantedBytes: Float64Array.from(ops, (op) => op.wantedBytes ?? op.storedBytes),
-    sumIndex, sums: BigUint64Array.from(sums),
+    sumIndex,
+    sums: BigUint64Array.from(sums),
     destination: Uint32Array.from(ops, (_op, i) => i),
     destinationOffsetBytes: new Float64Array(count),
     destinations: outputs,
@@ -65,7 +78,10 @@ export function writeBatch(ops: readonly WriteOp[], options: BatchOptions = {}):
     sumCount += Math.ceil(op.storedBytes / op.segmentBytes);
   });
   return {
-    ...options, count, copyMember, copyOffsetBytes,
+    ...options,
+    count,
+    copyMember,
+    copyOffsetBytes,
     rawBytes: Float64Array.from(ops, (op) => op.bytes.length),
     storedBytes: Float64Array.from(ops, (op) => op.storedBytes),
     segmentBytes: Float64Array.from(ops, (op) => op.segmentBytes),
@@ -75,8 +91,11 @@ export function writeBatch(ops: readonly WriteOp[], options: BatchOptions = {}):
     pieceOffsetBytes: new Float64Array(count),
     pieceSource: Int32Array.from(ops, (_op, i) => i),
     pieceSourceOffsetBytes: new Float64Array(count),
-    sources: ops.map((op) => op.bytes), files: [],
-    sumIndex, segmentSums: new BigUint64Array(sumCount),
-    rawSums: new BigUint64Array(count), pieceSums: new BigUint64Array(count),
+    sources: ops.map((op) => op.bytes),
+    files: [],
+    sumIndex,
+    segmentSums: new BigUint64Array(sumCount),
+    rawSums: new BigUint64Array(count),
+    pieceSums: new BigUint64Array(count),
   };
 }

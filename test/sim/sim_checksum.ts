@@ -48,7 +48,8 @@ export function simCrc64(bytes: Uint8Array, seed = 0n): bigint {
   let at = 0;
   for (; at + 8 <= end; at += 8) {
     const x = low ^ (bytes[at]! | (bytes[at + 1]! << 8) | (bytes[at + 2]! << 16) | (bytes[at + 3]! << 24));
-    const y = high ^ (bytes[at + 4]! | (bytes[at + 5]! << 8) | (bytes[at + 6]! << 16) | (bytes[at + 7]! << 24));
+    const y =
+      high ^ (bytes[at + 4]! | (bytes[at + 5]! << 8) | (bytes[at + 6]! << 16) | (bytes[at + 7]! << 24));
     const a = 1792 + (x & 0xff);
     const b = 1536 + ((x >>> 8) & 0xff);
     const c = 1280 + ((x >>> 16) & 0xff);

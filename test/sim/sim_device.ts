@@ -34,7 +34,12 @@ export interface DeviceRequest {
 }
 
 /** Mean virtual latencies in milliseconds; each request draws 0.1..1.9 of it, some much more. */
-export interface LatencyModel { readonly readMs: number; readonly writeMs: number; readonly flushMs: number; readonly slowChance: number }
+export interface LatencyModel {
+  readonly readMs: number;
+  readonly writeMs: number;
+  readonly flushMs: number;
+  readonly slowChance: number;
+}
 export const DEFAULT_LATENCY: LatencyModel = { readMs: 0.08, writeMs: 0.03, flushMs: 0.5, slowChance: 0.01 };
 
 export class SimDevice {
@@ -48,7 +53,11 @@ export class SimDevice {
   private readonly latency: LatencyModel;
   private readonly number: number;
 
-  constructor(disk: SimDisk, number: number, parts: { scheduler: SimScheduler; faults: FaultPlan; prng: Prng; latency: LatencyModel }) {
+  constructor(
+    disk: SimDisk,
+    number: number,
+    parts: { scheduler: SimScheduler; faults: FaultPlan; prng: Prng; latency: LatencyModel },
+  ) {
     this.disk = disk;
     this.number = number;
     this.scheduler = parts.scheduler;
@@ -82,13 +91,19 @@ export class SimDevice {
     const { operation, offsetBytes, bytes } = request;
     const fault = this.faults.ask(operation, this.disk.path, offsetBytes, bytes.length);
     if (operation === 'read') {
-      this.scheduler.schedule(this.drawLatency(this.latency.readMs, fault), () => this.endRead(request, fault));
+      this.scheduler.schedule(this.drawLatency(this.latency.readMs, fault), () =>
+        this.endRead(request, fault),
+      );
     } else if (operation === 'write') {
       const write = this.beginWrite(request, fault);
-      this.scheduler.schedule(this.drawLatency(this.latency.writeMs, fault), () => this.endWrite(request, write, fault));
+      this.scheduler.schedule(this.drawLatency(this.latency.writeMs, fault), () =>
+        this.endWrite(request, write, fault),
+      );
     } else {
       const covered = this.disk.beginFlush();
-      this.scheduler.schedule(this.drawLatency(this.latency.flushMs, fault), () => this.endFlush(request, covered, fault));
+      this.scheduler.schedule(this.drawLatency(this.latency.flushMs, fault), () =>
+        this.endFlush(request, covered, fault),
+      );
     }
   }
 
@@ -106,11 +121,19 @@ export class SimDevice {
 
   private endRead(request: DeviceRequest, fault: FaultRule | null): void {
     const { bytes, offsetBytes } = request;
-    if (!this.disk.attached) return this.finish(request, TRACE_READ, ERRNO_ENODEV, 0);
-    if (fault?.action === 'errno') return this.finish(request, TRACE_READ, fault.errno ?? ERRNO_EIO, 0);
+    const errno = this.disk.attached
+      ? fault?.action === 'errno'
+        ? (fault.errno ?? ERRNO_EIO)
+        : 0
+      : ERRNO_ENODEV;
+    if (errno !== 0) {
+      this.finish(request, TRACE_READ, errno, 0);
+      return;
+    }
     const available = Math.max(0, Math.min(bytes.length, this.disk.sizeBytes - offsetBytes));
     let moved = available;
-    if (fault?.action === 'short') moved = Math.min(moved, Math.floor(bytes.length * this.prng.unit() / 512) * 512);
+    if (fault?.action === 'short')
+      moved = Math.min(moved, Math.floor((bytes.length * this.prng.unit()) / 512) * 512);
     this.disk.read(offsetBytes, moved === bytes.length ? bytes : bytes.subarray(0, moved));
     if (fault?.action === 'flip' && moved > 0) {
       const at = this.prng.below(moved);
@@ -133,7 +156,8 @@ export class SimDevice {
   private endWrite(request: DeviceRequest, write: PendingWrite | null, fault: FaultRule | null): void {
     const length = request.bytes.length;
     if (write === null) {
-      return this.finish(request, TRACE_WRITE, this.disk.attached ? ERRNO_ENOSPC : ERRNO_ENODEV, 0);
+      this.finish(request, TRACE_WRITE, this.disk.attached ? ERRNO_ENOSPC : ERRNO_ENODEV, 0);
+      return;
     }
     switch (fault?.action) {
       case 'errno':
@@ -141,8 +165,13 @@ export class SimDevice {
         const blocks = length / BLOCK_BYTES;
         const applied = this.prng.below(fault.action === 'short' ? blocks : blocks + 1) * BLOCK_BYTES;
         this.disk.failWrite(write, applied);
-        return this.finish(request, TRACE_WRITE, fault.action === 'short' ? 0 : fault.errno ?? ERRNO_EIO,
-          fault.action === 'short' ? applied : 0);
+        this.finish(
+          request,
+          TRACE_WRITE,
+          fault.action === 'short' ? 0 : (fault.errno ?? ERRNO_EIO),
+          fault.action === 'short' ? applied : 0,
+        );
+        return;
       }
       case 'lost':
         this.disk.loseWrite(write);

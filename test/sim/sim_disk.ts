@@ -68,7 +68,10 @@ function applyUnits(map: BlockMap, write: PendingWrite, units: Uint8Array, prng:
       if (choice === 0) continue;
       const at = unit * TORN_UNIT_BYTES;
       const from = i * BLOCK_BYTES + at;
-      block.set(choice === 1 ? write.bytes.subarray(from, from + TORN_UNIT_BYTES) : prng.bytes(TORN_UNIT_BYTES), at);
+      block.set(
+        choice === 1 ? write.bytes.subarray(from, from + TORN_UNIT_BYTES) : prng.bytes(TORN_UNIT_BYTES),
+        at,
+      );
     }
     storeBlock(map, first + i, block);
   }
@@ -142,16 +145,26 @@ export class SimDisk {
   /** A write leaves for the device. `bytes` is owned by the disk from here on. `astray`: misdirected. */
   beginWrite(offsetBytes: number, bytes: Uint8Array, astray = false): PendingWrite {
     if (offsetBytes % BLOCK_BYTES !== 0 || bytes.length % BLOCK_BYTES !== 0 || bytes.length === 0) {
-      throw new AssertionError(`${this.path}: write of ${bytes.length} bytes at ${offsetBytes} is not aligned`);
+      throw new AssertionError(
+        `${this.path}: write of ${bytes.length} bytes at ${offsetBytes} is not aligned`,
+      );
     }
     for (const other of this.pending) {
       if (other.completedOrder !== 0 || astray) continue;
-      if (offsetBytes < other.offsetBytes + other.lengthBytes && other.offsetBytes < offsetBytes + bytes.length) {
+      if (
+        offsetBytes < other.offsetBytes + other.lengthBytes &&
+        other.offsetBytes < offsetBytes + bytes.length
+      ) {
         throw new AssertionError(`${this.path}: two writes in flight overlap at ${offsetBytes}`);
       }
     }
     const write: PendingWrite = {
-      id: this.nextWriteId++, offsetBytes, lengthBytes: bytes.length, bytes, completedOrder: 0, doomed: false,
+      id: this.nextWriteId++,
+      offsetBytes,
+      lengthBytes: bytes.length,
+      bytes,
+      completedOrder: 0,
+      doomed: false,
     };
     this.pending.push(write);
     return write;
@@ -169,8 +182,12 @@ export class SimDisk {
     this.pending = this.pending.filter((other) => other !== write);
     if (appliedBytes === 0) return;
     const partial: PendingWrite = {
-      id: write.id, offsetBytes: write.offsetBytes, lengthBytes: appliedBytes,
-      bytes: write.bytes.subarray(0, appliedBytes), completedOrder: 0, doomed: true,
+      id: write.id,
+      offsetBytes: write.offsetBytes,
+      lengthBytes: appliedBytes,
+      bytes: write.bytes.subarray(0, appliedBytes),
+      completedOrder: 0,
+      doomed: true,
     };
     this.pending.push(partial);
     this.endWrite(partial, true);
@@ -218,7 +235,8 @@ export class SimDisk {
   /** What a power cut leaves when `choose` has its say about each unflushed write. */
   crashImage(choose: DamageChooser, prng: Prng): DiskImage {
     const blocks: BlockMap = new Map(this.durable);
-    const rank = (write: PendingWrite): number => (write.completedOrder === 0 ? Infinity : write.completedOrder);
+    const rank = (write: PendingWrite): number =>
+      write.completedOrder === 0 ? Infinity : write.completedOrder;
     const ordered = [...this.pending].sort((left, right) => rank(left) - rank(right) || left.id - right.id);
     for (const write of ordered) {
       const damage = choose(write, this.path);
@@ -249,7 +267,7 @@ function blockHash(block: Uint8Array): number {
 
 /** Order-free 53-bit hash of an image's content: equal images hash equal. */
 export function imageHash(image: DiskImage): number {
-  let low = image.sizeBytes % 0x1_0000_0000 | 0;
+  let low = (image.sizeBytes % 0x1_0000_0000) | 0;
   let high = image.blocks.size | 0;
   for (const [index, block] of image.blocks) {
     const hash = blockHash(block);

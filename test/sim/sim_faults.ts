@@ -39,12 +39,24 @@ export interface FaultRule {
   readonly toBytes?: number;
 }
 
-interface ActiveRule { readonly rule: FaultRule; seen: number; fired: number; spent: boolean }
+interface ActiveRule {
+  readonly rule: FaultRule;
+  seen: number;
+  fired: number;
+  spent: boolean;
+}
 
 export class FaultPlan {
   private active: ActiveRule[] = [];
   /** Operations seen, by kind: a sweep fails k = 1, 2, ... until a run sees fewer than k. */
-  readonly counts: Record<FaultOperation, number> = { read: 0, write: 0, flush: 0, source: 0, create: 0, open: 0 };
+  readonly counts: Record<FaultOperation, number> = {
+    read: 0,
+    write: 0,
+    flush: 0,
+    source: 0,
+    create: 0,
+    open: 0,
+  };
   private readonly prng: Prng;
 
   constructor(prng: Prng) {

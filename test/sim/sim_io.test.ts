@@ -86,17 +86,29 @@ test('late, lost and misdirected writes say yes', async () => {
 test('a read takes the next copy for the failing segment only and names it', async () => {
   const { world, io, slot } = await machine();
   const bytes = new Prng(5).bytes(3 * 4096 - 100);
-  const copies = [{ slot, offsetBytes: MEBIBYTE }, { slot, offsetBytes: 2 * MEBIBYTE }];
+  const copies = [
+    { slot, offsetBytes: MEBIBYTE },
+    { slot, offsetBytes: 2 * MEBIBYTE },
+  ];
   const write = writeBatch([{ copies, storedBytes: 3 * 4096, segmentBytes: 4096, bytes }]);
   assert.deepEqual([...(await io.write(write)).status], [0]);
   world.flipBits('a', MEBIBYTE + 4096 + 17, 4);
-  const { batch, outputs } = readBatch([{
-    copies, storedBytes: 3 * 4096, segmentBytes: 4096, sums: [...write.segmentSums], wantedOffsetBytes: 10, wantedBytes: bytes.length - 10,
-  }]);
+  const { batch, outputs } = readBatch([
+    {
+      copies,
+      storedBytes: 3 * 4096,
+      segmentBytes: 4096,
+      sums: [...write.segmentSums],
+      wantedOffsetBytes: 10,
+      wantedBytes: bytes.length - 10,
+    },
+  ]);
   const result = await io.read(batch);
   assert.deepEqual([...result.status], [0]);
   assert.deepEqual(outputs[0], bytes.subarray(10));
-  assert.deepEqual(result.faults, [{ op: 0, copy: 0, slot, offsetBytes: MEBIBYTE + 4096, lengthBytes: 4096, kind: 'checksum', errno: 0 }]);
+  assert.deepEqual(result.faults, [
+    { op: 0, copy: 0, slot, offsetBytes: MEBIBYTE + 4096, lengthBytes: 4096, kind: 'checksum', errno: 0 },
+  ]);
   world.flipBits('a', 2 * MEBIBYTE + 4096, 1);
   assert.deepEqual([...(await io.read(batch)).status], [1]);
 });
@@ -123,7 +135,10 @@ test('abort takes back what has not left and waits for what has', async () => {
   const { io, slot } = await machine();
   const controller = new AbortController();
   const ops = Array.from({ length: 200 }, (_unused, i) => ({
-    copies: [{ slot, offsetBytes: MEBIBYTE + i * 4096 }], storedBytes: 4096, segmentBytes: 4096, bytes: filled(i),
+    copies: [{ slot, offsetBytes: MEBIBYTE + i * 4096 }],
+    storedBytes: 4096,
+    segmentBytes: 4096,
+    bytes: filled(i),
   }));
   const writing = io.write(writeBatch(ops, { signal: controller.signal }));
   controller.abort(new Error('enough'));
@@ -137,7 +152,10 @@ async function busyRun(seed: number): Promise<string> {
   const prng = new Prng(seed);
   for (let round = 0; round < 5; round += 1) {
     const ops = Array.from({ length: 50 }, (_unused, i) => ({
-      copies: [{ slot, offsetBytes: MEBIBYTE + i * 8192 }], storedBytes: 8192, segmentBytes: 4096, bytes: prng.bytes(5000),
+      copies: [{ slot, offsetBytes: MEBIBYTE + i * 8192 }],
+      storedBytes: 8192,
+      segmentBytes: 4096,
+      bytes: prng.bytes(5000),
     }));
     await io.write(writeBatch(ops));
     await io.flush([slot]);
@@ -152,9 +170,15 @@ test('one seed gives one trace and one image', async () => {
 
 test('simulated I/O is quick enough to explore with', async (context) => {
   const { io, slot } = await machine();
-  const batch = (): ReturnType<typeof readBatch>['batch'] => readBatch(Array.from({ length: 1000 }, (_unused, i) => ({
-    copies: [{ slot, offsetBytes: MEBIBYTE + (i % 256) * 4096 }], storedBytes: 4096, segmentBytes: 4096, sums: [simCrc64(filled(0))],
-  }))).batch;
+  const batch = (): ReturnType<typeof readBatch>['batch'] =>
+    readBatch(
+      Array.from({ length: 1000 }, (_unused, i) => ({
+        copies: [{ slot, offsetBytes: MEBIBYTE + (i % 256) * 4096 }],
+        storedBytes: 4096,
+        segmentBytes: 4096,
+        sums: [simCrc64(filled(0))],
+      })),
+    ).batch;
   const started = performance.now();
   let count = 0;
   for (let round = 0; round < 20; round += 1) {

@@ -7,50 +7,52 @@
 
 import { isStoreError, StoreError } from '../../format/errors.js';
 import type {
-  BatchOptions, BatchResult, Checksum, Clock, FlushResult, Io, IoPath, IoStats, MemberCreateOptions, MemberDevice,
-  MemberOpenOptions, Random, ReadBatch, SourceFile, WriteBatch, WriteResult,
+  BatchOptions,
+  BatchResult,
+  Checksum,
+  Clock,
+  FlushResult,
+  Io,
+  IoPath,
+  IoStats,
+  MemberCreateOptions,
+  MemberDevice,
+  MemberOpenOptions,
+  Random,
+  ReadBatch,
+  SourceFile,
+  WriteBatch,
+  WriteResult,
 } from '../../engine/io/port.js';
 import type { Prng } from './prng.js';
 import { runReadBatch, runWriteBatch } from './sim_batch.js';
 import { simCrc64 } from './sim_checksum.js';
-import { ERRNO_ECANCELED, ERRNO_EIO, ERRNO_ENODEV, ERRNO_ETIMEDOUT, type DeviceRequest, type SimDevice } from './sim_device.js';
+import { BatchControl, SimClock } from './sim_control.js';
+import { ERRNO_EIO, ERRNO_ENODEV, type DeviceRequest, type SimDevice } from './sim_device.js';
 import { BLOCK_BYTES } from './sim_disk.js';
+import type { ScheduledEvent } from './sim_scheduler.js';
 import type { OpenHandle, SimFile, SimWorld } from './sim_world.js';
 
 const PATH: IoPath = 'threads';
+const ERRNO_EBADF = 9;
 const OPEN_MS = 0.05;
 const CREATE_MS = 1;
 const TRACE_CREATE = 4;
 const TRACE_OPEN = 5;
 const MAX_RAW_BYTES = 16 * 1024 * 1024;
 
-export interface SimSlot { readonly slot: number; readonly device: SimDevice; readonly handle: OpenHandle; readonly mode: 'r' | 'rw'; open: boolean }
-export interface SlotErrors { slot: number; readErrors: number; writeErrors: number; checksumErrors: number }
-
-class SimClock implements Clock {
-  private readonly io: SimIo;
-  constructor(io: SimIo) { this.io = io; }
-  nowMs(): number { return Math.floor(this.io.world.nowMs); }
-  monotonicMs(): number { return this.io.world.scheduler.nowMs; }
-
-  sleep(durationMs: number, signal?: AbortSignal): Promise<void> {
-    return new Promise((resolve, reject) => {
-      if (signal?.aborted === true) return reject(signal.reason);
-      const { scheduler } = this.io.world;
-      const event = scheduler.schedule(Math.max(0, durationMs), () => {
-        signal?.removeEventListener('abort', onAbort);
-        this.io.sleepers.delete(event);
-        resolve();
-      }, true);
-      const onAbort = (): void => {
-        scheduler.cancel(event);
-        this.io.sleepers.delete(event);
-        reject(signal?.reason);
-      };
-      this.io.sleepers.add(event);
-      signal?.addEventListener('abort', onAbort, { once: true });
-    });
-  }
+export interface SimSlot {
+  readonly slot: number;
+  readonly device: SimDevice;
+  readonly handle: OpenHandle;
+  readonly mode: 'r' | 'rw';
+  open: boolean;
+}
+export interface SlotErrors {
+  slot: number;
+  readErrors: number;
+  writeErrors: number;
+  checksumErrors: number;
 }
 
 export class SimIo implements Io {
@@ -60,7 +62,7 @@ export class SimIo implements Io {
   readonly checksum: Checksum = { crc64: simCrc64 };
   readonly backend = { path: PATH, reason: 'simulated' };
   readonly slots: SimSlot[] = [];
-  readonly sleepers = new Set<ReturnType<SimWorld['scheduler']['schedule']>>();
+  readonly sleepers = new Set<ScheduledEvent>();
   readonly errors: SlotErrors[] = [];
   /** Counters of this process, for `stats`. */
   readonly totals = { readOps: 0, readBytes: 0, writeOps: 0, writtenBytes: 0, flushes: 0 };
@@ -109,15 +111,24 @@ export class SimIo implements Io {
     const { world } = this;
     const existing = world.devices.get(path);
     if (existing !== undefined && options.force !== true) {
-      return Promise.reject(new StoreError('E_EXISTS', `${path} already exists`, { where: { member: path } }));
+      return Promise.reject(
+        new StoreError('E_EXISTS', `${path} already exists`, { where: { member: path } }),
+      );
     }
-    const sizeBytes = Math.ceil((options.sizeBytes ?? existing?.disk.sizeBytes ?? 0) / BLOCK_BYTES) * BLOCK_BYTES;
+    const sizeBytes =
+      Math.ceil((options.sizeBytes ?? existing?.disk.sizeBytes ?? 0) / BLOCK_BYTES) * BLOCK_BYTES;
     if (sizeBytes === 0) {
-      return Promise.reject(new StoreError('E_USAGE', `${path}: a new member needs a size`, { where: { member: path } }));
+      return Promise.reject(
+        new StoreError('E_USAGE', `${path}: a new member needs a size`, { where: { member: path } }),
+      );
     }
     const blocks = existing?.disk.currentImage().blocks ?? new Map<number, Uint8Array>();
     const fault = world.faults.ask('create', path, 0, sizeBytes);
-    const device = world.putMember(path, { sizeBytes, failureDomain: existing?.disk.failureDomain ?? `drive:${path}`, blocks });
+    const device = world.putMember(path, {
+      sizeBytes,
+      failureDomain: existing?.disk.failureDomain ?? `drive:${path}`,
+      blocks,
+    });
     device.disk.creating = existing === undefined;
     return this.later(CREATE_MS, () => {
       world.scheduler.trace(TRACE_CREATE, sizeBytes, 0, 0);
@@ -161,19 +172,31 @@ export class SimIo implements Io {
     this.slots.push({ slot, device, handle, mode, open: true });
     this.errors.push({ slot, readErrors: 0, writeErrors: 0, checksumErrors: 0 });
     return {
-      slot, path: disk.path, kind: 'simulated', sizeBytes: disk.sizeBytes, ioPath: PATH,
-      memoryAlignmentBytes: 512, offsetAlignmentBytes: 512, failureDomain: disk.failureDomain, numaNode: null,
+      slot,
+      path: disk.path,
+      kind: 'simulated',
+      sizeBytes: disk.sizeBytes,
+      ioPath: PATH,
+      memoryAlignmentBytes: 512,
+      offsetAlignmentBytes: 512,
+      failureDomain: disk.failureDomain,
+      numaNode: null,
     };
   }
 
   openSource(path: string): Promise<SourceFile> {
     return this.later(OPEN_MS, () => {
       const file = this.world.files.get(path);
-      if (file === undefined) throw new StoreError('E_NOT_FOUND', `${path}: no such file`, { where: { file: path, errno: 2 } });
+      if (file === undefined)
+        throw new StoreError('E_NOT_FOUND', `${path}: no such file`, { where: { file: path, errno: 2 } });
       const id = this.sources.length;
       this.sources.push(file);
-      const identity = (): Promise<string> => this.later(0, () => this.world.files.get(path)?.identity ?? 'gone');
-      const close = (): Promise<void> => this.later(0, () => { this.sources[id] = null; });
+      const identity = (): Promise<string> =>
+        this.later(0, () => this.world.files.get(path)?.identity ?? 'gone');
+      const close = (): Promise<void> =>
+        this.later(0, () => {
+          this.sources[id] = null;
+        });
       return { id, path, byteLength: file.byteLength, identity, close };
     });
   }
@@ -199,8 +222,11 @@ export class SimIo implements Io {
   async flush(slots: readonly number[], options: BatchOptions = {}): Promise<readonly FlushResult[]> {
     if (this.closed) return this.refuse();
     const control = this.control(options);
-    const results = slots.map((slot) => this.transfer(control, slot, 'flush', 0, new Uint8Array(0), options.priority ?? 1)
-      .then(({ errno }): FlushResult => ({ slot, errno })));
+    const results = slots.map((slot) =>
+      this.transfer(control, slot, 'flush', 0, new Uint8Array(0), options.priority ?? 1).then(
+        ({ errno }): FlushResult => ({ slot, errno }),
+      ),
+    );
     this.totals.flushes += slots.length;
     const all = await Promise.all(results);
     control.end();
@@ -208,7 +234,12 @@ export class SimIo implements Io {
     return all;
   }
 
-  async readRaw(slot: number, offsetBytes: number, lengthBytes: number, options: BatchOptions = {}): Promise<Uint8Array> {
+  async readRaw(
+    slot: number,
+    offsetBytes: number,
+    lengthBytes: number,
+    options: BatchOptions = {},
+  ): Promise<Uint8Array> {
     if (this.closed) return this.refuse();
     if (lengthBytes > MAX_RAW_BYTES) throw new StoreError('E_RANGE', `raw read of ${lengthBytes} bytes`);
     const bytes = new Uint8Array(lengthBytes);
@@ -218,16 +249,34 @@ export class SimIo implements Io {
     return bytes;
   }
 
-  async writeRaw(slot: number, offsetBytes: number, bytes: Uint8Array, options: BatchOptions = {}): Promise<void> {
+  async writeRaw(
+    slot: number,
+    offsetBytes: number,
+    bytes: Uint8Array,
+    options: BatchOptions = {},
+  ): Promise<void> {
     if (this.closed) return this.refuse();
     await this.raw(slot, 'write', offsetBytes, bytes.slice(), options);
     this.totals.writeOps += 1;
     this.totals.writtenBytes += bytes.length;
   }
 
-  private async raw(slot: number, operation: 'read' | 'write', offsetBytes: number, bytes: Uint8Array, options: BatchOptions): Promise<void> {
+  private async raw(
+    slot: number,
+    operation: 'read' | 'write',
+    offsetBytes: number,
+    bytes: Uint8Array,
+    options: BatchOptions,
+  ): Promise<void> {
     const control = this.control(options);
-    const { errno, movedBytes } = await this.transfer(control, slot, operation, offsetBytes, bytes, options.priority ?? 1);
+    const { errno, movedBytes } = await this.transfer(
+      control,
+      slot,
+      operation,
+      offsetBytes,
+      bytes,
+      options.priority ?? 1,
+    );
     control.end();
     if (options.signal?.aborted === true) throw options.signal.reason;
     if (errno === 0 && movedBytes === bytes.length) return;
@@ -238,15 +287,28 @@ export class SimIo implements Io {
   }
 
   /** One request to one member. Settles when the device is done with it, or when it was taken back. */
-  transfer(control: BatchControl, slot: number, operation: DeviceRequest['operation'], offsetBytes: number,
-    bytes: Uint8Array, priority: number): Promise<{ errno: number; movedBytes: number }> {
+  transfer(
+    control: BatchControl,
+    slot: number,
+    operation: DeviceRequest['operation'],
+    offsetBytes: number,
+    bytes: Uint8Array,
+    priority: number,
+  ): Promise<{ errno: number; movedBytes: number }> {
     return new Promise((resolve) => {
       const entry = this.slots[slot];
-      if (control.errno !== 0) return resolve({ errno: control.errno, movedBytes: 0 });
-      if (entry === undefined || !entry.open) return resolve({ errno: ERRNO_ENODEV, movedBytes: 0 });
-      if (operation === 'write' && entry.mode === 'r') return resolve({ errno: 9, movedBytes: 0 });
+      let refused = control.errno;
+      if (refused === 0 && (entry === undefined || !entry.open)) refused = ERRNO_ENODEV;
+      if (refused === 0 && operation === 'write' && entry?.mode === 'r') refused = ERRNO_EBADF;
+      if (refused !== 0 || entry === undefined) {
+        resolve({ errno: refused, movedBytes: 0 });
+        return;
+      }
       const request: DeviceRequest = {
-        operation, offsetBytes, bytes, priority,
+        operation,
+        offsetBytes,
+        bytes,
+        priority,
         done: (errno, movedBytes) => {
           control.waiting.delete(request);
           this.outstanding.delete(request);
@@ -303,12 +365,18 @@ export class SimIo implements Io {
 
   private slot(slot: number): SimSlot {
     const entry = this.slots[slot];
-    if (entry === undefined || !entry.open) throw new StoreError('E_CLOSED', `member slot ${slot} is not open`);
+    if (entry === undefined || !entry.open)
+      throw new StoreError('E_CLOSED', `member slot ${slot} is not open`);
     return entry;
   }
 
   identity(): { hostId: string; bootId: string; processId: number; processStart: string } {
-    return { hostId: 'simulated-host', bootId: this.world.bootId, processId: this.processId, processStart: this.startedAt };
+    return {
+      hostId: 'simulated-host',
+      bootId: this.world.bootId,
+      processId: this.processId,
+      processStart: this.startedAt,
+    };
   }
 
   processAlive(processId: number, processStart: string): boolean {
@@ -320,7 +388,10 @@ export class SimIo implements Io {
     const { readOps, readBytes, writeOps, writtenBytes, flushes } = this.totals;
     return {
       byPath: { [PATH]: { ops: readOps + writeOps, bytes: readBytes + writtenBytes } },
-      readBytes, writtenBytes, flushes, perSlot: this.errors.map((entry) => ({ ...entry })),
+      readBytes,
+      writtenBytes,
+      flushes,
+      perSlot: this.errors.map((entry) => ({ ...entry })),
     };
   }
 
@@ -354,42 +425,10 @@ export class SimIo implements Io {
 
   ioError(what: string, path: string, errno: number, offsetBytes: number, lengthBytes: number): StoreError {
     const why = errno === 0 ? 'short transfer' : `errno ${errno}`;
-    return new StoreError('E_IO', `${what} of ${lengthBytes} bytes at ${offsetBytes} of ${path} failed: ${why}`,
-      { where: { member: path, offsetBytes, lengthBytes, errno } });
-  }
-}
-
-/** Lifetime of one batch: which of its requests still wait, and why the rest must not start. */
-export class BatchControl {
-  /** 0 while requests may start; afterwards what those that did not start get. */
-  errno = 0;
-  readonly waiting = new Map<DeviceRequest, SimDevice>();
-  private readonly io: SimIo;
-  private readonly signal: AbortSignal | undefined;
-  private readonly timer: ReturnType<SimWorld['scheduler']['schedule']> | undefined;
-  private readonly onAbort = (): void => this.stop(ERRNO_ECANCELED);
-
-  constructor(io: SimIo, options: BatchOptions) {
-    this.io = io;
-    this.signal = options.signal;
-    if (options.signal?.aborted === true) this.errno = ERRNO_ECANCELED;
-    options.signal?.addEventListener('abort', this.onAbort, { once: true });
-    if (options.deadlineMs !== undefined) {
-      if (options.deadlineMs <= 0) this.errno = ERRNO_ETIMEDOUT;
-      else this.timer = io.world.scheduler.schedule(options.deadlineMs, () => this.stop(ERRNO_ETIMEDOUT), true);
-    }
-  }
-
-  private stop(errno: number): void {
-    if (this.errno !== 0) return;
-    this.errno = errno;
-    for (const [request, device] of [...this.waiting]) {
-      if (device.withdraw(request)) request.done(errno, 0);
-    }
-  }
-
-  end(): void {
-    this.signal?.removeEventListener('abort', this.onAbort);
-    if (this.timer !== undefined) this.io.world.scheduler.cancel(this.timer);
+    return new StoreError(
+      'E_IO',
+      `${what} of ${lengthBytes} bytes at ${offsetBytes} of ${path} failed: ${why}`,
+      { where: { member: path, offsetBytes, lengthBytes, errno } },
+    );
   }
 }

@@ -22,7 +22,9 @@ import { SimScheduler } from './sim_scheduler.js';
 /** The world's wall clock starts here: 2026-01-01T00:00:00Z. */
 const EPOCH_MS = 1_767_225_600_000;
 
-export interface WorldImage { readonly members: ReadonlyMap<string, DiskImage> }
+export interface WorldImage {
+  readonly members: ReadonlyMap<string, DiskImage>;
+}
 export interface WorldOptions {
   readonly seed?: number;
   readonly latency?: LatencyModel;
@@ -30,10 +32,18 @@ export interface WorldOptions {
 }
 
 /** A file that imports read. `read` allows files of any size without their bytes. */
-export interface SimFile { byteLength: number; identity: string; read: (offsetBytes: number, target: Uint8Array) => void }
+export interface SimFile {
+  byteLength: number;
+  identity: string;
+  read: (offsetBytes: number, target: Uint8Array) => void;
+}
 
 /** One open of one member by one process. */
-export interface OpenHandle { readonly io: SimIo; readonly path: string; readonly pins: Map<number, number> }
+export interface OpenHandle {
+  readonly io: SimIo;
+  readonly path: string;
+  readonly pins: Map<number, number>;
+}
 
 export class SimWorld {
   readonly seed: number;
@@ -84,7 +94,12 @@ export class SimWorld {
   /** Adds, or replaces, the drive behind a path. */
   putMember(path: string, image: DiskImage): SimDevice {
     const disk = new SimDisk(path, image);
-    const parts = { scheduler: this.scheduler, faults: this.faults, prng: this.prng.fork(), latency: this.latency };
+    const parts = {
+      scheduler: this.scheduler,
+      faults: this.faults,
+      prng: this.prng.fork(),
+      latency: this.latency,
+    };
     const device = new SimDevice(disk, this.devices.size, parts);
     this.devices.set(path, device);
     return device;
@@ -92,7 +107,10 @@ export class SimWorld {
 
   disk(path: string): SimDisk {
     const device = this.devices.get(path);
-    if (device === undefined) throw new StoreError('E_NOT_FOUND', `no simulated member ${path}`, { where: { member: path, errno: 2 } });
+    if (device === undefined)
+      throw new StoreError('E_NOT_FOUND', `no simulated member ${path}`, {
+        where: { member: path, errno: 2 },
+      });
     return device.disk;
   }
 
@@ -118,7 +136,13 @@ export class SimWorld {
 
   /** Flips the bits of `mask` in one byte of the medium. */
   flipBits(path: string, offsetBytes: number, mask: number): void {
-    this.disk(path).corrupt(offsetBytes, (bytes) => { bytes[0] = bytes[0]! ^ mask; }, 1);
+    this.disk(path).corrupt(
+      offsetBytes,
+      (bytes) => {
+        bytes[0] = bytes[0]! ^ mask;
+      },
+      1,
+    );
   }
 
   /** Overwrites bytes of the medium behind everybody's back. */
@@ -200,5 +224,8 @@ export function randomDamage(prng: Prng): DamageChooser {
 
 /** One hash for a whole image; equal images hash equal. */
 export function worldImageHash(image: WorldImage): string {
-  return [...image.members].map(([path, disk]) => `${path}:${imageHash(disk).toString(16)}`).sort().join(' ');
+  return [...image.members]
+    .map(([path, disk]) => `${path}:${imageHash(disk).toString(16)}`)
+    .sort()
+    .join(' ');
 }
