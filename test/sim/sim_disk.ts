@@ -104,6 +104,8 @@ export class SimDisk {
   lateErrno = 0;
   /** Created but the creation not yet durable: a crash may leave no file at all. */
   creating = false;
+  /** Moves whenever what a crash could leave may have changed. */
+  generation = 0;
   private current: BlockMap;
   private durable: BlockMap;
   private pending: PendingWrite[] = [];
@@ -166,11 +168,13 @@ export class SimDisk {
       completedOrder: 0,
       doomed: false,
     };
+    this.generation += 1;
     this.pending.push(write);
     return write;
   }
 
   endWrite(write: PendingWrite, doomed = false): void {
+    this.generation += 1;
     this.completedCount += 1;
     write.completedOrder = this.completedCount;
     write.doomed = doomed;
@@ -179,6 +183,7 @@ export class SimDisk {
 
   /** The write failed: the first `appliedBytes` (whole 4 KiB) may be there, nothing more. */
   failWrite(write: PendingWrite, appliedBytes: number): void {
+    this.generation += 1;
     this.pending = this.pending.filter((other) => other !== write);
     if (appliedBytes === 0) return;
     const partial: PendingWrite = {
@@ -204,6 +209,7 @@ export class SimDisk {
   }
 
   endFlush(covered: readonly PendingWrite[]): void {
+    this.generation += 1;
     const ordered = [...covered].sort((left, right) => left.completedOrder - right.completedOrder);
     for (const write of ordered) applyWhole(this.durable, write.offsetBytes, write.bytes);
     const gone = new Set(covered);

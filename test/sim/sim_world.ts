@@ -187,6 +187,13 @@ export class SimWorld {
     this.scheduler.halt();
   }
 
+  /** Moves whenever what a power cut would leave may have changed. */
+  get generation(): number {
+    let sum = this.devices.size;
+    for (const { disk } of this.devices.values()) sum += disk.generation;
+    return sum;
+  }
+
   /** What a power cut at this moment leaves. The world itself goes on. */
   crashImage(choose: DamageChooser, prng: Prng): WorldImage {
     const members = new Map<string, DiskImage>();
