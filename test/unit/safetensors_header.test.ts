@@ -4,7 +4,14 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { DTYPES, dtypeBits, dtypeCode, dtypeOfCode, elementCount, tensorByteLength } from '../../format/dtype.js';
+import {
+  DTYPES,
+  dtypeBits,
+  dtypeCode,
+  dtypeOfCode,
+  elementCount,
+  tensorByteLength,
+} from '../../format/dtype.js';
 import { isStoreError } from '../../format/errors.js';
 import { MAX_HEADER_BYTES, parseHeader } from '../../tools/safetensors/header.js';
 import { layoutFile, planShards } from '../../tools/safetensors/writer.js';
@@ -40,7 +47,11 @@ test('a plain header gives tensors in offset order and in header order', () => {
   const header = `{"b":${entry('F32', '[2]', 4, 12)},"a":${entry('I16', '[1,2]', 0, 4)}}   `;
   const parsed = parse(header, 12);
   assert.deepEqual(
-    parsed.tensors.map(({ name, fileOffset, byteLength }) => [name, fileOffset - parsed.dataOffset, byteLength]),
+    parsed.tensors.map(({ name, fileOffset, byteLength }) => [
+      name,
+      fileOffset - parsed.dataOffset,
+      byteLength,
+    ]),
     [
       ['a', 0, 4],
       ['b', 4, 8],
@@ -61,7 +72,13 @@ test('0-dim and empty tensors, no tensors, and metadata alone are files', () => 
     ['f', 's', 'e'],
   );
   assert.equal(parse('{}', 0).tensors.length, 0);
-  assert.deepEqual([...parse('{"__metadata__":{"a":"b","":""}}', 0).metadata!], [['a', 'b'], ['', '']]);
+  assert.deepEqual(
+    [...parse('{"__metadata__":{"a":"b","":""}}', 0).metadata!],
+    [
+      ['a', 'b'],
+      ['', ''],
+    ],
+  );
 });
 
 test('names that trick JavaScript objects stay names', () => {
@@ -204,7 +221,10 @@ test('every proper prefix of a file is refused as truncated', () => {
   const whole = Buffer.concat([prefix, new Uint8Array(8)]);
   for (let size = 0; size < whole.byteLength; size++) {
     const cut = whole.subarray(0, Math.min(size, prefix.byteLength));
-    assert.throws(() => parseHeader(cut, size, 'f'), (error) => isStoreError(error, 'E_FORMAT'));
+    assert.throws(
+      () => parseHeader(cut, size, 'f'),
+      (error) => isStoreError(error, 'E_FORMAT'),
+    );
   }
 });
 
@@ -216,11 +236,17 @@ test('dtype sizes are exact and codes are stable', () => {
   }
   assert.equal(dtypeOfCode(0), null);
   assert.equal(dtypeOfCode(255), null);
-  assert.deepEqual(['BOOL', 'BF16', 'U64'].map((name) => dtypeCode(name as 'BOOL')), [1, 15, 22]);
+  assert.deepEqual(
+    ['BOOL', 'BF16', 'U64'].map((name) => dtypeCode(name as 'BOOL')),
+    [1, 15, 22],
+  );
   assert.equal(elementCount([]), 1);
   assert.equal(tensorByteLength('BF16', [5_000_000_000]), 10_000_000_000);
   for (const bad of [[-1], [1.5], [Number.NaN], [2 ** 53], [2 ** 30, 2 ** 30]]) {
-    assert.throws(() => elementCount(bad), (error) => isStoreError(error, 'E_RANGE'));
+    assert.throws(
+      () => elementCount(bad),
+      (error) => isStoreError(error, 'E_RANGE'),
+    );
   }
 });
 
@@ -252,7 +278,9 @@ test('a written header is in reference order and reads back', () => {
 
 test('shards fill greedily, a giant gets its own, and one shard has no index', () => {
   const tensor = (name: string, bytes: number) => ({ name, dtype: 'U8' as const, shape: [bytes] });
-  const plan = planShards([tensor('a', 4), tensor('b', 4), tensor('c', 90), tensor('d', 1)], { maxShardBytes: 8 });
+  const plan = planShards([tensor('a', 4), tensor('b', 4), tensor('c', 90), tensor('d', 1)], {
+    maxShardBytes: 8,
+  });
   assert.deepEqual(
     plan.shards.map(({ fileName, layout }) => [fileName, layout.tensors.map(({ name }) => name).join()]),
     [
@@ -266,7 +294,10 @@ test('shards fill greedily, a giant gets its own, and one shard has no index', (
   assert.equal(index.weight_map.c, 'model-00002-of-00003.safetensors');
   assert.equal(planShards([tensor('a', 4)]).index, null);
   assert.deepEqual(planShards([]).shards[0]?.fileName, 'model.safetensors');
-  assert.throws(() => planShards([tensor('a', 1), tensor('b', 9), tensor('a', 9)], { maxShardBytes: 2 }), /twice/);
+  assert.throws(
+    () => planShards([tensor('a', 1), tensor('b', 9), tensor('a', 9)], { maxShardBytes: 2 }),
+    /twice/,
+  );
 });
 
 test('a header of 100,000 tensors is read without a quadratic step', () => {

@@ -2,7 +2,15 @@
 
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, realpathSync, rmSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs';
+import {
+  mkdirSync,
+  mkdtempSync,
+  realpathSync,
+  rmSync,
+  symlinkSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
@@ -24,7 +32,10 @@ function shard(path: string, names: readonly string[]): void {
   writeFileSync(path, Buffer.concat([layout.prefixBytes, new Uint8Array(3 * names.length)]));
 }
 function index(path: string, map: Readonly<Record<string, string>>): void {
-  writeFileSync(join(path, 'model.safetensors.index.json'), JSON.stringify({ metadata: {}, weight_map: map }));
+  writeFileSync(
+    join(path, 'model.safetensors.index.json'),
+    JSON.stringify({ metadata: {}, weight_map: map }),
+  );
 }
 async function refuses(path: string, sentence: RegExp, code: StoreErrorCode = 'E_FORMAT'): Promise<void> {
   await assert.rejects(inspect(path), (error) => {
@@ -93,7 +104,17 @@ test('a tensor larger than 4 GiB in a sparse file is only looked at', async () =
 });
 
 test('attack: an index that names files elsewhere', async () => {
-  for (const name of ['../x.safetensors', '/etc/passwd', 'sub/x', '..', '.', '', 'a\\b', 'a\0b', 'x'.repeat(256)]) {
+  for (const name of [
+    '../x.safetensors',
+    '/etc/passwd',
+    'sub/x',
+    '..',
+    '.',
+    '',
+    'a\\b',
+    'a\0b',
+    'x'.repeat(256),
+  ]) {
     const path = model();
     index(path, { a: name });
     await refuses(path, /no plain file name/);
@@ -138,7 +159,11 @@ test('attack: malformed indices', () => {
     `{"metadata":${'['.repeat(100_000)},"weight_map":{}}`,
   ];
   for (const text of bad) {
-    assert.throws(() => parseIndex(Buffer.from(text), 'i'), (error) => isStoreError(error, 'E_FORMAT'), text);
+    assert.throws(
+      () => parseIndex(Buffer.from(text), 'i'),
+      (error) => isStoreError(error, 'E_FORMAT'),
+      text,
+    );
   }
   const good = '{"metadata":{"n":[1,-2.5e+3,true,null,{"x":"y"}]},"weight_map":{"a":"x"}, "extra": 0}\n';
   assert.deepEqual([...parseIndex(Buffer.from(good), 'i')], [['a', 'x']]);

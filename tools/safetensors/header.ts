@@ -62,7 +62,11 @@ export function headerLength(first: Uint8Array, fileSizeBytes: number, file: str
   const view = new DataView(first.buffer, first.byteOffset, LENGTH_FIELD_BYTES);
   const length = view.getBigUint64(0, true);
   if (length > BigInt(MAX_HEADER_BYTES)) {
-    throw formatError(file, 0, `a header of ${length} bytes is announced; at most ${MAX_HEADER_BYTES} are allowed.`);
+    throw formatError(
+      file,
+      0,
+      `a header of ${length} bytes is announced; at most ${MAX_HEADER_BYTES} are allowed.`,
+    );
   }
   if (length < BigInt(MIN_HEADER_BYTES)) {
     throw formatError(file, 0, `a header of ${length} bytes is announced, too few for one.`);
@@ -148,8 +152,10 @@ function readTensor(cursor: JsonCursor, name: string, dataOffset: number): Safet
       const at = cursor.position;
       const key = cursor.string();
       cursor.expect(':');
-      const seen = key === 'dtype' ? dtype : key === 'shape' ? shape : key === 'data_offsets' ? offsets : null;
-      if (seen !== null) cursor.fail(`the key ${quoteName(key)} appears twice in ${quoteName(name)}.`, at, name);
+      const seen =
+        key === 'dtype' ? dtype : key === 'shape' ? shape : key === 'data_offsets' ? offsets : null;
+      if (seen !== null)
+        cursor.fail(`the key ${quoteName(key)} appears twice in ${quoteName(name)}.`, at, name);
       if (key === 'dtype') dtype = readDType(cursor, name);
       else if (key === 'shape') shape = readIntegers(cursor, name, MAX_DIMENSIONS);
       else if (key === 'data_offsets') offsets = readIntegers(cursor, name, 2);
@@ -180,7 +186,8 @@ function readDType(cursor: JsonCursor, name: string): DType {
   cursor.peek();
   const at = cursor.position;
   const dtype = cursor.string();
-  if (!isDType(dtype)) return cursor.fail(`${quoteName(name)} has the unknown dtype ${quoteName(dtype)}.`, at, name);
+  if (!isDType(dtype))
+    return cursor.fail(`${quoteName(name)} has the unknown dtype ${quoteName(dtype)}.`, at, name);
   return dtype;
 }
 
@@ -199,7 +206,13 @@ function readIntegers(cursor: JsonCursor, name: string, maxCount: number): numbe
 }
 
 /** tensorByteLength, with the place in the file added to its error. */
-function sizeOrFail(cursor: JsonCursor, at: number, name: string, dtype: DType, shape: readonly number[]): number {
+function sizeOrFail(
+  cursor: JsonCursor,
+  at: number,
+  name: string,
+  dtype: DType,
+  shape: readonly number[],
+): number {
   try {
     return tensorByteLength(dtype, shape);
   } catch (error) {
@@ -245,7 +258,11 @@ function requireCoverage(
   }
   if (end > fileSizeBytes) {
     const missing = end - fileSizeBytes;
-    throw formatError(file, fileSizeBytes, `the file is truncated: ${missing} bytes of tensor data are missing.`);
+    throw formatError(
+      file,
+      fileSizeBytes,
+      `the file is truncated: ${missing} bytes of tensor data are missing.`,
+    );
   }
   if (end < fileSizeBytes) {
     throw formatError(file, end, `${fileSizeBytes - end} bytes follow the last tensor and belong to none.`);

@@ -42,7 +42,12 @@ export function quoteName(name: string): string {
 }
 
 /** The E_FORMAT of a source file. `offsetBytes` is from the first byte of the file. */
-export function formatError(file: string, offsetBytes: number, sentence: string, tensor?: string): StoreError {
+export function formatError(
+  file: string,
+  offsetBytes: number,
+  sentence: string,
+  tensor?: string,
+): StoreError {
   const where = tensor === undefined ? { file, offsetBytes } : { file, offsetBytes, tensor };
   return new StoreError('E_FORMAT', `${file}, byte ${offsetBytes}: ${sentence}`, {
     where,

@@ -70,7 +70,12 @@ export async function inspect(path: string, options: InspectOptions = {}): Promi
     const found = await stat(path);
     if (found.isDirectory()) return await inspectDirectory(path, options);
     if (!found.isFile()) throw badSource(path, 'this is no regular file.', 'Name a file or a directory.');
-    const file = { name: basename(path), path: await realpath(path), sizeBytes: found.size, mode: found.mode & 0o777 };
+    const file = {
+      name: basename(path),
+      path: await realpath(path),
+      sizeBytes: found.size,
+      mode: found.mode & 0o777,
+    };
     return summarize('safetensors', [await readTensorFile(file, path)], [], []);
   } catch (error) {
     throw sourceError(error, path);
@@ -87,7 +92,9 @@ async function inspectDirectory(directory: string, { signal }: InspectOptions): 
     const atTop = !found.name.includes('/');
     if (!atTop || !found.name.endsWith(TENSOR_SUFFIX)) {
       if (found.name.endsWith(TENSOR_SUFFIX)) {
-        notes.push(`${found.name} lies in a subdirectory: it is kept as a plain file, its tensors are not listed.`);
+        notes.push(
+          `${found.name} lies in a subdirectory: it is kept as a plain file, its tensors are not listed.`,
+        );
       }
       sidecars.push(found);
       continue;
@@ -104,7 +111,11 @@ async function inspectDirectory(directory: string, { signal }: InspectOptions): 
   const indices = sidecars.filter(({ name }) => !name.includes('/') && name.endsWith(INDEX_SUFFIX));
   for (const index of indices) await compareWithIndex(index, join(directory, index.name), files, places);
   if (files.length === 0) {
-    throw badSource(directory, 'there is no safetensors file in this directory.', 'Name the model’s own directory.');
+    throw badSource(
+      directory,
+      'there is no safetensors file in this directory.',
+      'Name the model’s own directory.',
+    );
   }
   return summarize('hf', files, sidecars, notes);
 }
@@ -170,7 +181,10 @@ async function readExactly(handle: FileHandle, lengthBytes: number, shown: strin
 }
 
 /** Tensor name to the name of its file. */
-function requireUniqueNames(files: readonly SourceTensorFile[], directory: string): ReadonlyMap<string, string> {
+function requireUniqueNames(
+  files: readonly SourceTensorFile[],
+  directory: string,
+): ReadonlyMap<string, string> {
   const places = new Map<string, string>();
   for (const file of files) {
     for (const { name } of file.tensors) {
@@ -197,7 +211,11 @@ async function compareWithIndex(
 ): Promise<void> {
   const bytes = await withFile(index.path, shown, (handle, sizeBytes) => {
     if (sizeBytes > MAX_INDEX_BYTES) {
-      throw formatError(shown, 0, `the index has ${sizeBytes} bytes; at most ${MAX_INDEX_BYTES} are allowed.`);
+      throw formatError(
+        shown,
+        0,
+        `the index has ${sizeBytes} bytes; at most ${MAX_INDEX_BYTES} are allowed.`,
+      );
     }
     return readExactly(handle, sizeBytes, shown);
   });

@@ -40,12 +40,17 @@ export function sourceError(error: unknown, file: string): unknown {
   if (code === 'ENOENT' || code === 'ENOTDIR') {
     return new StoreError('E_NOT_FOUND', `${file} does not exist.`, { ...options, next: 'Check the path.' });
   }
-  const next = code === 'EACCES' || code === 'EPERM' ? 'Allow this user to read it.' : 'Check the source disk.';
+  const next =
+    code === 'EACCES' || code === 'EPERM' ? 'Allow this user to read it.' : 'Check the source disk.';
   return new StoreError('E_IO', `${file} could not be read (${code}).`, { ...options, next });
 }
 
 export function badSource(file: string, sentence: string, next: string): StoreError {
-  return new StoreError('E_FORMAT', `${file}: ${sentence}`, { where: { file }, safe: 'Nothing was stored.', next });
+  return new StoreError('E_FORMAT', `${file}: ${sentence}`, {
+    where: { file },
+    safe: 'Nothing was stored.',
+    next,
+  });
 }
 
 /** All files below `directory`. E_FORMAT for what may not be followed; E_RANGE over a limit. */
@@ -66,11 +71,13 @@ export async function walkDirectory(
       const name = relative === '' ? entry.name : `${relative}/${entry.name}`;
       if (entry.isDirectory()) {
         if (LEFT_OUT_DIRECTORIES.includes(entry.name)) notes.push(`${name}/ was left out.`);
-        else if (depth >= MAX_SOURCE_DEPTH) throw tooMuch(name, `lies deeper than ${MAX_SOURCE_DEPTH} levels`);
+        else if (depth >= MAX_SOURCE_DEPTH)
+          throw tooMuch(name, `lies deeper than ${MAX_SOURCE_DEPTH} levels`);
         else pending.push({ relative: name, depth: depth + 1 });
         continue;
       }
-      if (files.length >= MAX_SOURCE_FILES) throw tooMuch(directory, `holds more than ${MAX_SOURCE_FILES} files`);
+      if (files.length >= MAX_SOURCE_FILES)
+        throw tooMuch(directory, `holds more than ${MAX_SOURCE_FILES} files`);
       files.push(await checkFile(root, roots, name));
     }
     if (pending.length > MAX_SOURCE_FILES) throw tooMuch(directory, 'holds too many directories');
@@ -80,7 +87,11 @@ export async function walkDirectory(
 
 function tooMuch(file: string, sentence: string): StoreError {
   const next = 'Import a directory that holds one model.';
-  return new StoreError('E_RANGE', `${file} ${sentence}.`, { where: { file }, next, safe: 'Nothing was stored.' });
+  return new StoreError('E_RANGE', `${file} ${sentence}.`, {
+    where: { file },
+    next,
+    safe: 'Nothing was stored.',
+  });
 }
 
 async function checkFile(root: string, roots: readonly string[], name: string): Promise<FoundFile> {
@@ -92,7 +103,11 @@ async function checkFile(root: string, roots: readonly string[], name: string): 
     const link = (await lstat(path)).isSymbolicLink();
     const real = link ? await realpath(path) : path;
     if (link && !roots.some((allowed) => real.startsWith(allowed + sep))) {
-      throw badSource(path, 'this symbolic link leaves the directory.', 'Replace it by the file it points to.');
+      throw badSource(
+        path,
+        'this symbolic link leaves the directory.',
+        'Replace it by the file it points to.',
+      );
     }
     const found = await stat(real);
     if (!found.isFile()) {

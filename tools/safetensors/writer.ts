@@ -83,7 +83,10 @@ export function layoutFile<T extends TensorToWrite>(
   });
   const fileSizeBytes = prefixBytes.byteLength + dataEnd;
   const last = placed.at(-1);
-  assert(last === undefined || last.fileOffset + last.byteLength === fileSizeBytes, 'the last tensor ends the file');
+  assert(
+    last === undefined || last.fileOffset + last.byteLength === fileSizeBytes,
+    'the last tensor ends the file',
+  );
   return { prefixBytes, tensors: placed, fileSizeBytes };
 }
 
@@ -93,7 +96,11 @@ function frameHeader(json: string): Uint8Array {
   const length = Math.ceil(text.byteLength / HEADER_ALIGNMENT_BYTES) * HEADER_ALIGNMENT_BYTES;
   if (length > MAX_HEADER_BYTES) {
     const next = 'Export in smaller shards.';
-    throw new StoreError('E_RANGE', `The header would take ${length} bytes; ${MAX_HEADER_BYTES} are allowed.`, { next });
+    throw new StoreError(
+      'E_RANGE',
+      `The header would take ${length} bytes; ${MAX_HEADER_BYTES} are allowed.`,
+      { next },
+    );
   }
   const prefix = new Uint8Array(LENGTH_FIELD_BYTES + length).fill(0x20);
   new DataView(prefix.buffer).setBigUint64(0, BigInt(length), true);
@@ -121,7 +128,10 @@ function requireName(name: string, names: Set<string>): void {
 
 function requireUnicode(text: string): void {
   if (/\p{Surrogate}/u.test(text)) {
-    throw new StoreError('E_FORMAT', `The name ${quoteName(text)} holds half a surrogate pair; UTF-8 cannot.`);
+    throw new StoreError(
+      'E_FORMAT',
+      `The name ${quoteName(text)} holds half a surrogate pair; UTF-8 cannot.`,
+    );
   }
 }
 
@@ -146,7 +156,9 @@ export function planShards<T extends TensorToWrite>(
   const groups = groupGreedily(tensors, maxShardBytes);
   if (groups.length > MAX_SHARDS) {
     const next = 'Choose larger shards.';
-    throw new StoreError('E_RANGE', `The model would take ${groups.length} shards; ${MAX_SHARDS} fit.`, { next });
+    throw new StoreError('E_RANGE', `The model would take ${groups.length} shards; ${MAX_SHARDS} fit.`, {
+      next,
+    });
   }
   const digits = (value: number) => String(value).padStart(5, '0');
   const nameOf = (index: number) =>
@@ -189,7 +201,9 @@ function groupGreedily<T extends TensorToWrite>(tensors: readonly T[], maxShardB
 /** As Hugging Face writes it: two spaces, keys sorted, a newline at the end. */
 function indexBytes(shards: readonly Shard<TensorToWrite>[], totalTensorBytes: number): Uint8Array {
   const rows = shards
-    .flatMap(({ fileName, layout }) => layout.tensors.map(({ name }) => ({ name, fileName, utf8: Buffer.from(name) })))
+    .flatMap(({ fileName, layout }) =>
+      layout.tensors.map(({ name }) => ({ name, fileName, utf8: Buffer.from(name) })),
+    )
     .sort((a, b) => Buffer.compare(a.utf8, b.utf8))
     .map(({ name, fileName }) => `    ${JSON.stringify(name)}: ${JSON.stringify(fileName)}`);
   const head = `{\n  "metadata": {\n    "total_size": ${totalTensorBytes}\n  },\n  "weight_map": {\n`;
