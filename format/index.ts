@@ -1,0 +1,22 @@
+// The format as one module: what the engine, the tools and readers in a browser import.
+//
+// Invariants
+//   1. Everything exported here is pure and synchronous.
+//   2. What is not exported here is private to format/.
+
+export * from './binary.js';
+export * from './checksum.js';
+export * from './errors.js';
+export * from './keys.js';
+export * from './large_value.js';
+export * from './layout_constants.js';
+export * from './limits.js';
+export * from './page.js';
+export * from './page_encode.js';
+export * from './pointer.js';
+export * from './quorum.js';
+export * from './superblock.js';
+export {
+  BRANCH_SLOT_BYTES, FORMAT_MAJOR, FORMAT_MINOR, HEARTBEAT_BYTES, LARGE_VALUE_BYTES, LEAF_SLOT_BYTES,
+  MEMBER_ENTRY_BYTES, PAGE_HEADER_BYTES, PAGE_POINTER_BYTES, SUPERBLOCK_BYTES, VALUE_PIECE_ENTRY_BYTES,
+} from './layout.gen.js';
