@@ -12,11 +12,11 @@
 //
 // Usage: node tools/run_tests.mjs [--long | --fuzz | --only-long] [--jobs N] [PATTERN...]
 //   A PATTERN keeps the files whose path contains it (and 'native' keeps the C++ tests).
-import { spawn } from 'node:child_process';
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { endAll, runProcess } from './run_process.mjs';
 
 const ROOT = dirname(dirname(fileURLToPath(import.meta.url)));
 const REPORTER = new URL('./test_reporter.mjs', import.meta.url).href;
@@ -25,10 +25,6 @@ const TOTAL_LIMIT_MS = 15 * 60_000;
 const LONG_TOTAL_LIMIT_MS = 4 * 3_600_000;
 const FILE_LIMIT_MS = 6 * 60_000;
 const LONG_FILE_LIMIT_MS = 2 * 3_600_000;
-/** After SIGTERM, before SIGKILL. */
-const KILL_GRACE_MS = 5_000;
-/** Output of one file kept for the report of a failure. */
-const MAX_KEPT_OUTPUT_CHARS = 64 * 1024;
 const MAX_JOBS = 16;
 /** fast-check runs per property: the short form that gates, and the long one of `npm run fuzz`. */
 const FUZZ_RUNS_SHORT = '200';
@@ -36,7 +32,6 @@ const FUZZ_RUNS_LONG = '20000';
 
 const startedMs = performance.now();
 const totals = { passed: 0, failed: 0, skips: [], failures: [] };
-const running = new Set();
 
 function parseArguments(argv) {
   const options = { long: false, short: true, fuzzOnly: false, jobs: 2, patterns: [] };
@@ -89,48 +84,6 @@ function recordFailure(file, name, message) {
   totals.failures.push({ file, name, message });
 }
 
-/** Runs one program; resolves with its exit, its last output and whether the limit ended it. */
-function runProcess(program, args, env, limitMs) {
-  return new Promise((resolve) => {
-    // Its own process group, so that what a test started ends with it.
-    const child = spawn(program, args, { cwd: ROOT, env, stdio: ['ignore', 'pipe', 'pipe'], detached: true });
-    running.add(child);
-    let output = '';
-    let timedOut = false;
-    const keep = (chunk) => {
-      output = (output + chunk).slice(-MAX_KEPT_OUTPUT_CHARS);
-    };
-    child.stdout.setEncoding('utf8').on('data', keep);
-    child.stderr.setEncoding('utf8').on('data', keep);
-    const end = (signal) => {
-      try {
-        process.kill(-child.pid, signal);
-      } catch {
-        // The group is gone already.
-      }
-    };
-    let killTimer;
-    const timer = setTimeout(() => {
-      timedOut = true;
-      end('SIGTERM');
-      killTimer = setTimeout(() => end('SIGKILL'), KILL_GRACE_MS);
-    }, limitMs);
-    const settle = (code, signal) => {
-      clearTimeout(timer);
-      clearTimeout(killTimer);
-      running.delete(child);
-      end('SIGKILL');
-      resolve({ code, signal, output, timedOut });
-    };
-    child.on('error', (error) => {
-      output += error.message;
-      settle(null, null);
-    });
-    // 'exit', not 'close': a grandchild that holds the pipes must not hold the run.
-    child.on('exit', (code, signal) => setTimeout(() => settle(code, signal), 50));
-  });
-}
-
 const remainingMs = (options) =>
   (options.long ? LONG_TOTAL_LIMIT_MS : TOTAL_LIMIT_MS) - (performance.now() - startedMs);
 
@@ -156,7 +109,13 @@ async function runNativeTests(options, scratch) {
     String(options.jobs),
   ];
   const before = performance.now();
-  const result = await runProcess('ctest', args, process.env, Math.min(FILE_LIMIT_MS, remainingMs(options)));
+  const result = await runProcess(
+    ROOT,
+    'ctest',
+    args,
+    process.env,
+    Math.min(FILE_LIMIT_MS, remainingMs(options)),
+  );
   const seconds = ((performance.now() - before) / 1000).toFixed(1);
   const xml = existsSync(junit) ? readFileSync(junit, 'utf8') : '';
   let count = 0;
@@ -211,7 +170,7 @@ async function runFile(source, options, scratch, number) {
     return;
   }
   const before = performance.now();
-  const result = await runProcess(process.execPath, args, env, limitMs);
+  const result = await runProcess(ROOT, process.execPath, args, env, limitMs);
   const seconds = ((performance.now() - before) / 1000).toFixed(1);
   report(source, readEvents(destination), result, seconds);
 }
@@ -280,13 +239,7 @@ async function main() {
   const options = parseArguments(process.argv.slice(2));
   const scratch = mkdtempSync(join(tmpdir(), 'ingot-tests-'));
   const stop = (signal) => {
-    for (const child of running) {
-      try {
-        process.kill(-child.pid, signal);
-      } catch {
-        // Gone already.
-      }
-    }
+    endAll(signal);
     rmSync(scratch, { recursive: true, force: true });
     process.exit(130);
   };
