@@ -12,8 +12,8 @@ import { spawn } from 'node:child_process';
 const KILL_GRACE_MS = 5_000;
 /** Output of one process kept for the report of a failure. */
 const MAX_KEPT_OUTPUT_CHARS = 64 * 1024;
-/** Between a child's exit and the end of its group: what it wrote last still arrives. */
-const DRAIN_MS = 50;
+/** Longest wait, after the exit, for the pipes to close. */
+const DRAIN_LIMIT_MS = 2_000;
 
 const running = new Set();
 
@@ -43,19 +43,24 @@ export function runProcess(cwd, program, args, env, limitMs) {
       end('SIGTERM');
       killTimer = setTimeout(() => end('SIGKILL'), KILL_GRACE_MS);
     }, limitMs);
-    const settle = (code, signal) => {
+    let ended = null;
+    const settle = () => {
       clearTimeout(timer);
       clearTimeout(killTimer);
       running.delete(child);
-      end('SIGKILL');
-      resolve({ code, signal, output, timedOut });
+      resolve({ code: ended?.code ?? null, signal: ended?.signal ?? null, output, timedOut });
     };
     child.on('error', (error) => {
       output += error.message;
-      settle(null, null);
+      settle();
     });
-    // 'exit', not 'close': a grandchild that holds the pipes must not hold the run.
-    child.on('exit', (code, signal) => setTimeout(() => settle(code, signal), DRAIN_MS));
+    child.on('exit', (code, signal) => {
+      ended = { code, signal };
+      // A grandchild that holds the pipes would hold the run; without the group they close.
+      end('SIGKILL');
+      setTimeout(settle, DRAIN_LIMIT_MS).unref();
+    });
+    child.on('close', settle);
   });
 }
 

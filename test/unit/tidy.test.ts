@@ -3,10 +3,15 @@
 // The checkout's own test is what makes the rules binding: it fails `npm test` on the first error.
 
 import assert from 'node:assert/strict';
-import { dirname } from 'node:path';
+import { spawnSync } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { checkFile, checkTree, importsOf } from '../../tools/tidy.js';
+
+// dist/test/unit/tidy.test.js: the checkout is three directories up.
+const ROOT = dirname(dirname(dirname(dirname(fileURLToPath(import.meta.url)))));
 
 const rules = (path: string, text: string): string[] =>
   checkFile(path, text)
@@ -123,13 +128,21 @@ test('a lock file with resolved addresses is refused', () => {
 });
 
 test('this checkout keeps every rule', () => {
-  // dist/test/unit/tidy.test.js: the checkout is three directories up.
-  const root = dirname(dirname(dirname(dirname(fileURLToPath(import.meta.url)))));
-  const { findings, files } = checkTree(root);
+  const { findings, files } = checkTree(ROOT);
   const errors = findings.filter((finding) => finding.severity === 'error');
   assert.ok(files > 20, `${files} files were found`);
   assert.deepEqual(
     errors.map((finding) => `${finding.path}:${finding.line}: ${finding.message} [${finding.rule}]`),
     [],
   );
+});
+
+test('the linter has no error to report on this checkout', (context) => {
+  const biome = join(ROOT, 'node_modules', '.bin', 'biome');
+  if (!existsSync(biome)) {
+    context.skip('biome is not installed here');
+    return;
+  }
+  const result = spawnSync(biome, ['lint', '--diagnostic-level=error'], { cwd: ROOT, encoding: 'utf8' });
+  assert.equal(result.status, 0, `${result.stdout}${result.stderr}`);
 });
