@@ -15,6 +15,8 @@
 
 import type { PagePointer } from './tree_page.js';
 import { assert } from '../format/errors.js';
+import { LARGE_VALUE_BYTES } from '../format/layout.gen.js';
+import { INLINE_VALUE_BYTES_MAX, KEY_BYTES_MAX } from '../format/limits.js';
 import type { MaybePromise, TreeItem } from './contract.js';
 import { packLargeValue, readLargeValue, unpackPending } from './large_value_store.js';
 import type { PageStore } from './page_store.js';
@@ -23,9 +25,6 @@ import { attemptDelete, attemptPut } from './tree_edit.js';
 import type { TreeEditor, TreeLimits } from './tree_edit.js';
 import { LeafNode } from './tree_node.js';
 import type { LeafItem, TreeNode } from './tree_node.js';
-import {
-  INLINE_VALUE_BYTES_MAX, KEY_BYTES_MAX, LARGE_VALUE_BYTES, isBranchPage, isLeafPage,
-} from './tree_page.js';
 import type { BranchPage, LeafPage } from './tree_page.js';
 import { rangeItems } from './tree_range.js';
 import type { RangeItem, RangeOptions } from './tree_range.js';
@@ -48,9 +47,6 @@ export interface TreeOptions {
   readonly leafBytes?: number;
   readonly branchBytes?: number;
 }
-
-/** An item that may be large: `value` is null until `TreeReader.readValue` fetches it. */
-export type { FoundItem } from './tree_read.js';
 
 /** The lookups that Tree and TreeView share. */
 abstract class TreeReader implements TreeHolder {
@@ -85,14 +81,14 @@ abstract class TreeReader implements TreeHolder {
           if (index < 0) return undefined;
           return leaf.isLarge(index) ? this.#valueOf({ leaf, index }) : leaf.value(index);
         }
-        const child: PageRef | null | undefined = node.links[(page as BranchPage).childIndex(key)];
+        const child: PageRef | null | undefined = node.links[(page as BranchPage).findChild(key)];
         if (child === null || child === undefined) return this.#getSlow(key);
         node = child;
       } else if (node.type === 1) {
         const index = node.find(key);
         return index < 0 ? undefined : this.#valueOf({ leaf: node, index });
       } else {
-        const child: number | TreeNode | undefined = node.children[node.childIndex(key)];
+        const child: number | TreeNode | undefined = node.children[node.findChild(key)];
         if (typeof child === 'number' || child === undefined) return this.#getSlow(key);
         node = child;
       }
@@ -122,7 +118,7 @@ abstract class TreeReader implements TreeHolder {
     const { leaf, index } = found;
     if (!leaf.isLarge(index)) return leaf.value(index);
     const pending = leaf instanceof LeafNode ? leaf.pending(index) : null;
-    return pending === null ? readLargeValue(this.pages, this.treeId, leaf.value(index)) : unpackPending(pending);
+    return pending === null ? readLargeValue(this, leaf.value(index)) : unpackPending(pending);
   }
 
   /**
@@ -146,7 +142,7 @@ abstract class TreeReader implements TreeHolder {
     if (item.value !== null) return item.value;
     if (item.pending !== null) return unpackPending(item.pending);
     assert(item.descriptor !== null, 'a large item has a descriptor');
-    return readLargeValue(this.pages, this.treeId, item.descriptor, signal);
+    return readLargeValue(this, item.descriptor, signal);
   }
 }
 
@@ -344,5 +340,3 @@ function makeItem(key: Uint8Array, value: Uint8Array): LeafItem {
   }
   return { key: key.slice(), value: new Uint8Array(LARGE_VALUE_BYTES), large: true, pending: packLargeValue(value) };
 }
-
-export { isBranchPage, isLeafPage };

@@ -17,7 +17,7 @@ import { PAGE_CACHE_BYTES_DEFAULT, PageCache } from './tree_page_cache.js';
 import type { PageRef } from './tree_page_cache.js';
 import { PageReader } from './tree_page_reader.js';
 import type { PageFault, PageReaderOptions } from './tree_page_reader.js';
-import type { CatalogPage } from './tree_page.js';
+import type { CatalogPage, PageRules } from './tree_page.js';
 
 export type { PageFault } from './tree_page_reader.js';
 export { PageRef } from './tree_page_cache.js';
@@ -41,7 +41,7 @@ interface PageLoad {
 
 export class PageStore {
   readonly io: Io;
-  readonly storeUuid: Uint8Array;
+  readonly rules: PageRules;
   readonly #cache: PageCache;
   readonly #reader: PageReader;
   readonly #loads = new Map<string, PageLoad>();
@@ -52,7 +52,7 @@ export class PageStore {
   constructor(options: PageStoreOptions) {
     assert(options.storeUuid.byteLength === 16, 'a store uuid has 16 bytes');
     this.io = options.io;
-    this.storeUuid = options.storeUuid;
+    this.rules = options;
     this.#cache = new PageCache(options.cacheBytes ?? PAGE_CACHE_BYTES_DEFAULT);
     const onFault = (fault: PageFault): void => {
       this.#faults += 1;

@@ -16,6 +16,8 @@
 // inside a page split nine to one, everything else in the middle.
 
 import { assert } from '../format/errors.js';
+import { BRANCH_SLOT_BYTES, LEAF_SLOT_BYTES, PAGE_HEADER_BYTES, PAGE_POINTER_BYTES } from '../format/layout.gen.js';
+import { KEY_BYTES_MAX } from '../format/limits.js';
 import type { PagePointer } from './tree_page.js';
 import type { PageStore } from './page_store.js';
 import { PageRef } from './tree_page_cache.js';
@@ -23,9 +25,7 @@ import {
   BranchNode, EMPTY_KEY, LeafNode, branchFromPage, leafFromPage, shortestSeparator,
 } from './tree_node.js';
 import type { LeafItem, TreeNode } from './tree_node.js';
-import {
-  BRANCH_SLOT_BYTES, KEY_BYTES_MAX, LEAF_SLOT_BYTES, PAGE_HEADER_BYTES, POINTER_BYTES, isLeafPage,
-} from './tree_page.js';
+import { isLeafPage } from './tree_page.js';
 import {
   MissingPage, branchOf, childCount, descend, pathLeaf, residentChild,
 } from './tree_read.js';
@@ -33,7 +33,7 @@ import type { TreeHolder, TreePath } from './tree_read.js';
 import { storedValuePages } from './large_value_store.js';
 
 /** What a delete can take away from a branch page at most: a slot, a pointer and a longest key. */
-const BRANCH_ENTRY_BYTES_MAX = BRANCH_SLOT_BYTES + POINTER_BYTES + KEY_BYTES_MAX;
+const BRANCH_ENTRY_BYTES_MAX = BRANCH_SLOT_BYTES + PAGE_POINTER_BYTES + KEY_BYTES_MAX;
 
 export interface TreeLimits {
   /** Encoded bytes at which a leaf splits. */
@@ -256,7 +256,7 @@ function cutBranch(editor: TreeEditor, branch: BranchNode, cut: number): SplitPa
 
 function growRoot(editor: TreeEditor, first: LeafNode | BranchNode, parts: readonly SplitPart[]): void {
   const root = new BranchNode(
-    editor.epoch, first.level + 1, null, [EMPTY_KEY], [first], BRANCH_SLOT_BYTES + POINTER_BYTES,
+    editor.epoch, first.level + 1, null, [EMPTY_KEY], [first], BRANCH_SLOT_BYTES + PAGE_POINTER_BYTES,
   );
   for (const part of parts) root.insertChild(root.children.length, part.separator, part.node);
   editor.root = root;
@@ -367,7 +367,7 @@ function appendBranch(left: BranchNode, right: BranchNode, separator: Uint8Array
 /** A child that no one has visited yet, by its number in the base page. */
 function unvisitedChild(branch: BranchNode, baseIndex: number): TreeNode {
   assert(branch.base !== null, 'a numbered child has a base page');
-  return new PageRef(branch.base.pointer(baseIndex));
+  return new PageRef(branch.base.child(baseIndex));
 }
 
 function mutableChild(editor: TreeEditor, parent: BranchNode, index: number): LeafNode | BranchNode {

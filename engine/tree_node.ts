@@ -15,11 +15,10 @@
 // It decides nothing about when to split or merge (tree_edit.ts) and never does I/O.
 
 import { assert } from '../format/errors.js';
+import { BRANCH_SLOT_BYTES, LEAF_SLOT_BYTES, PAGE_HEADER_BYTES, PAGE_POINTER_BYTES } from '../format/layout.gen.js';
 import type { PendingLargeValue } from './large_value_store.js';
 import type { PageRef } from './tree_page_cache.js';
-import {
-  BRANCH_SLOT_BYTES, LEAF_SLOT_BYTES, PAGE_HEADER_BYTES, POINTER_BYTES, compareBytes,
-} from './tree_page.js';
+import { branchKeyBytes, compareBytes, leafSlotBytes } from './tree_page.js';
 import type { BranchPage, LeafPage } from './tree_page.js';
 
 export interface LeafItem {
@@ -78,8 +77,7 @@ export class LeafNode {
     const slot = this.slots[index];
     assert(slot !== undefined, 'leaf slot is in range');
     if (typeof slot !== 'number') return LEAF_SLOT_BYTES + slot.key.byteLength + slot.value.byteLength;
-    const base = basePage(this.base);
-    return LEAF_SLOT_BYTES + base.keyBytes(slot) + base.valueBytes(slot);
+    return leafSlotBytes(basePage(this.base), slot);
   }
 
   /** Index of the key, or -1 - (index where it belongs). */
@@ -90,7 +88,7 @@ export class LeafNode {
     while (low < high) {
       const middle = (low + high) >>> 1;
       const slot = slots[middle] as number | LeafItem;
-      const order = typeof slot === 'number' ? basePage(base).compareKey(slot, key) : compareBytes(slot.key, key);
+      const order = typeof slot === 'number' ? basePage(base).keyCompare(slot, key) : compareBytes(slot.key, key);
       if (order === 0) return middle;
       if (order < 0) low = middle + 1;
       else high = middle;
@@ -154,20 +152,20 @@ export class BranchNode {
   separatorBytes(index: number): number {
     const slot = this.separators[index];
     assert(slot !== undefined, 'branch slot is in range');
-    return typeof slot === 'number' ? basePage(this.base).keyBytes(slot) : slot.byteLength;
+    return typeof slot === 'number' ? branchKeyBytes(basePage(this.base), slot) : slot.byteLength;
   }
 
   slotBytes(index: number): number {
-    return BRANCH_SLOT_BYTES + POINTER_BYTES + this.separatorBytes(index);
+    return BRANCH_SLOT_BYTES + PAGE_POINTER_BYTES + this.separatorBytes(index);
   }
 
   /** The child whose range holds the key. */
-  childIndex(key: Uint8Array): number {
+  findChild(key: Uint8Array): number {
     return this.#lastNotAbove(key, 0);
   }
 
   /** The child whose range holds the largest key below `bound`; null stands for above everything. */
-  childIndexBelow(bound: Uint8Array | null): number {
+  findChildBelow(bound: Uint8Array | null): number {
     return bound === null ? this.children.length - 1 : this.#lastNotAbove(bound, -1);
   }
 
@@ -186,7 +184,7 @@ export class BranchNode {
   insertChild(index: number, separator: Uint8Array, child: TreeNode): void {
     this.separators.splice(index, 0, separator);
     this.children.splice(index, 0, child);
-    this.bodyBytes += BRANCH_SLOT_BYTES + POINTER_BYTES + separator.byteLength;
+    this.bodyBytes += BRANCH_SLOT_BYTES + PAGE_POINTER_BYTES + separator.byteLength;
   }
 
   removeChild(index: number): void {
@@ -205,7 +203,7 @@ export class BranchNode {
     while (low < high) {
       const middle = (low + high) >>> 1;
       const slot = separators[middle] as number | Uint8Array;
-      const order = typeof slot === 'number' ? basePage(base).compareKey(slot, key) : compareBytes(slot, key);
+      const order = typeof slot === 'number' ? basePage(base).keyCompare(slot, key) : compareBytes(slot, key);
       if (order <= most) low = middle + 1;
       else high = middle;
     }

@@ -15,14 +15,14 @@
 
 import type { PagePointer } from './tree_page.js';
 import { StoreError, assert } from '../format/errors.js';
+import { SECTOR_BYTES } from '../format/limits.js';
 import { MAX_COPIES, NO_MEMBER } from './io/port.js';
 import type { FaultKind, Io, IoBuffer, IoFault, ReadBatch } from './io/port.js';
 import { decodeCatalogPage, treeName } from './tree_page.js';
-import type { CatalogPage } from './tree_page.js';
+import type { CatalogPage, PageRules } from './tree_page.js';
 
 export const PAGES_PER_BATCH_MAX = 1_024;
 export const BATCHES_IN_FLIGHT_MAX = 8;
-const SECTOR_BYTES = 4_096;
 
 /** A copy of a page that could not be used. */
 export interface PageFault {
@@ -35,13 +35,10 @@ export interface PageFault {
   readonly errno: number;
 }
 
-export interface PageReaderOptions {
+export interface PageReaderOptions extends PageRules {
   readonly io: Io;
-  readonly storeUuid: Uint8Array;
   /** Slot of a member that can serve a page of this birth (format.md F15), or null. */
   readonly resolveSlot: (member: number, birth: number) => number | null;
-  /** Path of a member for messages. */
-  readonly memberName?: (member: number) => string;
   readonly onFault?: (fault: PageFault) => void;
 }
 
@@ -140,7 +137,7 @@ export class PageReader {
   #settleDecoded(request: PageRequest, bytes: Uint8Array): void {
     let page: CatalogPage;
     try {
-      page = decodeCatalogPage(bytes, request.pointer, request.treeId, this.#options.storeUuid);
+      page = decodeCatalogPage(bytes, request.pointer, request.treeId, this.#options);
     } catch (error) {
       request.settle(null, error);
       return;

@@ -144,7 +144,7 @@ function pointersAhead(
     if (reverse && compareBytes(separatorOf(parent, index + 1), bounds.from) <= 0) break;
     const link = links[index] ?? null;
     if (link !== null && link.page !== null) continue;
-    const pointer = page.pointer(index);
+    const pointer = page.child(index);
     if (holder.pages.resident(pointer) === null) pointers.push(pointer);
   }
   return pointers;

@@ -16,11 +16,12 @@
 
 import type { PagePointer } from './tree_page.js';
 import { StoreError, assert } from '../format/errors.js';
+import { SECTOR_BYTES } from '../format/limits.js';
 import type { PageStore } from './page_store.js';
 import type { PageRef } from './tree_page_cache.js';
 import type { LeafNode, TreeNode } from './tree_node.js';
-import { EMPTY_KEY } from './tree_node.js';
-import { compareBytes, isBranchPage, isLeafPage, treeName } from './tree_page.js';
+import { BranchNode, EMPTY_KEY } from './tree_node.js';
+import { compareBytes, findChildBelow, isBranchPage, isLeafPage, treeName } from './tree_page.js';
 import type { BranchPage, CatalogPage, LeafPage } from './tree_page.js';
 
 /** Restarts of one operation at most: depth 13 plus what concurrent edits can move under it. */
@@ -102,7 +103,7 @@ export function residentChild(holder: TreeHolder, path: TreePath, index: number)
     link.referenced = true;
     return link;
   }
-  const pointer = link === null ? page.pointer(index) : link.pointer;
+  const pointer = link === null ? page.child(index) : link.pointer;
   const ref = holder.pages.resident(pointer);
   if (ref === null) return new MissingPage(pointer);
   checkChild(holder, path, index, ref);
@@ -113,7 +114,7 @@ export function residentChild(holder: TreeHolder, path: TreePath, index: number)
 function childPointer(base: BranchPage | null, child: number | PageRef): PagePointer {
   if (typeof child !== 'number') return child.pointer;
   assert(base !== null, 'a numbered child has a base page');
-  return base.pointer(child);
+  return base.child(child);
 }
 
 /** The branch page of a PageRef in memory. */
@@ -142,7 +143,7 @@ export function descend(holder: TreeHolder, key: Uint8Array | null, below: boole
   while (levelOf(node) > 0) {
     assert(node.type !== 1, 'a node above level 0 is a branch');
     const branch = node.type === 2 ? node : branchOf(node);
-    const index = below ? branch.childIndexBelow(key) : branch.childIndex(key ?? EMPTY_KEY);
+    const index = below ? childBelow(branch, key) : branch.findChild(key ?? EMPTY_KEY);
     const child = residentChild(holder, path, index);
     if (child instanceof MissingPage) return child;
     path.indexes.push(index);
@@ -150,6 +151,10 @@ export function descend(holder: TreeHolder, key: Uint8Array | null, below: boole
     node = child;
   }
   return path;
+}
+
+function childBelow(branch: BranchPage | BranchNode, bound: Uint8Array | null): number {
+  return branch instanceof BranchNode ? branch.findChildBelow(bound) : findChildBelow(branch, bound);
 }
 
 /** Leaf at the end of a path. */
@@ -226,7 +231,7 @@ export function formatError(holder: { treeId: number }, pointer: PagePointer, wh
     `a page of the ${treeName(holder.treeId)} tree ${what}`,
     {
       where: {
-        ...(copy === undefined ? {} : { memberIndex: copy.member, offsetBytes: copy.sector * 4_096 }),
+        ...(copy === undefined ? {} : { memberIndex: copy.member, offsetBytes: copy.sector * SECTOR_BYTES }),
         lengthBytes: pointer.storedBytes,
         structure: `${treeName(holder.treeId)} tree`,
       },

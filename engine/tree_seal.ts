@@ -13,24 +13,25 @@
 //
 // It does no I/O; the commit writes what it returns.
 
-import type { LargeValue, PagePointer, ValuePieceEntry } from './tree_page.js';
 import { assert } from '../format/errors.js';
+import { encodeLargeValue, encodeValueIndex } from '../format/large_value.js';
+import type { ValuePiece } from '../format/large_value.js';
+import { PAGE_HEADER_BYTES, VALUE_PIECE_ENTRY_BYTES } from '../format/layout.gen.js';
+import { encodeBranch, encodeLeaf, encodeValuePiece, pageStoredBytes } from '../format/page_encode.js';
+import type { BranchItem, LeafItem as EncodedItem, PageFields } from '../format/page_encode.js';
+import {
+  PAGE_KIND_BRANCH, PAGE_KIND_LEAF, PAGE_KIND_VALUE_INDEX, PAGE_KIND_VALUE_PIECE,
+} from '../format/pointer.js';
+import type { PageCopy, PagePointer } from '../format/pointer.js';
 import type { PageStore } from './page_store.js';
 import { PageRef } from './tree_page_cache.js';
 import { LeafNode } from './tree_node.js';
 import type { BranchNode, TreeNode } from './tree_node.js';
 import type { PendingLargeValue } from './large_value_store.js';
-import {
-  PAGE_HEADER_BYTES, PAGE_KIND_BRANCH, PAGE_KIND_LEAF, PAGE_KIND_PIECE, PAGE_KIND_VALUE_INDEX, SECTOR_BYTES,
-  VALUE_PIECE_ENTRY_BYTES, decodeCatalogPage, encodeBranchPage, encodeLargeValueDescriptor, encodeLeafPage,
-  encodePiecePage, encodeValueIndexPage,
-} from './tree_page.js';
-import type { CatalogPage, PageIdentity } from './tree_page.js';
+import { decodeCatalogPage } from './tree_page.js';
+import type { CatalogPage } from './tree_page.js';
 
-export interface PageCopy {
-  readonly member: number;
-  readonly sector: number;
-}
+export type { PageCopy } from '../format/pointer.js';
 
 /** Gives addresses to pages. Called in a fixed order; throws when it has none left. */
 export interface PageSink {
@@ -75,10 +76,6 @@ export interface SealContext {
   readonly sink: PageSink;
 }
 
-export function storedBytesFor(usedBytes: number): number {
-  return Math.ceil(usedBytes / SECTOR_BYTES) * SECTOR_BYTES;
-}
-
 /** Lists what sealing would place, without encoding anything. */
 export function planNode(node: TreeNode, plan: PagePlan[]): void {
   if (node.type === 0) return;
@@ -87,19 +84,19 @@ export function planNode(node: TreeNode, plan: PagePlan[]): void {
       const pending = node.pending(i);
       if (pending === null) continue;
       for (const piece of pending.pieces) {
-        plan.push({ storedBytes: storedBytesFor(PAGE_HEADER_BYTES + piece.stored.byteLength), kind: PAGE_KIND_PIECE, level: 0 });
+        plan.push({ storedBytes: pageStoredBytes(PAGE_HEADER_BYTES + piece.stored.byteLength), kind: PAGE_KIND_VALUE_PIECE, level: 0 });
       }
       plan.push({ storedBytes: indexStoredBytes(pending), kind: PAGE_KIND_VALUE_INDEX, level: 0 });
     }
-    plan.push({ storedBytes: storedBytesFor(node.encodedBytes), kind: PAGE_KIND_LEAF, level: 0 });
+    plan.push({ storedBytes: pageStoredBytes(node.encodedBytes), kind: PAGE_KIND_LEAF, level: 0 });
     return;
   }
   for (const child of node.children) if (typeof child !== 'number') planNode(child, plan);
-  plan.push({ storedBytes: storedBytesFor(node.encodedBytes), kind: PAGE_KIND_BRANCH, level: node.level });
+  plan.push({ storedBytes: pageStoredBytes(node.encodedBytes), kind: PAGE_KIND_BRANCH, level: node.level });
 }
 
 function indexStoredBytes(pending: PendingLargeValue): number {
-  return storedBytesFor(PAGE_HEADER_BYTES + pending.pieces.length * VALUE_PIECE_ENTRY_BYTES);
+  return pageStoredBytes(PAGE_HEADER_BYTES + pending.pieces.length * VALUE_PIECE_ENTRY_BYTES);
 }
 
 /** Places and encodes every dirty node below and including `node`. */
@@ -115,38 +112,33 @@ function sealLeaf(context: SealContext, node: LeafNode, writes: PageWrite[]): Se
     const pending = node.pending(i);
     if (pending !== null) descriptors.set(i, sealLargeValue(context, pending, writes));
   }
-  const storedBytes = storedBytesFor(node.encodedBytes);
-  const bytes = encodeLeafPage(identity(context, storedBytes), count, {
-    key: (i) => node.key(i),
-    value: (i) => descriptors.get(i) ?? node.value(i),
-    isLarge: (i) => node.isLarge(i),
-  });
+  const items: EncodedItem[] = [];
+  for (let i = 0; i < count; i += 1) {
+    items.push({ key: node.key(i), value: descriptors.get(i) ?? node.value(i), isLarge: node.isLarge(i) });
+  }
+  const bytes = encodeLeaf(items, fieldsOf(context));
   const { pointer, page } = finishPage(context, bytes, PAGE_KIND_LEAF, 0, writes);
   assert(page.usedBytes === node.encodedBytes, 'a leaf encodes to the size that was accounted');
   return { pointer, page, children: null };
 }
 
 function sealBranch(context: SealContext, node: BranchNode, writes: PageWrite[]): SealedNode {
-  const count = node.children.length;
-  assert(count > 0, 'an empty branch is never sealed');
+  assert(node.children.length > 0, 'an empty branch is never sealed');
   const children: (SealedNode | PageRef | null)[] = [];
-  const pointers: PagePointer[] = [];
-  for (const child of node.children) {
+  const items: BranchItem[] = [];
+  for (const [index, child] of node.children.entries()) {
+    const key = node.separator(index);
     if (typeof child === 'number') {
       assert(node.base !== null, 'a numbered child has a base page');
       children.push(null);
-      pointers.push(node.base.pointer(child));
+      items.push({ key, pointer: node.base.child(child) });
     } else {
       const sealed = child.type === 0 ? child : sealNode(context, child, writes);
       children.push(sealed);
-      pointers.push(sealed.pointer);
+      items.push({ key, pointer: sealed.pointer });
     }
   }
-  const storedBytes = storedBytesFor(node.encodedBytes);
-  const bytes = encodeBranchPage(identity(context, storedBytes), node.level, count, {
-    key: (i) => node.separator(i),
-    pointer: (i) => pointers[i] as PagePointer,
-  });
+  const bytes = encodeBranch(items, node.level, fieldsOf(context));
   const { pointer, page } = finishPage(context, bytes, PAGE_KIND_BRANCH, node.level, writes);
   assert(page.usedBytes === node.encodedBytes, 'a branch encodes to the size that was accounted');
   return { pointer, page, children };
@@ -154,21 +146,19 @@ function sealBranch(context: SealContext, node: BranchNode, writes: PageWrite[])
 
 /** Writes the pieces and the index page; returns the 112 bytes for the leaf. */
 function sealLargeValue(context: SealContext, pending: PendingLargeValue, writes: PageWrite[]): Uint8Array {
-  const entries: ValuePieceEntry[] = [];
+  const pieces: ValuePiece[] = [];
   for (const piece of pending.pieces) {
-    const storedBytes = storedBytesFor(PAGE_HEADER_BYTES + piece.stored.byteLength);
-    const bytes = encodePiecePage(identity(context, storedBytes), piece.stored);
-    const { pointer } = finishPage(context, bytes, PAGE_KIND_PIECE, 0, writes);
-    entries.push({ pointer, storedBytes: piece.stored.byteLength, rawBytes: piece.rawBytes, codec: piece.codec });
+    const bytes = encodeValuePiece(piece.stored, fieldsOf(context));
+    const { pointer } = finishPage(context, bytes, PAGE_KIND_VALUE_PIECE, 0, writes);
+    pieces.push({ pointer, storedBytes: piece.stored.byteLength, rawBytes: piece.rawBytes, codec: piece.codec });
   }
-  const bytes = encodeValueIndexPage(identity(context, indexStoredBytes(pending)), entries);
+  const bytes = encodeValueIndex(pieces, fieldsOf(context));
   const { pointer } = finishPage(context, bytes, PAGE_KIND_VALUE_INDEX, 0, writes);
-  const descriptor: LargeValue = { rawBytes: pending.rawBytes, pieceCount: entries.length, pointer };
-  return encodeLargeValueDescriptor(descriptor);
+  return encodeLargeValue({ rawBytes: pending.rawBytes, pieceCount: pieces.length, pointer });
 }
 
-function identity(context: SealContext, storedBytes: number): PageIdentity {
-  return { treeId: context.treeId, birth: context.birth, storeUuid: context.pages.storeUuid, storedBytes };
+function fieldsOf(context: SealContext): PageFields {
+  return { treeId: context.treeId, birth: context.birth, storeUuid: context.pages.rules.storeUuid };
 }
 
 function finishPage(
@@ -184,7 +174,7 @@ function finishPage(
     kind,
     copies: copies.map((copy) => ({ member: copy.member, sector: copy.sector })),
   };
-  const page = decodeCatalogPage(bytes, pointer, context.treeId, context.pages.storeUuid);
+  const page = decodeCatalogPage(bytes, pointer, context.treeId, context.pages.rules);
   writes.push({ pointer, bytes });
   return { pointer, page };
 }

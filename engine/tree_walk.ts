@@ -11,11 +11,10 @@
 
 import type { PagePointer } from './tree_page.js';
 import { assert } from '../format/errors.js';
-import { checkedEntries } from './large_value_store.js';
+import { decodeLargeValue } from '../format/large_value.js';
+import { valuePieces } from './large_value_store.js';
 import type { PageStore } from './page_store.js';
-import {
-  compareBytes, decodeLargeValueDescriptor, isBranchPage, isLeafPage,
-} from './tree_page.js';
+import { compareBytes, isBranchPage, isLeafPage } from './tree_page.js';
 import type { BranchPage, CatalogPage, LeafPage } from './tree_page.js';
 import { formatError } from './tree_read.js';
 
@@ -91,7 +90,7 @@ async function* walkTree(
 function childPointers(walk: Walk, parent: PagePointer, page: BranchPage, start: number, end: number): PagePointer[] {
   const pointers: PagePointer[] = [];
   for (let i = start; i < end; i += 1) {
-    const child = page.pointer(i);
+    const child = page.child(i);
     if (child.level !== parent.level - 1) {
       throw formatError(walk, parent, `points to a page of level ${child.level} from level ${parent.level}`);
     }
@@ -112,11 +111,11 @@ function checkLeaf(walk: Walk, pointer: PagePointer, page: LeafPage, range: KeyR
 async function* walkValues(walk: Walk, leaf: LeafPage): AsyncGenerator<WalkedPage, void, undefined> {
   for (let i = 0; i < leaf.itemCount; i += 1) {
     if (!leaf.isLarge(i)) continue;
-    const descriptor = decodeLargeValueDescriptor(leaf.value(i));
+    const descriptor = decodeLargeValue(leaf.value(i));
     const [index] = await walk.pages.readUncached([descriptor.pointer], walk.treeId);
     assert(index !== undefined, 'a read gives a page or rejects');
     yield walked(walk, descriptor.pointer, index);
-    const entries = checkedEntries(walk, descriptor, index);
+    const entries = valuePieces(walk, descriptor, index);
     for (let start = 0; start < entries.length; start += WALK_BATCH_PIECES) {
       walk.signal?.throwIfAborted();
       const pointers = entries.slice(start, start + WALK_BATCH_PIECES).map((entry) => entry.pointer);
