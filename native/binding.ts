@@ -1,0 +1,109 @@
+// The shape of the native addon: one TypeScript signature per function of native/src/addon.cc.
+//
+// Invariants
+//   1. Every function here exists in the addon and the other way round (a test compares the two).
+//   2. Asynchronous calls carry an id chosen by the caller; their results arrive, many at a time, in
+//      the function given to `open`.
+//   3. Errors thrown are Error objects with `code` (a StoreError code or "ASSERT") and `errno`.
+
+export type NativeHandle = { readonly __ingotNativeHandle: never };
+
+/** Zero or absent means the core's default. Bytes and counts. */
+export interface NativeOptions {
+  readonly backend?: 0 | 1 | 2;
+  readonly workerCount?: number;
+  readonly poolBytes?: number;
+  readonly transferBytes?: number;
+  readonly coalesceBytes?: number;
+  readonly queueDepth?: number;
+  readonly queueBytes?: number;
+}
+
+export interface NativeMember {
+  readonly slot: number;
+  readonly isBlock: boolean;
+  readonly path: number;
+  readonly numaNode: number;
+  readonly memoryAlignmentBytes: number;
+  readonly offsetAlignmentBytes: number;
+  readonly sizeBytes: number;
+  readonly failureDomain: string;
+}
+
+export interface NativeResult {
+  readonly id: number;
+  readonly code?: string;
+  readonly errno?: number;
+  readonly message?: string;
+  /** Seven numbers per fault: op, copy, slot, kind, errno, offset, length. */
+  readonly faults: Float64Array;
+  /** Four numbers per fault: op, file, offset, errno. */
+  readonly sourceFaults: Float64Array;
+  readonly flushErrno: Int32Array;
+  /** io_uring, threads, buffered. */
+  readonly bytesByPath: Float64Array;
+  readonly member?: NativeMember;
+}
+
+export interface NativeStats {
+  readonly opsByPath: readonly number[];
+  readonly bytesByPath: readonly number[];
+  /** Requests submitted so far: read, write, flush, source. */
+  readonly issued: readonly number[];
+  readonly readBytes: number;
+  readonly writtenBytes: number;
+  readonly flushes: number;
+  readonly poolBytes: number;
+  readonly poolPeakBytes: number;
+  /** Device transfers after coalescing. */
+  readonly transfers: number;
+  readonly perSlot: readonly { slot: number; readErrors: number; writeErrors: number; checksumErrors: number }[];
+}
+
+export interface NativeMemberOptions {
+  readonly create: boolean;
+  readonly writable: boolean;
+  readonly requireDirect: boolean;
+  readonly force: boolean;
+  readonly sizeBytes?: number;
+}
+
+export interface NativeCallOptions {
+  readonly priority?: number;
+  readonly deadlineMs?: number;
+}
+
+export interface NativeBinding {
+  readonly abiVersion: number;
+  readonly crcKernel: 'vpclmul' | 'pclmul' | 'table';
+  open(options: NativeOptions, onResults: (results: readonly NativeResult[]) => void): {
+    readonly handle: NativeHandle;
+    readonly path: number;
+    readonly reason: string;
+  };
+  close(handle: NativeHandle): void;
+  memberOpen(handle: NativeHandle, id: number, path: string, options: NativeMemberOptions): void;
+  memberClose(handle: NativeHandle, id: number, slot: number): void;
+  sourceOpen(handle: NativeHandle, path: string): { id: number; byteLength: number; direct: boolean };
+  sourceClose(handle: NativeHandle, id: number): void;
+  sourceIdentity(handle: NativeHandle, id: number): string;
+  allocate(byteLength: number): ArrayBuffer;
+  release(buffer: ArrayBufferLike): void;
+  read(handle: NativeHandle, id: number, batch: object, status: Uint8Array, unverified: boolean): void;
+  write(handle: NativeHandle, id: number, batch: object, status: Uint8Array): void;
+  writeRaw(
+    handle: NativeHandle, id: number, slot: number, offsetBytes: number, bytes: Uint8Array, status: Uint8Array,
+    options?: NativeCallOptions,
+  ): void;
+  flush(handle: NativeHandle, id: number, slots: readonly number[], options?: NativeCallOptions): void;
+  abort(handle: NativeHandle, id: number): void;
+  writerLock(handle: NativeHandle, slot: number, lock: boolean): boolean;
+  pin(handle: NativeHandle, slot: number, sequence: number, pinned: boolean): void;
+  pinnedBelow(handle: NativeHandle, slot: number, sequence: number): boolean;
+  identity(): { hostId: string; bootId: string };
+  processStart(processId: number): string | null;
+  stats(handle: NativeHandle): NativeStats;
+  fault(handle: NativeHandle, rules: string): void;
+  crc64(bytes: Uint8Array, seed?: bigint): bigint;
+  crc64Combine(first: bigint, second: bigint, secondBytes: number): bigint;
+}

@@ -1,0 +1,35 @@
+// Reading a batch object of JavaScript into the flat columns of the C ABI.
+//
+// Invariants
+//   1. Every column is checked for its element type and length before a pointer to it is taken.
+//   2. Nothing here keeps a JavaScript value: who calls keeps the batch object referenced until the
+//      batch has settled, so the pointers stay good.
+#pragma once
+
+#include <napi.h>
+
+#include <vector>
+
+#include "ingot_core.h"
+
+namespace ingot_addon {
+
+struct ReadColumns {
+  ingot_read_columns columns{};
+  std::vector<ingot_buffer> destinations;
+};
+
+struct WriteColumns {
+  ingot_write_columns columns{};
+  std::vector<ingot_buffer> sources;
+  std::vector<uint32_t> files;
+};
+
+void parse_read(const Napi::Object& batch, ReadColumns& out);
+void parse_write(const Napi::Object& batch, WriteColumns& out);
+/// A Uint8Array, or an object {pointer: bigint, byteLength: number}.
+ingot_buffer parse_buffer(const Napi::Value& value);
+/// The bytes of a Uint8Array of exactly `count` entries.
+uint8_t* parse_status(const Napi::Value& value, size_t count);
+
+}  // namespace ingot_addon

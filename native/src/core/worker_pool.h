@@ -1,0 +1,45 @@
+// Threads that verify, copy and settle: everything after a transfer has ended.
+//
+// Invariants
+//   1. A task runs exactly once, outside every lock of the core.
+//   2. Lower priority numbers run first; tasks of one priority start in order.
+//   3. A task never waits for another task, so any number of threads makes progress.
+//   4. `stop` runs what is queued before it joins.
+#pragma once
+
+#include <array>
+#include <condition_variable>
+#include <cstdint>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+namespace ingot {
+
+/// An intrusive unit of work: what owns it embeds it, so that posting allocates nothing.
+struct Task {
+  void (*run)(Task*) = nullptr;
+  Task* next_task = nullptr;
+  uint8_t priority = 1;
+};
+
+class WorkerPool {
+ public:
+  explicit WorkerPool(unsigned thread_count);
+  ~WorkerPool();
+  void post(Task* task);
+  void stop();
+
+ private:
+  struct Lane { Task* head = nullptr; Task* tail = nullptr; };
+  void work();
+  Task* take();
+
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  std::array<Lane, 3> lanes_;
+  bool stopping_ = false;
+  std::vector<std::thread> threads_;
+};
+
+}  // namespace ingot
