@@ -210,6 +210,8 @@ export interface Io {
   /** Page-aligned memory of the engine's own; freed by garbage collection or `release`. */
   allocate(byteLength: number): Uint8Array;
   release(buffer: Uint8Array): void;
+  /** Copies a few bytes to host memory named by address (values that live in the catalog). Optional. */
+  copyToPointer?(pointer: bigint, bytes: Uint8Array): void;
 
   read(batch: ReadBatch): Promise<BatchResult>;
   write(batch: WriteBatch): Promise<WriteResult>;

@@ -1,0 +1,217 @@
+// The one catalog change that makes a version: what a commit adds to the trees.
+//
+// Invariants
+//   1. Everything is checked before anything is put, so a refused commit costs its round nothing.
+//   2. Births of extents, copies and sum leaves are the sequence of the root that the change is in.
+//   3. An extent's reference count grows by one for each version whose manifest names it, however often.
+//   4. `latest` and the other tags move in the same change as the version appears.
+//
+// This file never writes chunks; it writes the pages of sum leaves (sum_leaves.ts), whose header needs the birth.
+
+import { decodeExtent, encodeExtent } from '../format/extent_record.js';
+import {
+  StoreError, assert, decodeRun, decodeTag, encodeManifest, encodeRun, encodeTag, encodeVersion, extentKey, runKey, runVersionKey, stepKey, tagKey, versionKey,
+} from '../format/index.js';
+import type { Blob, File, Manifest, Piece, Tensor, VersionRecord } from '../format/index.js';
+import type { ChunkDraft } from './chunk_packer.js';
+import type { CatalogChange, SpaceGrant } from './contract.js';
+import { type FileDraft, type ObjectDraft, draftPieces, draftSum, fileTotals } from './object_draft.js';
+import type { StoreContext } from './store_context.js';
+import { INLINE_SUM_LIMIT, type LeafPlace, planSumLeaves, writeSumLeaves } from './sum_leaves.js';
+
+const NO_TREE_VALUE = new Uint8Array(0);
+
+export interface ManifestPlan {
+  readonly manifest: Manifest;
+  readonly encoded: Uint8Array;
+  readonly rawBytes: number;
+  /** Extents of other versions that this one names too. */
+  readonly linkedIds: readonly number[];
+}
+
+export interface CommitPlan {
+  readonly run: string;
+  readonly step: number | null;
+  readonly tags: readonly string[];
+  readonly createdAtMs: number;
+  readonly redundancy: number;
+  readonly chunkBytes: number;
+  readonly segmentBytes: number;
+  readonly metadata: Readonly<Record<string, string>>;
+  readonly metrics: Readonly<Record<string, number>>;
+  readonly baseVersionId: number;
+  readonly chunks: readonly ChunkDraft[];
+  readonly manifest: ManifestPlan;
+  /** Space of sum leaves, noted as it is granted: it goes back when the commit fails. */
+  readonly leafGrants: SpaceGrant[];
+}
+
+function firstPlace(pieces: readonly Piece[]): number {
+  return pieces[0]?.extentId ?? 0;
+}
+
+/** Everything of the manifest; all chunks must be written. Tensors come in on-disk order. */
+export function buildManifest(
+  context: StoreContext, tensors: readonly ObjectDraft[], blobs: readonly ObjectDraft[], files: readonly FileDraft[],
+): ManifestPlan {
+  const linked = new Set<number>();
+  let rawBytes = 0;
+  const byFile = new Map<number, { draft: ObjectDraft; sum: bigint }[]>();
+  const common = (draft: ObjectDraft): { pieces: readonly Piece[]; rawSum: bigint; inlineBytes: Uint8Array } => {
+    rawBytes += draft.rawBytes;
+    for (const piece of draft.linked ?? []) linked.add(piece.extentId);
+    return { pieces: draftPieces(draft), rawSum: draftSum(draft), inlineBytes: draft.inline ?? NO_TREE_VALUE };
+  };
+  const tensorRecords = tensors.map((draft): Tensor => {
+    const body = common(draft);
+    if (draft.fileIndex >= 0) {
+      const list = byFile.get(draft.fileIndex);
+      const entry = { draft, sum: body.rawSum };
+      if (list === undefined) byFile.set(draft.fileIndex, [entry]);
+      else list.push(entry);
+    }
+    const { name, shape, rawBytes: bytes, fileIndex, fileOffset } = draft;
+    return { name, dtype: draft.dtypeCode, shape, rawBytes: bytes, fileIndex, fileOffset, ...body };
+  });
+  tensorRecords.sort(
+    (a, b) => firstPlace(a.pieces) - firstPlace(b.pieces) || (a.pieces[0]?.rawOffset ?? 0) - (b.pieces[0]?.rawOffset ?? 0),
+  );
+  const blobRecords = blobs.map((draft): Blob => {
+    const fileIndex = files.findIndex((file) => file.prefix === null && file.name === draft.name);
+    return { name: draft.name, contentType: draft.contentType, rawBytes: draft.rawBytes, fileIndex, ...common(draft) };
+  });
+  const blobOf = new Map(blobRecords.map((blob) => [blob.name, blob]));
+  const fileRecords = files.map((file, index): File => fileRecord(context, file, byFile.get(index) ?? [], blobOf));
+  const manifest: Manifest = { tensors: tensorRecords, blobs: blobRecords, files: fileRecords };
+  return { manifest, encoded: encodeManifest(manifest), rawBytes, linkedIds: [...linked].sort((a, b) => a - b) };
+}
+
+function fileRecord(
+  context: StoreContext, file: FileDraft, tensors: readonly { draft: ObjectDraft; sum: bigint }[], blobOf: Map<string, Blob>,
+): File {
+  const { name, mode } = file;
+  if (file.prefix !== null) {
+    const totals = fileTotals(file, context.io.checksum.crc64(file.prefix), tensors);
+    return { name, mode, format: 1, prefix: file.prefix, ...totals };
+  }
+  const blob = blobOf.get(name);
+  if (blob === undefined) throw new StoreError('E_USAGE', `file ${name} has no blob of its name`, { where: { file: name } });
+  return { name, mode, format: 0, prefix: NO_TREE_VALUE, sizeBytes: blob.rawBytes, sum: blob.rawSum };
+}
+
+/** Applies the plan inside a catalog change. Returns what the version became. */
+export async function applyCommit(
+  context: StoreContext, change: CatalogChange, plan: CommitPlan,
+): Promise<{ record: VersionRecord; manifest: Manifest }> {
+  const linkedBytes = await referenceLinked(change, plan);
+  const places = planSumLeaves(plan.chunks);
+  if (places.leaves.length > 0) await writeSumLeaves(context, change, places, plan.leafGrants);
+  let storedBytes = linkedBytes;
+  for (const chunk of plan.chunks) {
+    storedBytes += chunk.storedBytes * chunk.grants.length;
+    for (const grant of chunk.grants) change.useSpace(grant);
+    await change.put(2, extentKey(chunk.id), encodeChunk(chunk, places.placeOf.get(chunk) ?? null, change.sequence, plan));
+  }
+  const id = change.takeVersionId();
+  const record = versionRecord(plan, id, storedBytes);
+  await change.put(1, versionKey(id, 0), encodeVersion(record));
+  await change.put(1, versionKey(id, 1), plan.manifest.encoded);
+  await updateRun(change, plan, id);
+  return { record, manifest: plan.manifest.manifest };
+}
+
+/** One more version names these extents. They must still be there. */
+async function referenceLinked(change: CatalogChange, plan: CommitPlan): Promise<number> {
+  const records = [];
+  for (const id of plan.manifest.linkedIds) {
+    const key = extentKey(id);
+    const found = change.get(2, key);
+    const bytes = found instanceof Promise ? await found : found;
+    if (bytes === undefined) {
+      throw new StoreError('E_CONFLICT', `the version linked to (v:${plan.baseVersionId}) was removed meanwhile`, {
+        where: { object: plan.run },
+        safe: 'nothing of this transaction is visible',
+        next: 'begin again with another base, or put the tensors',
+      });
+    }
+    records.push({ key, extent: decodeExtent(bytes) });
+  }
+  let storedBytes = 0;
+  for (const { key, extent } of records) {
+    storedBytes += extent.storedBytes * extent.copies.length;
+    await change.put(2, key, encodeExtent({ ...extent, referenceCount: extent.referenceCount + 1 }));
+  }
+  return storedBytes;
+}
+
+function encodeChunk(chunk: ChunkDraft, place: LeafPlace | null, sequence: number, plan: CommitPlan): Uint8Array {
+  const { sums } = chunk;
+  assert(sums !== null && chunk.grants.length === plan.redundancy, 'a chunk is written before it is committed');
+  assert((place === null) === (sums.length <= INLINE_SUM_LIMIT), 'many sums go to a leaf, few do not');
+  return encodeExtent({
+    copies: chunk.grants.map((grant) => ({ member: grant.member, sector: grant.sector, placementBirth: sequence })),
+    wantedCopies: plan.redundancy,
+    storedBytes: chunk.storedBytes,
+    rawBytes: chunk.rawBytes,
+    contentBirth: sequence,
+    segmentShift: 31 - Math.clz32(plan.segmentBytes),
+    rawSum: chunk.rawSum,
+    segmentSums: place === null ? sums : new BigUint64Array(0),
+    sumLeafId: place?.leafId ?? 0,
+    sumLeafSlot: place?.slot ?? 0,
+    referenceCount: 1,
+    dtype: chunk.dtypeCode,
+  });
+}
+
+function versionRecord(plan: CommitPlan, id: number, storedBytes: number): VersionRecord {
+  const { manifest } = plan.manifest;
+  return {
+    id,
+    run: plan.run,
+    step: plan.step,
+    createdAtMs: plan.createdAtMs,
+    tensorCount: manifest.tensors.length,
+    blobCount: manifest.blobs.length,
+    fileCount: manifest.files.length,
+    rawBytes: plan.manifest.rawBytes,
+    storedBytes,
+    redundancy: plan.redundancy,
+    chunkBytes: plan.chunkBytes,
+    kind: 0,
+    flags: 0,
+    metadata: plan.metadata,
+    metrics: plan.metrics,
+    keyId: 0,
+    baseVersionId: plan.baseVersionId,
+  };
+}
+
+async function updateRun(change: CatalogChange, plan: CommitPlan, id: number): Promise<void> {
+  const key = runKey(plan.run);
+  const found = change.get(0, key);
+  const bytes = found instanceof Promise ? await found : found;
+  const before = bytes === undefined ? null : decodeRun(bytes);
+  await change.put(0, key, encodeRun({
+    createdAtMs: before?.createdAtMs ?? plan.createdAtMs,
+    versionCount: (before?.versionCount ?? 0) + 1,
+    lastVersionId: id,
+  }));
+  await change.put(0, runVersionKey(plan.run, id), NO_TREE_VALUE);
+  if (plan.step !== null) await change.put(0, stepKey(plan.run, plan.step, id), NO_TREE_VALUE);
+  for (const tag of plan.tags) await moveTag(change, plan.run, tag, id, plan.createdAtMs);
+}
+
+/** Points a tag at a version; its generation counts the moves. */
+export async function moveTag(change: CatalogChange, run: string, tag: string, id: number, nowMs: number): Promise<void> {
+  const key = tagKey(run, tag);
+  const found = change.get(0, key);
+  const bytes = found instanceof Promise ? await found : found;
+  const before = bytes === undefined ? null : decodeTag(bytes);
+  await change.put(0, key, encodeTag({
+    versionId: id,
+    movedAtMs: nowMs,
+    generation: (before?.generation ?? 0) + 1,
+    protected: before?.protected ?? false,
+  }));
+}

@@ -1,0 +1,47 @@
+// Ingot's public API: everything that users and tools may import.
+//
+// Invariants
+//   1. This is the only file of engine/ that wires the native Io port and node:fs to the engine.
+//   2. What is not exported here is private and may change without notice.
+//
+//   const store = await open('./demo.ingot', { mode: 'rw', create: { members: [{ path: 'a.member', sizeBytes: 64 << 20 }] } });
+//   const tx = await store.begin('run');  await tx.put('w', bytes, { dtype: 'F32', shape: [2, 2] });  await tx.commit();
+//   const back = await (await store.get('run@latest')).tensor('w').read();
+//
+// This file has no behaviour of its own.
+
+import { NativeIo } from './io/native_io.js';
+import { nodeDirectory } from './io/node_directory.js';
+import { type StoreLocation, createWith, openWith } from './open_store.js';
+import type { Store } from './store.js';
+import type { CreateOptions, OpenOptions } from './types.js';
+
+/**
+ * Opens the store in a directory of `*.member` files, at one member (siblings are found), or at
+ * the members given. With `create` and nothing there, makes it first.
+ * Errors: E_NOT_FOUND, E_LOCKED, E_DEGRADED, E_CONFLICT, E_CORRUPT, E_FORMAT, E_VERSION, E_IO, E_NATIVE.
+ */
+export async function open(location: StoreLocation, options: OpenOptions = {}): Promise<Store> {
+  return openWith({ io: new NativeIo(), files: nodeDirectory, closeIo: true }, location, options);
+}
+
+/** Makes a store and leaves it closed; resolves with the paths of its members. E_EXISTS, E_NO_SPACE, E_IO. */
+export async function create(location: StoreLocation, options: CreateOptions): Promise<readonly string[]> {
+  return createWith({ io: new NativeIo(), files: nodeDirectory, closeIo: true }, location, options);
+}
+
+export { NativeIo, nodeDirectory };
+export { createWith, openWith } from './open_store.js';
+export type { StoreLocation, StorePorts } from './open_store.js';
+export type { DirectoryPort } from './io/directory_port.js';
+export { Store } from './store.js';
+export type { RemoveOptions, TagOptions } from './store.js';
+export { Transaction } from './transaction.js';
+export { BlobRef, TensorRef, Version } from './version.js';
+export type { ExtentPlace } from './version.js';
+export { decideRetention } from './retention.js';
+export type { WatchOptions } from './watch.js';
+export type * from './types.js';
+export type { Io } from './io/port.js';
+export { STORE_ERROR_CODES, StoreError, isStoreError } from '../format/errors.js';
+export type { ErrorWhere, StoreErrorCode } from '../format/errors.js';

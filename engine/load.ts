@@ -1,0 +1,280 @@
+// Loading many tensors: what is read ahead, in what order, and how the consumer holds it back.
+//
+// Invariants
+//   1. Tensors are yielded in on-disk order, each only when all its bytes are verified and in place.
+//   2. Bytes in flight plus bytes landed and not taken stay within `maxInFlight`, except that one
+//      batch is always allowed.
+//   3. However the loop ends (break, throw, abort), it ends only when no device may touch a destination.
+//   4. `into` is called once for each tensor, in order, ahead of its yield; null skips the tensor.
+//   5. One snapshot is held from the first read to the end.
+//
+// This file never reads by itself (reader.ts) and never allocates destinations.
+
+import { dtypeOfCode } from '../format/dtype.js';
+import { StoreError, assert } from '../format/errors.js';
+import type { Piece, Tensor } from '../format/index.js';
+import type { Io, IoBuffer } from './io/port.js';
+import { ProgressTracker } from './progress.js';
+import { type PartReader, READ_BATCH_BYTES, READ_BATCH_PARTS, type ReadPart, destinationOf } from './reader.js';
+import type { StoreContext } from './store_context.js';
+import type { Destination, LoadOptions, ReadOptions, TensorInfo } from './types.js';
+
+/** Bytes in flight or landed and not taken, by default. */
+export const DEFAULT_MAX_IN_FLIGHT_BYTES = 256 * 1024 * 1024;
+
+/** What a read needs to know of a tensor or blob. */
+export interface Readable {
+  readonly name: string;
+  readonly rawBytes: number;
+  readonly pieces: readonly Piece[];
+  readonly inlineBytes: Uint8Array;
+}
+
+/** Parts of the stretch [offset, offset + length) of an object. */
+export function partsOf(
+  object: Readable, offset: number, length: number, destination: IoBuffer, destinationOffset: number,
+): ReadPart[] {
+  const parts: ReadPart[] = [];
+  let at = 0;
+  for (const piece of object.pieces) {
+    const from = Math.max(offset, at);
+    const to = Math.min(offset + length, at + piece.rawBytes);
+    if (from < to) {
+      parts.push({
+        name: object.name, extentId: piece.extentId, offset: piece.rawOffset + from - at, bytes: to - from,
+        destination, destinationOffset: destinationOffset + from - offset,
+      });
+    }
+    at += piece.rawBytes;
+    if (at >= offset + length) break;
+  }
+  return parts;
+}
+
+/** Puts bytes that live in the manifest at their destination. */
+export function copyInline(io: Io, object: Readable, offset: number, length: number, destination: IoBuffer, at: number): void {
+  const bytes = object.inlineBytes.subarray(offset, offset + length);
+  assert(bytes.byteLength === length, 'an inline object has all its bytes');
+  if (destination instanceof Uint8Array) {
+    destination.set(bytes, at);
+    return;
+  }
+  const copy = io.copyToPointer;
+  if (copy === undefined) {
+    throw new StoreError('E_UNSUPPORTED', `${object.name} lives in the catalog; read it into a Uint8Array`, { where: { tensor: object.name } });
+  }
+  copy.call(io, destination.pointer + BigInt(at), bytes);
+}
+
+export function tensorInfoOf(record: Tensor): TensorInfo {
+  const dtype = dtypeOfCode(record.dtype);
+  if (dtype === null) throw new StoreError('E_VERSION', `${record.name} has a dtype unknown here (${record.dtype})`);
+  const checksum = new Uint8Array(8);
+  new DataView(checksum.buffer).setBigUint64(0, record.rawSum);
+  return { name: record.name, dtype, shape: record.shape, byteLength: record.rawBytes, checksum };
+}
+
+/** Cuts parts into batches. */
+export function* batchesOf(parts: Iterable<ReadPart>): Generator<{ parts: ReadPart[]; bytes: number }> {
+  let batch: ReadPart[] = [];
+  let bytes = 0;
+  for (const part of parts) {
+    batch.push(part);
+    bytes += part.bytes;
+    if (bytes < READ_BATCH_BYTES && batch.length < READ_BATCH_PARTS) continue;
+    yield { parts: batch, bytes };
+    batch = [];
+    bytes = 0;
+  }
+  if (batch.length > 0) yield { parts: batch, bytes };
+}
+
+interface Landing {
+  readonly record: Tensor;
+  /** Parts not yet verified. */
+  waiting: number;
+  planned: boolean;
+  landedBytes: number;
+}
+
+export class Loader {
+  readonly #context: StoreContext;
+  readonly #reader: PartReader;
+  readonly #object: string;
+  readonly #tensors: readonly Tensor[];
+  readonly #into: (tensor: TensorInfo) => Destination | null;
+  readonly #options: LoadOptions;
+  readonly #stop = new AbortController();
+  readonly #running = new Set<Promise<void>>();
+  readonly #queue: Landing[] = [];
+  readonly #lease;
+  #next = 0;
+  /** Parts planned and not yet sent, with the landings they belong to. */
+  #batch: { part: ReadPart; landing: Landing }[] = [];
+  #batchBytes = 0;
+  #inFlightBytes = 0;
+  #heldBytes = 0;
+  #failure: unknown = null;
+  #failed = false;
+  #wake: (() => void) | null = null;
+
+  constructor(
+    context: StoreContext, reader: PartReader, object: string, tensors: readonly Tensor[],
+    into: (tensor: TensorInfo) => Destination | null, options: LoadOptions,
+  ) {
+    this.#context = context;
+    this.#reader = reader;
+    this.#object = object;
+    this.#tensors = tensors;
+    this.#into = into;
+    this.#options = options;
+    this.#lease = context.snapshots.lease();
+  }
+
+  async *run(): AsyncGenerator<TensorInfo> {
+    const totals = { bytes: this.#tensors.reduce((sum, tensor) => sum + tensor.rawBytes, 0), items: this.#tensors.length };
+    const progress = new ProgressTracker(this.#context.io.clock, 'read', totals, this.#options.onProgress);
+    const forward = (): void => this.#stop.abort(this.#options.signal?.reason);
+    this.#options.signal?.addEventListener('abort', forward, { once: true });
+    try {
+      this.#options.signal?.throwIfAborted();
+      for (;;) {
+        this.#pump();
+        const head = this.#queue[0];
+        if (this.#failed) throw this.#failure;
+        if (head === undefined) {
+          if (this.#next >= this.#tensors.length) break;
+          continue;
+        }
+        if (head.waiting > 0 || !head.planned) {
+          await new Promise<void>((resolve) => {
+            this.#wake = resolve;
+          });
+          continue;
+        }
+        this.#queue.shift();
+        this.#heldBytes -= head.landedBytes;
+        progress.add(head.record.rawBytes, 1);
+        yield tensorInfoOf(head.record);
+      }
+      progress.finish();
+    } finally {
+      this.#options.signal?.removeEventListener('abort', forward);
+      this.#stop.abort(new StoreError('E_CLOSED', 'the load was ended'));
+      while (this.#running.size > 0) await Promise.allSettled(this.#running);
+      this.#lease.release();
+    }
+  }
+
+  #limit(): number {
+    return this.#options.maxInFlight ?? DEFAULT_MAX_IN_FLIGHT_BYTES;
+  }
+
+  /** Plans and sends as much as the limit allows. */
+  #pump(): void {
+    // Wait for room for a whole batch, so that a consumer of small tensors does not make small batches.
+    const room = this.#limit() - this.#inFlightBytes - this.#heldBytes;
+    if (this.#queue.length > 0 && room < this.#batchLimit()) return;
+    while (!this.#failed && this.#next < this.#tensors.length) {
+      const used = this.#inFlightBytes + this.#heldBytes + this.#batchBytes;
+      if (used >= this.#limit()) break;
+      try {
+        this.#planNext();
+      } catch (error) {
+        this.#fail(error);
+        return;
+      }
+    }
+    // Send the rest when there is nothing more to plan or the limit leaves no room to fill a batch.
+    if (this.#batch.length > 0 && !this.#failed) this.#send();
+  }
+
+  #planNext(): void {
+    const record = this.#tensors[this.#next++];
+    assert(record !== undefined, 'there is a tensor to plan');
+    const destination = this.#into(tensorInfoOf(record));
+    if (destination === null) return;
+    const landing: Landing = { record, waiting: 0, planned: false, landedBytes: 0 };
+    this.#queue.push(landing);
+    const buffer = destinationOf(destination, record.rawBytes, record.name);
+    if (record.pieces.length === 0 && record.rawBytes > 0) {
+      copyInline(this.#context.io, record, 0, record.rawBytes, buffer, 0);
+    }
+    const parts = partsOf(record, 0, record.rawBytes, buffer, 0);
+    landing.waiting = parts.length;
+    landing.planned = true;
+    for (const part of parts) {
+      this.#batch.push({ part, landing });
+      this.#batchBytes += part.bytes;
+      if (this.#batchBytes >= this.#batchLimit() || this.#batch.length >= READ_BATCH_PARTS) this.#send();
+    }
+  }
+
+  #batchLimit(): number {
+    return Math.min(READ_BATCH_BYTES, Math.max(this.#limit() / 4, 4 * 1024 * 1024));
+  }
+
+  #send(): void {
+    const batch = this.#batch;
+    const bytes = this.#batchBytes;
+    this.#batch = [];
+    this.#batchBytes = 0;
+    this.#inFlightBytes += bytes;
+    const options: ReadOptions = { ...this.#options, signal: this.#stop.signal };
+    const running = this.#gate()
+      .then(() => this.#reader.read(this.#lease.snapshot, this.#object, batch.map((each) => each.part), options))
+      .then(
+        () => {
+          for (const { part, landing } of batch) {
+            landing.waiting--;
+            landing.landedBytes += part.bytes;
+            if (landing.waiting === 0) this.#heldBytes += landing.landedBytes;
+          }
+        },
+        (error: unknown) => this.#fail(error),
+      )
+      .finally(() => {
+        this.#inFlightBytes -= bytes;
+        this.#sentBytes -= bytes;
+        this.#running.delete(running);
+        this.#openGate();
+        if (!this.#failed) this.#pump();
+        this.#wakeUp();
+      });
+    this.#running.add(running);
+    this.#waitingBytes.push(bytes);
+    this.#openGate();
+  }
+
+  // A tensor larger than the limit is planned whole; its batches are sent to the device one by one.
+  readonly #waitingBytes: number[] = [];
+  readonly #gates: (() => void)[] = [];
+  #sentBytes = 0;
+
+  #gate(): Promise<void> {
+    return new Promise((resolve) => this.#gates.push(resolve));
+  }
+  #openGate(): void {
+    for (let bytes = this.#waitingBytes[0]; bytes !== undefined; bytes = this.#waitingBytes[0]) {
+      if (this.#sentBytes > 0 && this.#sentBytes + bytes > this.#limit() && !this.#failed) return;
+      this.#waitingBytes.shift();
+      this.#sentBytes += bytes;
+      this.#gates.shift()?.();
+    }
+  }
+
+  #fail(error: unknown): void {
+    if (this.#failed) return;
+    this.#failed = true;
+    this.#failure = error;
+    this.#stop.abort(error);
+    this.#openGate();
+    this.#wakeUp();
+  }
+
+  #wakeUp(): void {
+    const wake = this.#wake;
+    this.#wake = null;
+    wake?.();
+  }
+}

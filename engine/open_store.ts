@@ -1,0 +1,113 @@
+// From what a user names (a directory, member paths, a device) to an open Store, over any Io port.
+//
+// Invariants
+//   1. A directory stands for all its `*.member` files; a file or device for itself and the siblings that
+//      its hints name; a list for exactly its paths and their hints.
+//   2. `create` makes a store only where there is none; an existing one is opened as it is.
+//   3. Whatever fails, nothing stays open and no lock is kept.
+//
+// This file never touches a file system but through the DirectoryPort.
+
+import { StoreError } from '../format/errors.js';
+import { openCatalog } from './catalog.js';
+import { createStore } from './create.js';
+import type { DirectoryPort } from './io/directory_port.js';
+import type { Io } from './io/port.js';
+import { Store } from './store.js';
+import type { CreateOptions, OpenOptions } from './types.js';
+
+/** A store by directory, by one member (file or device), or by the paths of its members. */
+export type StoreLocation = string | { readonly members: readonly string[] };
+
+export interface StorePorts {
+  readonly io: Io;
+  readonly files: DirectoryPort | null;
+  /** The Store closes the Io when it is closed. */
+  readonly closeIo: boolean;
+}
+
+interface Located {
+  readonly paths: readonly string[];
+  /** Directory that relative member paths of `create` are inside. */
+  readonly directory: string | null;
+  readonly isDirectoryMissing: boolean;
+}
+
+/** Errors: E_NOT_FOUND, E_FORMAT, E_CORRUPT, E_CONFLICT, E_VERSION, E_LOCKED, E_DEGRADED, E_IO, E_EXISTS. */
+export async function openWith(ports: StorePorts, location: StoreLocation, options: OpenOptions): Promise<Store> {
+  try {
+    options.signal?.throwIfAborted();
+    const located = await locate(ports.files, location);
+    const mode = options.mode ?? 'r';
+    let { paths } = located;
+    if (paths.length === 0) {
+      if (options.create === undefined) throw nothingThere(location);
+      if (mode !== 'rw') throw new StoreError('E_USAGE', "create needs mode 'rw'");
+      paths = await makeStore(ports, located, options.create);
+    }
+    let told: ((detail: Readonly<Record<string, unknown>>) => void) | null = null;
+    const catalog = await openCatalog(ports.io, paths, {
+      mode,
+      ...(options.force === undefined ? {} : { force: options.force }),
+      onPageFault: (fault) => told?.({ ...fault }),
+    });
+    const store = new Store(catalog, ports.files, ports.closeIo);
+    told = (detail) => store.catalogFault(detail);
+    return store;
+  } catch (error) {
+    if (ports.closeIo) await ports.io.close();
+    throw error;
+  }
+}
+
+async function locate(files: DirectoryPort | null, location: StoreLocation): Promise<Located> {
+  if (typeof location !== 'string') {
+    const present = await presentPaths(files, location.members);
+    return { paths: present, directory: null, isDirectoryMissing: false };
+  }
+  if (files === null) return { paths: [location], directory: null, isDirectoryMissing: false };
+  const { kind } = await files.status(location);
+  if (kind === 'directory') return { paths: await files.memberFiles(location), directory: location, isDirectoryMissing: false };
+  if (kind === 'absent') return { paths: [], directory: location, isDirectoryMissing: true };
+  return { paths: [location], directory: null, isDirectoryMissing: false };
+}
+
+/** All given paths, unless none of them exists yet. */
+async function presentPaths(files: DirectoryPort | null, members: readonly string[]): Promise<readonly string[]> {
+  if (files === null) return members;
+  const kinds = await Promise.all(members.map(async (path) => (await files.status(path)).kind));
+  return kinds.every((kind) => kind === 'absent') ? [] : members;
+}
+
+async function makeStore(ports: StorePorts, located: Located, create: CreateOptions): Promise<readonly string[]> {
+  const { directory } = located;
+  if (directory !== null && located.isDirectoryMissing) await ports.files?.makeDirectory(directory);
+  const members = create.members.map((member) => ({
+    ...member,
+    path: directory === null || ports.files === null ? member.path : ports.files.resolveInside(directory, member.path),
+  }));
+  await createStore(ports.io, { ...create, members });
+  return members.map((member) => member.path);
+}
+
+/** Makes a store at exactly these members, and leaves it closed. E_EXISTS without `force` when something is there. */
+export async function createWith(ports: StorePorts, location: StoreLocation, create: CreateOptions): Promise<readonly string[]> {
+  try {
+    const located = await locate(ports.files, location);
+    if (located.paths.length > 0 && create.force !== true) {
+      throw new StoreError('E_EXISTS', `there are members already: ${located.paths.join(', ')}`, {
+        safe: 'nothing was written', next: 'open the store, or create with force to destroy it',
+      });
+    }
+    return await makeStore(ports, located, create);
+  } finally {
+    if (ports.closeIo) await ports.io.close();
+  }
+}
+
+function nothingThere(location: StoreLocation): StoreError {
+  const what = typeof location === 'string' ? location : location.members.join(', ');
+  return new StoreError('E_NOT_FOUND', `there is no store at ${what}`, {
+    where: { store: what }, next: 'ingot create, or open with { create }',
+  });
+}

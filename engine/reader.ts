@@ -1,0 +1,310 @@
+// Verified reads of stretches of extents into memory: the planning of one batch and what its result means.
+//
+// Invariants
+//   1. A byte is delivered only after the sum of its segment matched (the Io port's rule 3); no option
+//      turns that off.
+//   2. A copy passed over is counted, told to watchers and to the caller, with tensor, member and offset.
+//   3. A stretch that no copy gives is a StoreError that names the same; nothing of it is delivered as good.
+//   4. Copies on members that are absent, or stale beyond the copy's birth (format F15), are never tried.
+//   5. Reading in a store that another process writes: what a recycled snapshot no longer finds
+//      intact is E_CONFLICT, never E_CORRUPT (commit.md C17).
+//
+// This file never chooses how much is in flight (load.ts does) and never repairs.
+
+import { StoreError, assert } from '../format/errors.js';
+import type { Extent } from '../format/extent_record.js';
+import type { CatalogSnapshot } from './contract.js';
+import { ExtentSource, type SumView } from './extent_source.js';
+import {
+  type BatchResult, type IoBuffer, type IoFault, MAX_BATCH_OPS, MAX_COPIES, NO_MEMBER, type ReadBatch,
+} from './io/port.js';
+import type { StoreContext } from './store_context.js';
+import type { BufferDesc, Destination, ReadFault, ReadOptions } from './types.js';
+
+/** Bytes of one read batch, about. */
+export const READ_BATCH_BYTES = 64 * 1024 * 1024;
+/** Parts of one read batch at most. */
+export const READ_BATCH_PARTS = 16_384;
+/** Parts smaller than this that share an extent are read together and copied out. */
+export const GATHER_BELOW_BYTES = 64 * 1024;
+
+/** A stretch of one extent and where it goes. */
+export interface ReadPart {
+  /** Tensor or blob, for messages. */
+  readonly name: string;
+  readonly extentId: number;
+  readonly offset: number;
+  readonly bytes: number;
+  readonly destination: IoBuffer;
+  readonly destinationOffset: number;
+}
+
+/** One operation of the batch: a part, or several small ones gathered. */
+interface ReadOp {
+  readonly extent: Extent;
+  readonly offset: number;
+  readonly bytes: number;
+  readonly destination: IoBuffer;
+  readonly destinationOffset: number;
+  readonly parts: readonly ReadPart[];
+}
+interface UsableCopy {
+  readonly slot: number;
+  readonly offsetBytes: number;
+}
+
+export class PartReader {
+  readonly #context: StoreContext;
+  readonly #source: ExtentSource;
+
+  constructor(context: StoreContext, source: ExtentSource) {
+    this.#context = context;
+    this.#source = source;
+  }
+
+  /** Reads all parts or throws. Waits for all I/O that it started before it settles. */
+  async read(snapshot: CatalogSnapshot, object: string, parts: readonly ReadPart[], options: ReadOptions): Promise<void> {
+    assert(parts.length <= MAX_BATCH_OPS, 'a read has a bounded number of parts');
+    options.signal?.throwIfAborted();
+    if (parts.length === 0) return;
+    const extents = await this.#source.extents(snapshot, parts.map((part) => part.extentId), object);
+    const sums = await this.#source.sums(snapshot, extents.values(), object);
+    const scratch: Uint8Array[] = [];
+    try {
+      const ops = this.#plan(parts, extents, scratch);
+      const batch = this.#batchOf(ops, sums, object, options);
+      options.signal?.throwIfAborted();
+      const result = await this.#context.io.read(batch);
+      await this.#judge(object, ops, batch, result, options);
+      for (const op of ops) if (op.parts.length > 1) scatter(op);
+    } finally {
+      for (const buffer of scratch) this.#context.io.release(buffer);
+    }
+  }
+
+  /** Gathers small neighbours, and sorts by the place that will be read first. */
+  #plan(parts: readonly ReadPart[], extents: ReadonlyMap<number, Extent>, scratch: Uint8Array[]): ReadOp[] {
+    const ops: ReadOp[] = [];
+    const small = new Map<number, ReadPart[]>();
+    for (const part of parts) {
+      const extent = extents.get(part.extentId);
+      assert(extent !== undefined, 'the extent of a part was fetched');
+      if (part.offset + part.bytes > extent.rawBytes) {
+        throw new StoreError('E_FORMAT', `${part.name} reaches past the end of extent ${part.extentId}`, {
+          where: { tensor: part.name, offsetBytes: part.offset, lengthBytes: part.bytes },
+        });
+      }
+      if (part.bytes < GATHER_BELOW_BYTES && part.destination instanceof Uint8Array) {
+        const list = small.get(part.extentId);
+        if (list === undefined) small.set(part.extentId, [part]);
+        else list.push(part);
+        continue;
+      }
+      ops.push({ extent, offset: part.offset, bytes: part.bytes, destination: part.destination, destinationOffset: part.destinationOffset, parts: [part] });
+    }
+    for (const [id, list] of small) ops.push(...this.#gather(extents.get(id), list, scratch));
+    const first = (op: ReadOp): { member: number; sector: number } => op.extent.copies[0] ?? { member: 0, sector: 0 };
+    ops.sort((a, b) => first(a).member - first(b).member || first(a).sector - first(b).sector || a.offset - b.offset);
+    return ops;
+  }
+
+  #gather(extent: Extent | undefined, list: ReadPart[], scratch: Uint8Array[]): ReadOp[] {
+    assert(extent !== undefined, 'the extent of a part was fetched');
+    list.sort((a, b) => a.offset - b.offset);
+    const ops: ReadOp[] = [];
+    const segment = 2 ** extent.segmentShift;
+    for (let start = 0; start < list.length; ) {
+      const first = list[start];
+      assert(first !== undefined, 'a group of parts begins with a part');
+      let end = start + 1;
+      let reach = first.offset + first.bytes;
+      // What touches the same or the next segment is one read; a gap of whole segments is not read.
+      for (let next = list[end]; next !== undefined && Math.floor(next.offset / segment) <= Math.ceil(reach / segment); next = list[end]) {
+        reach = Math.max(reach, next.offset + next.bytes);
+        end++;
+      }
+      const parts = list.slice(start, end);
+      start = end;
+      if (parts.length === 1) {
+        ops.push({ extent, offset: first.offset, bytes: first.bytes, destination: first.destination, destinationOffset: first.destinationOffset, parts });
+        continue;
+      }
+      const buffer = this.#context.io.allocate(reach - first.offset);
+      scratch.push(buffer);
+      ops.push({ extent, offset: first.offset, bytes: reach - first.offset, destination: buffer, destinationOffset: 0, parts });
+    }
+    return ops;
+  }
+
+  #batchOf(ops: readonly ReadOp[], sums: SumView, object: string, options: ReadOptions): ReadBatch {
+    const count = ops.length;
+    const destinations: IoBuffer[] = [];
+    const indexOf = new Map<IoBuffer, number>();
+    let sumTotal = 0;
+    for (const op of ops) sumTotal += touchedSegments(op).count;
+    const batch = {
+      count, destinations,
+      copyMember: new Uint16Array(count * MAX_COPIES).fill(NO_MEMBER),
+      copyOffsetBytes: new Float64Array(count * MAX_COPIES),
+      storedBytes: new Float64Array(count),
+      segmentBytes: new Float64Array(count),
+      wantedOffsetBytes: new Float64Array(count),
+      wantedBytes: new Float64Array(count),
+      sumIndex: new Uint32Array(count),
+      sums: new BigUint64Array(sumTotal),
+      destination: new Uint32Array(count),
+      destinationOffsetBytes: new Float64Array(count),
+    };
+    let sumAt = 0;
+    for (const [index, op] of ops.entries()) {
+      const copies = this.#usable(op, object, options);
+      for (const [place, copy] of copies.entries()) {
+        batch.copyMember[index * MAX_COPIES + place] = copy.slot;
+        batch.copyOffsetBytes[index * MAX_COPIES + place] = copy.offsetBytes;
+      }
+      batch.storedBytes[index] = op.extent.storedBytes;
+      batch.segmentBytes[index] = 2 ** op.extent.segmentShift;
+      batch.wantedOffsetBytes[index] = op.offset;
+      batch.wantedBytes[index] = op.bytes;
+      const touched = touchedSegments(op);
+      batch.sumIndex[index] = sumAt;
+      sums.copy(op.extent, touched.first, touched.count, batch.sums, sumAt);
+      sumAt += touched.count;
+      let destination = indexOf.get(op.destination);
+      if (destination === undefined) {
+        destination = destinations.push(op.destination) - 1;
+        indexOf.set(op.destination, destination);
+      }
+      batch.destination[index] = destination;
+      batch.destinationOffsetBytes[index] = op.destinationOffset;
+    }
+    assert(sumAt === sumTotal, 'every touched segment has its sum');
+    return options.signal === undefined ? batch : { ...batch, signal: options.signal };
+  }
+
+  /** Copies worth trying, in the order of the record: the writer rotated it over the members. */
+  #usable(op: ReadOp, object: string, options: ReadOptions): UsableCopy[] {
+    const usable: UsableCopy[] = [];
+    const refused: string[] = [];
+    for (const copy of op.extent.copies) {
+      const state = this.#context.member(copy.member);
+      const device = state?.device ?? null;
+      const current = state?.state === 'online' || copy.placementBirth <= (state?.syncedSequence ?? -1);
+      if (state === undefined || device === null || !current) {
+        refused.push(state?.path ?? `member ${copy.member}`);
+        continue;
+      }
+      const { path = 'auto' } = options;
+      if (path !== 'auto' && device.ioPath !== path) {
+        throw new StoreError('E_UNSUPPORTED', `${state.path} is read by ${device.ioPath}; ${path} was demanded`, {
+          where: { object, member: state.path, memberIndex: copy.member },
+          next: "read with path 'auto', or see what `ingot doctor` says of this member",
+        });
+      }
+      usable.push({ slot: device.slot, offsetBytes: copy.sector * 4096 });
+    }
+    if (usable.length > 0) return usable;
+    const tensor = op.parts[0]?.name ?? '';
+    throw new StoreError('E_DEVICE_LOST', `no member that holds ${tensor} is here: ${refused.join(', ')}`, {
+      where: { object, tensor, member: refused[0] ?? '', memberIndex: op.extent.copies[0]?.member ?? -1, offsetBytes: (op.extent.copies[0]?.sector ?? 0) * 4096 },
+      next: 'give open() every member of the store',
+    });
+  }
+
+  async #judge(object: string, ops: readonly ReadOp[], batch: ReadBatch, result: BatchResult, options: ReadOptions): Promise<void> {
+    for (const fault of result.faults) {
+      if (fault.kind === 'aborted') continue;
+      const report = this.#faultOf(object, ops, fault);
+      this.#context.passedOver(report);
+      options.onFault?.(report);
+    }
+    if (options.signal?.aborted === true) throw options.signal.reason;
+    const failed = result.status.findIndex((status) => status !== 0);
+    if (failed < 0) return;
+    const op = ops[failed];
+    assert(op !== undefined && failed < batch.count, 'the status of an operation names it');
+    if (!this.#context.catalog.writable) await this.#checkRecycled(object, op);
+    throw this.#readError(object, op, result.faults.filter((fault) => fault.op === failed), ops);
+  }
+
+  #faultOf(object: string, ops: readonly ReadOp[], fault: IoFault): ReadFault {
+    const op = ops[fault.op];
+    const memberIndex = this.#context.memberOfSlot(fault.slot);
+    const copy = op?.extent.copies.find((place) => place.member === memberIndex);
+    const within = copy === undefined ? 0 : fault.offsetBytes - copy.sector * 4096;
+    const part = op?.parts.find((each) => within < each.offset + each.bytes && within + fault.lengthBytes > each.offset);
+    return {
+      object, tensor: (part ?? op?.parts[0])?.name ?? '', member: this.#context.memberPath(memberIndex), memberIndex,
+      copy: copy === undefined || op === undefined ? fault.copy : op.extent.copies.indexOf(copy),
+      offsetBytes: fault.offsetBytes, lengthBytes: fault.lengthBytes, kind: fault.kind, errno: fault.errno,
+    };
+  }
+
+  /** A reader beside a foreign writer: was the place reused under a snapshot that was recycled? */
+  async #checkRecycled(object: string, op: ReadOp): Promise<void> {
+    const { catalog } = this.#context;
+    const before = catalog.superblock.sequence;
+    const moved = await catalog.refresh().catch(() => false);
+    if (!moved || catalog.superblock.sequence <= before + 1) return;
+    throw new StoreError('E_CONFLICT', `${object} was changed by another process while it was read`, {
+      where: { object, tensor: op.parts[0]?.name ?? '' },
+      retryable: true,
+      next: 'get the version again',
+    });
+  }
+
+  #readError(object: string, op: ReadOp, faults: readonly IoFault[], ops: readonly ReadOp[]): StoreError {
+    const reports = faults.map((fault) => this.#faultOf(object, ops, fault));
+    const first = reports[0];
+    const tensor = first?.tensor ?? op.parts[0]?.name ?? '';
+    const kinds = new Set(reports.map((report) => report.kind));
+    const code = kinds.has('checksum') ? 'E_CORRUPT' : kinds.size === 1 && kinds.has('missing') ? 'E_DEVICE_LOST' : 'E_IO';
+    const told = reports.map((report) => `${report.member} at byte ${report.offsetBytes} (${report.kind}${report.errno === 0 ? '' : `, errno ${report.errno}`})`);
+    return new StoreError(code, `no copy of ${tensor} gave good bytes: ${told.join('; ') || 'no fault was reported'}`, {
+      where: {
+        object, tensor, member: first?.member ?? '', memberIndex: first?.memberIndex ?? -1,
+        offsetBytes: first?.offsetBytes ?? 0, lengthBytes: first?.lengthBytes ?? 0, errno: first?.errno ?? 0,
+      },
+      safe: 'other tensors and versions are not affected; nothing that failed verification was returned as good',
+      next: 'ingot verify, then restore this tensor from another source',
+    });
+  }
+}
+
+function touchedSegments(op: ReadOp): { first: number; count: number } {
+  const segment = 2 ** op.extent.segmentShift;
+  const first = Math.floor(op.offset / segment);
+  return { first, count: Math.ceil((op.offset + op.bytes) / segment) - first };
+}
+
+function scatter(op: ReadOp): void {
+  assert(op.destination instanceof Uint8Array, 'gathered parts come through our own memory');
+  for (const part of op.parts) {
+    assert(part.destination instanceof Uint8Array, 'gathered parts go to views');
+    const from = part.offset - op.offset;
+    part.destination.set(op.destination.subarray(from, from + part.bytes), part.destinationOffset);
+  }
+}
+
+/** The port's buffer for a caller's destination; checks its size. */
+export function destinationOf(destination: Destination, byteLength: number, name: string): IoBuffer {
+  const have = destination.byteLength;
+  const at = destination instanceof Uint8Array ? 0 : (destination.byteOffset ?? 0);
+  if (have - (destination instanceof Uint8Array ? 0 : at) < byteLength) {
+    throw new StoreError('E_RANGE', `${name} needs ${byteLength} bytes; the destination has ${have - at}`, {
+      where: { tensor: name, lengthBytes: byteLength },
+    });
+  }
+  if (destination instanceof Uint8Array) return destination;
+  return rawDestination(destination, name);
+}
+
+function rawDestination(destination: BufferDesc, name: string): IoBuffer {
+  if (destination.device.type === 'cuda') {
+    throw new StoreError('E_UNSUPPORTED', `${name}: this version reads into host memory only`, { where: { tensor: name } });
+  }
+  const at = destination.byteOffset ?? 0;
+  const pointer = destination.ptr + BigInt(at);
+  const byteLength = destination.byteLength - at;
+  return destination.owner === undefined ? { pointer, byteLength } : { pointer, byteLength, owner: destination.owner };
+}

@@ -1,0 +1,89 @@
+// From a ref to a version: tags, steps and ids looked up in the trees of one view.
+//
+// Invariants
+//   1. A lookup whose pages are cached gives its value at once, without a promise.
+//   2. `run@1200` is the newest version of that step; `run` is `run@latest`; `v:17` is an id.
+//   3. What is not there is E_NOT_FOUND, naming the ref as the user wrote it.
+//
+// This file never edits anything and never reads manifests unless asked for one.
+
+import {
+  LATEST_TAG, type Manifest, RUN_KIND_TAG, type Ref, StoreError, type VersionRecord, assert, decodeManifest, decodeRunsKey,
+  decodeTag, decodeVersion, formatRef, parseRef, runKindRange, stepKey, tagKey, versionKey,
+} from '../format/index.js';
+import type { CatalogView, MaybePromise } from './contract.js';
+
+/** Largest id or step that a key can hold. */
+const LAST_ID = Number.MAX_SAFE_INTEGER;
+
+export function notFound(ref: string): StoreError {
+  return new StoreError('E_NOT_FOUND', `there is no version ${ref}`, { where: { object: ref }, next: 'ingot ls' });
+}
+
+/** Continues now with a value that is there, later with one that has to be fetched. */
+export function then<T, U>(value: MaybePromise<T>, next: (value: T) => MaybePromise<U>): MaybePromise<U> {
+  return value instanceof Promise ? value.then(next) : next(value);
+}
+
+/** The version id of a ref, or 0. */
+export function resolveId(view: CatalogView, ref: Ref): MaybePromise<number> {
+  if (ref.kind === 'version') return ref.versionId;
+  if (ref.kind === 'step') return newestOfStep(view, ref.run, ref.step);
+  return then(view.get(0, tagKey(ref.run, ref.tag)), (bytes) => (bytes === undefined ? 0 : decodeTag(bytes).versionId));
+}
+
+async function newestOfStep(view: CatalogView, run: string, step: number): Promise<number> {
+  const range = view.range(0, stepKey(run, step, 0), stepKey(run, step, LAST_ID), { reverse: true });
+  for await (const item of range) {
+    const key = decodeRunsKey(item.key);
+    assert(key.kind === 'step', 'the range of a step has steps');
+    return key.versionId;
+  }
+  return 0;
+}
+
+/** The record of a version by id, or undefined. */
+export function recordOf(view: CatalogView, id: number): MaybePromise<VersionRecord | undefined> {
+  return then(view.get(1, versionKey(id, 0)), (bytes) => (bytes === undefined ? undefined : decodeVersion(bytes)));
+}
+
+/** The record of a ref. E_NOT_FOUND. */
+export function lookupRef(view: CatalogView, ref: string): MaybePromise<VersionRecord> {
+  return then(resolveId(view, parseRef(ref)), (id) => {
+    if (id === 0) throw notFound(ref);
+    return then(recordOf(view, id), (record) => {
+      if (record === undefined) throw notFound(ref);
+      return record;
+    });
+  });
+}
+
+export async function manifestOf(view: CatalogView, id: number): Promise<Manifest> {
+  const bytes = await view.get(1, versionKey(id, 1));
+  if (bytes === undefined) {
+    throw new StoreError('E_FORMAT', `version v:${id} has no manifest`, { where: { object: `v:${id}`, structure: 'Manifest' } });
+  }
+  return decodeManifest(bytes);
+}
+
+/** All tags of a run by version id. */
+export async function tagsOfRun(view: CatalogView, run: string): Promise<Map<number, string[]>> {
+  const tags = new Map<number, string[]>();
+  const { from, to } = runKindRange(run, RUN_KIND_TAG);
+  for await (const item of view.range(0, from, to)) {
+    const key = decodeRunsKey(item.key);
+    assert(key.kind === 'tag', 'the range of tags has tags');
+    const { versionId } = decodeTag(item.value);
+    const list = tags.get(versionId);
+    if (list === undefined) tags.set(versionId, [key.tag]);
+    else list.push(key.tag);
+  }
+  return tags;
+}
+
+/** Tags that protect a version from removal: all but `latest`. */
+export function protectingTags(tags: readonly string[]): readonly string[] {
+  return tags.filter((tag) => tag !== LATEST_TAG);
+}
+
+export { formatRef };

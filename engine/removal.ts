@@ -1,0 +1,129 @@
+// The catalog change that removes a version, and with it whatever nobody else names.
+//
+// Invariants
+//   1. An extent goes when the last version that names it goes; a sum leaf with its last extent. Their
+//      space is deferred by the catalog (format F19), never reused at once.
+//   2. A version with a tag other than `latest` is refused without `force` (E_CONFLICT names the tags).
+//   3. `latest` moves to the newest remaining version of the run in the same commit; with none left, it
+//      and the run go too.
+//   4. What it cannot finish leaves no trace: the change is rolled back as a whole.
+//
+// This file never removes data from members: space is only counted free.
+
+import { type Extent, decodeExtent, decodeSumLeaf, encodeExtent, encodeSumLeaf } from '../format/extent_record.js';
+import {
+  LATEST_TAG, RUN_KIND_VERSION, StoreError, type VersionRecord, assert, decodeManifest, decodeRun, decodeRunsKey, decodeTag,
+  encodeRun, extentKey, runKey, runKindRange,
+  runVersionKey, stepKey, tagKey, versionKey,
+} from '../format/index.js';
+import { moveTag } from './commit_change.js';
+import type { CatalogChange } from './contract.js';
+import { sumCount } from './extent_source.js';
+import { notFound, protectingTags, recordOf, tagsOfRun } from './refs.js';
+import { SUMS_PER_LEAF } from './sum_leaves.js';
+
+export interface RemovedVersion {
+  readonly record: VersionRecord;
+  readonly tags: readonly string[];
+  /** Version that `latest` points to now; 0 when the run is gone. */
+  readonly latest: number;
+}
+
+/** Removes version `id`. `expect` refuses when the ref that named it moved meanwhile. */
+export async function removeVersion(
+  change: CatalogChange, id: number, options: { force: boolean; nowMs: number; ref: string },
+): Promise<RemovedVersion> {
+  const record = await recordOf(change, id);
+  if (record === undefined) throw notFound(options.ref);
+  const tags = (await tagsOfRun(change, record.run)).get(id) ?? [];
+  const keeping = protectingTags(tags);
+  if (keeping.length > 0 && !options.force) {
+    throw new StoreError('E_CONFLICT', `${options.ref} is tagged ${keeping.join(', ')} and is not removed without force`, {
+      where: { object: options.ref },
+      next: `ingot untag the version first, or remove it with force`,
+    });
+  }
+  const manifestBytes = await change.get(1, versionKey(id, 1));
+  if (manifestBytes === undefined) throw new StoreError('E_FORMAT', `version v:${id} has no manifest`, { where: { object: `v:${id}` } });
+  const manifest = decodeManifest(manifestBytes);
+  const extentIds = new Set<number>();
+  for (const object of [...manifest.tensors, ...manifest.blobs]) for (const piece of object.pieces) extentIds.add(piece.extentId);
+  await dropExtents(change, [...extentIds].sort((a, b) => a - b));
+  await change.delete(1, versionKey(id, 0));
+  await change.delete(1, versionKey(id, 1));
+  await change.delete(0, runVersionKey(record.run, id));
+  if (record.step !== null) await change.delete(0, stepKey(record.run, record.step, id));
+  for (const tag of tags) if (tag !== LATEST_TAG) await change.delete(0, tagKey(record.run, tag));
+  const latest = await updateRun(change, record, tags.includes(LATEST_TAG), options.nowMs);
+  return { record, tags, latest };
+}
+
+/** One version less names these extents. */
+async function dropExtents(change: CatalogChange, ids: readonly number[]): Promise<void> {
+  const leafUses = new Map<number, number>();
+  for (const id of ids) {
+    const key = extentKey(id);
+    const found = change.get(2, key);
+    const bytes = found instanceof Promise ? await found : found;
+    if (bytes === undefined) throw new StoreError('E_FORMAT', `extent ${id} is named by a version and not there`, { where: { structure: 'Extent' } });
+    const extent = decodeExtent(bytes);
+    assert(extent.referenceCount >= 1, 'an extent that is named is counted');
+    if (extent.referenceCount > 1) {
+      await change.put(2, key, encodeExtent({ ...extent, referenceCount: extent.referenceCount - 1 }));
+      continue;
+    }
+    await change.delete(2, key);
+    for (const copy of extent.copies) change.freeSpace(copy.member, copy.sector, extent.storedBytes / 4096);
+    for (const leaf of leavesOf(extent)) leafUses.set(leaf, (leafUses.get(leaf) ?? 0) + 1);
+  }
+  for (const [id, uses] of [...leafUses].sort((a, b) => a[0] - b[0])) await dropLeaf(change, id, uses);
+}
+
+function leavesOf(extent: Extent): number[] {
+  if (extent.sumLeafId === 0) return [];
+  const last = extent.sumLeafId + Math.floor((extent.sumLeafSlot + sumCount(extent) - 1) / SUMS_PER_LEAF);
+  return Array.from({ length: last - extent.sumLeafId + 1 }, (_, index) => extent.sumLeafId + index);
+}
+
+async function dropLeaf(change: CatalogChange, id: number, uses: number): Promise<void> {
+  const key = extentKey(id);
+  const bytes = await change.get(2, key);
+  if (bytes === undefined) throw new StoreError('E_FORMAT', `sum leaf ${id} is used and not there`, { where: { structure: 'SumLeaf' } });
+  const leaf = decodeSumLeaf(bytes);
+  assert(leaf.referenceCount >= uses, 'a sum leaf counts its extents');
+  if (leaf.referenceCount > uses) {
+    await change.put(2, key, encodeSumLeaf({ ...leaf, referenceCount: leaf.referenceCount - uses }));
+    return;
+  }
+  await change.delete(2, key);
+  for (const copy of leaf.copies) change.freeSpace(copy.member, copy.sector, 1);
+}
+
+async function updateRun(change: CatalogChange, record: VersionRecord, wasLatest: boolean, nowMs: number): Promise<number> {
+  const key = runKey(record.run);
+  const bytes = await change.get(0, key);
+  assert(bytes !== undefined, 'a version has its run');
+  const run = decodeRun(bytes);
+  assert(run.versionCount >= 1, 'a run counts its versions');
+  const newest = await newestVersion(change, record.run);
+  if (newest === 0) {
+    assert(run.versionCount === 1, 'the last version of a run is the only one');
+    await change.delete(0, key);
+    await change.delete(0, tagKey(record.run, LATEST_TAG));
+    return 0;
+  }
+  await change.put(0, key, encodeRun({ ...run, versionCount: run.versionCount - 1, lastVersionId: newest }));
+  if (wasLatest) await moveTag(change, record.run, LATEST_TAG, newest, nowMs);
+  const tag = await change.get(0, tagKey(record.run, LATEST_TAG));
+  return tag === undefined ? 0 : decodeTag(tag).versionId;
+}
+
+async function newestVersion(change: CatalogChange, run: string): Promise<number> {
+  const { from, to } = runKindRange(run, RUN_KIND_VERSION);
+  for await (const item of change.range(0, from, to, { reverse: true })) {
+    const key = decodeRunsKey(item.key);
+    assert(key.kind === 'version', 'the range of versions has versions');
+    return key.versionId;
+  }
+  return 0;
+}

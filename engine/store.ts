@@ -1,0 +1,340 @@
+// The open store: what users call. It joins catalog, reader and writer; it decides nothing about bytes.
+//
+// Invariants
+//   1. Every change of runs, tags and versions is one catalog change, durable when its promise resolves.
+//   2. A lookup whose pages are cached answers without a promise (`lookup`).
+//   3. `close` waits for the transactions' I/O, then lets go of locks, pins and members. After it every call is E_CLOSED.
+//   4. Nothing is told to watchers before it is durable.
+//
+// This file never opens members (open.ts) and never plans I/O.
+
+import {
+  LATEST_TAG, RUN_KIND_VERSION, StoreError, assert, decodeRunsKey, decodeTag, parseRef, runKindRange, runPrefixRange, runRange,
+  tagKey, validateRunName, validateTagName,
+} from '../format/index.js';
+import { moveTag } from './commit_change.js';
+import type { Catalog, CatalogView, MaybePromise } from './contract.js';
+import type { DirectoryPort } from './io/directory_port.js';
+import { removeVersion } from './removal.js';
+import { lookupRef, manifestOf, notFound, recordOf, resolveId, tagsOfRun, then } from './refs.js';
+import { decideRetention } from './retention.js';
+import { StoreContext } from './store_context.js';
+import { storeInfo, storeStats } from './store_info.js';
+import { Transaction } from './transaction.js';
+import type {
+  BeginOptions, Device, HostBuffer, ListQuery, OpOptions, PruneDecision, Retention, StoreEvent, StoreInfo, StoreStats,
+  VersionInfo, VersionSummary,
+} from './types.js';
+import { Version, summaryOf } from './version.js';
+import { type WatchOptions, watchStore } from './watch.js';
+import { WriterPool } from './writer.js';
+
+/** Bytes of a chunk: 64 KiB .. 64 MiB (format section 6). */
+export const MIN_CHUNK_BYTES = 64 * 1024;
+export const MAX_CHUNK_BYTES = 64 * 1024 * 1024;
+
+export interface TagOptions {
+  /** Move only if the tag points to this version now ('v:17' or another ref); null: only if it is not there. */
+  readonly expect?: string | null;
+  readonly signal?: AbortSignal;
+}
+export interface RemoveOptions {
+  /** Also remove a version that has tags. */
+  readonly force?: boolean;
+  readonly signal?: AbortSignal;
+}
+
+export class Store implements AsyncDisposable {
+  readonly #context: StoreContext;
+  readonly #writers: WriterPool;
+  readonly #closeIo: boolean;
+
+  /** `closeIo`: the store owns the Io port and closes it too. */
+  constructor(catalog: Catalog, files: DirectoryPort | null, closeIo: boolean) {
+    this.#context = new StoreContext(catalog, files);
+    this.#writers = new WriterPool(this.#context);
+    this.#closeIo = closeIo;
+  }
+
+  /** The catalog underneath, for fsck, dump and tests. Not part of the stable API. */
+  get catalog(): Catalog {
+    return this.#context.catalog;
+  }
+
+  /** A copy of a catalog page was passed over: counted and told like one of data. */
+  catalogFault(detail: Readonly<Record<string, unknown>>): void {
+    const { counters, events } = this.#context;
+    counters.copiesPassedOver++;
+    if (events.active) events.emit({ type: 'error', at: this.#context.now(), detail: { structure: 'page', ...detail } });
+  }
+
+  get info(): StoreInfo {
+    this.#context.checkOpen();
+    return storeInfo(this.#context);
+  }
+
+  stats(): StoreStats {
+    this.#context.checkOpen();
+    return storeStats(this.#context);
+  }
+
+  /** The summary of `run@tag`, `run@1200`, `run` (its latest) or `v:17`; at once when its pages are cached. E_NOT_FOUND. */
+  lookup(ref: string): MaybePromise<VersionSummary> {
+    const context = this.#context;
+    // Nothing is overwritten before the next await; only a lookup that has to wait takes a hold.
+    const found = then(lookupRef(context.snapshots.peek(), ref), summaryOf);
+    if (!(found instanceof Promise)) return found;
+    return this.#hold((view) => lookupRef(view, ref), found).then(summaryOf);
+  }
+
+  /** The version of a ref, with its manifest and tags. E_NOT_FOUND. */
+  async get(ref: string, options: OpOptions = {}): Promise<Version> {
+    options.signal?.throwIfAborted();
+    const lease = this.#context.snapshots.lease();
+    try {
+      const record = await lookupRef(lease.snapshot, ref);
+      const [manifest, tags] = await Promise.all([manifestOf(lease.snapshot, record.id), tagsOfRun(lease.snapshot, record.run)]);
+      options.signal?.throwIfAborted();
+      return new Version(this.#context, record, tags.get(record.id) ?? [], manifest);
+    } finally {
+      lease.release();
+    }
+  }
+
+  /** Versions by run and id, without reading a manifest. */
+  async *list(query: ListQuery = {}, options: OpOptions = {}): AsyncIterableIterator<VersionInfo> {
+    const lease = this.#context.snapshots.lease();
+    try {
+      yield* this.#listIn(lease.snapshot, query, options);
+    } finally {
+      lease.release();
+    }
+  }
+
+  /** Names of all runs that start with `prefix`. */
+  async *runs(prefix = ''): AsyncIterableIterator<string> {
+    const lease = this.#context.snapshots.lease();
+    try {
+      let { from, to } = runPrefixRange(prefix);
+      for (;;) {
+        let found: string | null = null;
+        for await (const item of lease.snapshot.range(0, from, to)) {
+          found = decodeRunsKey(item.key).run;
+          break;
+        }
+        if (found === null) return;
+        yield found;
+        from = runRange(found).to;
+      }
+    } finally {
+      lease.release();
+    }
+  }
+
+  /** Begins a transaction. Nothing is visible, and `run` need not exist, until it commits. E_READ_ONLY, E_NOT_FOUND (base). */
+  async begin(run: string, options: BeginOptions = {}): Promise<Transaction> {
+    const context = this.#context;
+    context.checkWritable('begin');
+    options.signal?.throwIfAborted();
+    const { superblock } = context.catalog;
+    const chunkBytes = options.chunkBytes ?? superblock.defaultChunkBytes;
+    const segmentBytes = superblock.defaultSegmentBytes;
+    const redundancy = options.redundancy ?? superblock.defaultRedundancy;
+    checkShape(context.catalog, chunkBytes, segmentBytes, redundancy, options.step);
+    const base = options.base === undefined ? null : await this.get(options.base, options);
+    return new Transaction(context, this.#writers, run, options, { redundancy, chunkBytes, segmentBytes, base });
+  }
+
+  /** Points `tag` of the ref's run at its version: with `expect` a compare-and-swap. E_CONFLICT names what it points to. */
+  async tag(ref: string, tag: string, options: TagOptions = {}): Promise<void> {
+    this.#context.checkWritable('tag');
+    validateTagName(tag);
+    parseRef(ref);
+    const nowMs = this.#context.io.clock.nowMs();
+    const moved = await this.#commit(options.signal, async (change) => {
+      const record = await lookupRef(change, ref);
+      if (options.expect !== undefined) {
+        const wanted = options.expect === null ? 0 : await resolveId(change, parseRef(options.expect));
+        if (options.expect !== null && wanted === 0) throw notFound(options.expect);
+        const bytes = await change.get(0, tagKey(record.run, tag));
+        const current = bytes === undefined ? 0 : decodeTag(bytes).versionId;
+        if (current !== wanted) throw tagConflict(record.run, tag, current, wanted);
+      }
+      await moveTag(change, record.run, tag, record.id, nowMs);
+      return record;
+    });
+    this.#tell('tag', { run: moved.run, tag, version: `v:${moved.id}` });
+  }
+
+  /** Removes a tag. E_NOT_FOUND; `latest` cannot be removed (E_USAGE). */
+  async untag(run: string, tag: string, options: { readonly signal?: AbortSignal } = {}): Promise<void> {
+    this.#context.checkWritable('untag');
+    validateRunName(run);
+    validateTagName(tag);
+    if (tag === LATEST_TAG) throw new StoreError('E_USAGE', 'latest is moved by commits and cannot be removed');
+    await this.#commit(options.signal, async (change) => {
+      if (!(await change.delete(0, tagKey(run, tag)))) throw notFound(`${run}@${tag}`);
+    });
+    this.#tell('tag', { run, tag, version: null });
+  }
+
+  /** Removes a version; space that nobody else needs becomes free two roots later. E_CONFLICT names the tags that protect it. */
+  async remove(ref: string, options: RemoveOptions = {}): Promise<void> {
+    this.#context.checkWritable('remove');
+    await this.#removeOne(ref, options.force ?? false, options.signal);
+  }
+
+  /** Applies a retention policy to one run. Returns every version with what was decided and why, newest first. */
+  async prune(run: string, policy: Retention, options: { readonly dryRun?: boolean; readonly signal?: AbortSignal } = {}): Promise<readonly PruneDecision[]> {
+    if (options.dryRun !== true) this.#context.checkWritable('prune');
+    validateRunName(run);
+    const versions: VersionInfo[] = [];
+    for await (const version of this.list({ run }, options)) versions.push(version);
+    if (versions.length === 0) throw notFound(run);
+    const decisions = decideRetention(versions, policy, this.#context.io.clock.nowMs());
+    if (options.dryRun === true) return decisions;
+    // A tag set meanwhile protects its version: that removal alone is refused and is an error.
+    const removals = decisions.filter((each) => each.action === 'remove').map((each) => this.#removeOne(each.version.id, false, options.signal));
+    const settled = await Promise.allSettled(removals);
+    for (const result of settled) if (result.status === 'rejected') throw result.reason;
+    return decisions;
+  }
+
+  /** Commits, moved tags, removals and passed-over copies as they happen. */
+  watch(options: WatchOptions = {}): AsyncIterableIterator<StoreEvent> {
+    this.#context.checkOpen();
+    return watchStore(this.#context, options);
+  }
+
+  /** Read-only stores: look for a newer root; true when there is one. */
+  async refresh(): Promise<boolean> {
+    this.#context.checkOpen();
+    return this.#context.catalog.refresh();
+  }
+
+  /** Host memory aligned for direct I/O. Other devices are E_UNSUPPORTED in this version. */
+  async alloc(byteLength: number, device: Device = { type: 'cpu' }): Promise<HostBuffer> {
+    this.#context.checkOpen();
+    if (device.type !== 'cpu') throw new StoreError('E_UNSUPPORTED', `memory of ${device.type} is not supported by this version`);
+    if (!Number.isSafeInteger(byteLength) || byteLength < 1) throw new StoreError('E_RANGE', `cannot allocate ${byteLength} bytes`);
+    const { io } = this.#context;
+    const bytes = io.allocate(byteLength);
+    let released = false;
+    const close = async (): Promise<void> => {
+      if (released) return;
+      released = true;
+      io.release(bytes);
+    };
+    return { bytes, byteLength, device, close, [Symbol.asyncDispose]: close };
+  }
+
+  async close(): Promise<void> {
+    if (this.#context.closed) return;
+    this.#context.close();
+    const reason = new StoreError('E_CLOSED', 'the store was closed');
+    await Promise.all([...this.#writers.writers].map((writer) => writer.abort(reason)));
+    this.#writers.close();
+    this.#context.events.emit({ type: 'stats', at: this.#context.now(), detail: { closed: true } });
+    await this.#context.catalog.close();
+    if (this.#closeIo) await this.#context.io.close();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
+  // --- helpers --------------------------------------------------------------------------------
+
+  async #hold<T>(look: (view: CatalogView) => MaybePromise<T>, first: Promise<unknown>): Promise<T> {
+    const lease = this.#context.snapshots.lease();
+    try {
+      // The first attempt ran on a snapshot that nobody held: its outcome is not used.
+      await first.catch(() => undefined);
+      return await look(lease.snapshot);
+    } finally {
+      lease.release();
+    }
+  }
+
+  async *#listIn(view: CatalogView, query: ListQuery, options: OpOptions): AsyncGenerator<VersionInfo> {
+    const range = query.run === undefined ? runPrefixRange(query.prefix ?? '') : runKindsOf(query.run);
+    let run = '';
+    let tags = new Map<number, string[]>();
+    for await (const item of view.range(0, range.from, range.to)) {
+      options.signal?.throwIfAborted();
+      const key = decodeRunsKey(item.key);
+      if (key.run !== run) {
+        run = key.run;
+        tags = new Map();
+      }
+      // In the order of keys a run's tags come before its versions.
+      if (key.kind === 'tag') {
+        const id = decodeTag(item.value).versionId;
+        const list = tags.get(id);
+        if (list === undefined) tags.set(id, [key.tag]);
+        else list.push(key.tag);
+      }
+      if (key.kind !== 'version') continue;
+      const tagsOf = tags.get(key.versionId) ?? [];
+      if (query.tag !== undefined && !tagsOf.includes(query.tag)) continue;
+      const found = recordOf(view, key.versionId);
+      const record = found instanceof Promise ? await found : found;
+      if (record === undefined) throw new StoreError('E_FORMAT', `run ${run} names version v:${key.versionId}, which is not there`);
+      if (query.since !== undefined && record.createdAtMs < query.since.getTime()) continue;
+      yield { ...summaryOf(record), tags: tagsOf };
+    }
+  }
+
+  async #removeOne(ref: string, force: boolean, signal: AbortSignal | undefined): Promise<void> {
+    const nowMs = this.#context.io.clock.nowMs();
+    const parsed = parseRef(ref);
+    let sequence = 0;
+    const removed = await this.#commit(signal, async (change) => {
+      const id = await resolveId(change, parsed);
+      if (id === 0) throw notFound(ref);
+      sequence = change.sequence;
+      // Before the root is durable: what was cached of it must not outlive it.
+      this.#context.removalSequence = Math.max(this.#context.removalSequence, change.sequence);
+      return removeVersion(change, id, { force, nowMs, ref });
+    });
+    assert(this.#context.removalSequence >= sequence, 'caches know of the removal');
+    const { record, tags, latest } = removed;
+    this.#tell('remove', { run: record.run, version: `v:${record.id}`, step: record.step, tags });
+    if (tags.includes(LATEST_TAG) && latest !== 0) this.#tell('tag', { run: record.run, tag: LATEST_TAG, version: `v:${latest}` });
+  }
+
+  #commit<T>(signal: AbortSignal | undefined, apply: Parameters<Catalog['commit']>[0] & ((change: never) => Promise<T>)): Promise<T> {
+    return this.#context.catalog.commit(apply as Parameters<Catalog['commit']>[0], signal === undefined ? {} : { signal }) as Promise<T>;
+  }
+
+  #tell(type: 'tag' | 'remove', detail: Readonly<Record<string, unknown>>): void {
+    const { events } = this.#context;
+    if (events.active) events.emit({ type, at: this.#context.now(), detail });
+  }
+}
+
+function runKindsOf(run: string): { from: Uint8Array; to: Uint8Array } {
+  return { from: runRange(run).from, to: runKindRange(run, RUN_KIND_VERSION).to };
+}
+
+function checkShape(catalog: Catalog, chunkBytes: number, segmentBytes: number, redundancy: number, step: number | undefined): void {
+  if (!Number.isSafeInteger(chunkBytes) || chunkBytes < MIN_CHUNK_BYTES || chunkBytes > MAX_CHUNK_BYTES || chunkBytes % segmentBytes !== 0) {
+    throw new StoreError('E_RANGE', `chunkBytes is ${chunkBytes}; it must be ${MIN_CHUNK_BYTES}..${MAX_CHUNK_BYTES} and a multiple of ${segmentBytes}`);
+  }
+  if (![1, 2, 3].includes(redundancy)) throw new StoreError('E_RANGE', `redundancy is ${redundancy}; it must be 1, 2 or 3`);
+  const online = catalog.members.filter((member) => member.state === 'online' && member.device !== null).length;
+  if (redundancy > online) {
+    throw new StoreError('E_RANGE', `redundancy ${redundancy} needs as many members; ${online} are online`, {
+      next: 'begin with a smaller redundancy, or make a store of more members',
+    });
+  }
+  if (step !== undefined && (!Number.isSafeInteger(step) || step < 0)) {
+    throw new StoreError('E_RANGE', `step is ${step}; it must be a whole number of at least 0`);
+  }
+}
+
+function tagConflict(run: string, tag: string, current: number, wanted: number): StoreError {
+  const is = current === 0 ? 'is not there' : `points to v:${current}`;
+  const was = wanted === 0 ? 'absent' : `v:${wanted}`;
+  return new StoreError('E_CONFLICT', `${run}@${tag} ${is}, not ${was} as expected`, { where: { object: `${run}@${tag}` }, retryable: true });
+}

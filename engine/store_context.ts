@@ -1,0 +1,199 @@
+// What every part of one open store shares: the catalog, the current snapshot, events and counters.
+//
+// Invariants
+//   1. An operation holds a lease on one snapshot from its start to its end, so nothing that it
+//      reaches is overwritten meanwhile. Operations on one root share one pinned snapshot.
+//   2. The pool itself keeps only the newest root pinned, which holds back no space: what root s
+//      frees is held back only by pins below s (commit.md C8).
+//   3. A copy that was passed over is counted and told to every watcher; it is never swallowed.
+//   4. `removalSequence` is the newest root that may have removed extents: whatever was cached from an
+//      older snapshot is not trusted after it.
+//
+// This file never decides what to read or write.
+
+import { StoreError } from '../format/errors.js';
+import type { Catalog, CatalogSnapshot, MemberState } from './contract.js';
+import { ExtentSource } from './extent_source.js';
+import type { DirectoryPort } from './io/directory_port.js';
+import type { Io } from './io/port.js';
+import type { ReadFault, StoreEvent } from './types.js';
+
+/** A counted hold on a pinned snapshot. */
+export interface SnapshotLease {
+  readonly snapshot: CatalogSnapshot;
+  release(): void;
+}
+
+class SharedSnapshot {
+  readonly snapshot: CatalogSnapshot;
+  #holders = 1;
+  constructor(snapshot: CatalogSnapshot) {
+    this.snapshot = snapshot;
+  }
+  hold(): void {
+    this.#holders++;
+  }
+  drop(): void {
+    if (--this.#holders === 0) this.snapshot.close();
+  }
+}
+
+/** Shares one pinned snapshot of the newest root among all operations that start on it. */
+export class SnapshotPool {
+  readonly #catalog: Catalog;
+  #current: SharedSnapshot | null = null;
+  #closed = false;
+
+  constructor(catalog: Catalog) {
+    this.#catalog = catalog;
+  }
+
+  /** The newest snapshot without a hold: only for work that ends before the next await. */
+  peek(): CatalogSnapshot {
+    return this.#newest().snapshot;
+  }
+
+  lease(): SnapshotLease {
+    const shared = this.#newest();
+    shared.hold();
+    let held = true;
+    return {
+      snapshot: shared.snapshot,
+      release: () => {
+        if (!held) return;
+        held = false;
+        shared.drop();
+      },
+    };
+  }
+
+  /** The root moved: let the old one go as soon as its operations end. */
+  rootMoved(): void {
+    this.#current?.drop();
+    this.#current = null;
+  }
+
+  close(): void {
+    this.#closed = true;
+    this.rootMoved();
+  }
+
+  #newest(): SharedSnapshot {
+    if (this.#closed) throw new StoreError('E_CLOSED', 'the store is closed');
+    this.#current ??= new SharedSnapshot(this.#catalog.snapshot());
+    return this.#current;
+  }
+}
+
+/** Delivers events to any number of watchers; each has a bounded queue. */
+export class EventHub {
+  readonly #listeners = new Set<(event: StoreEvent) => void>();
+
+  get active(): boolean {
+    return this.#listeners.size > 0;
+  }
+  subscribe(listener: (event: StoreEvent) => void): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+  emit(event: StoreEvent): void {
+    for (const listener of this.#listeners) listener(event);
+  }
+}
+
+export interface StoreCounters {
+  copiesPassedOver: number;
+  commits: number;
+  openTransactions: number;
+}
+
+export class StoreContext {
+  readonly catalog: Catalog;
+  readonly io: Io;
+  readonly files: DirectoryPort | null;
+  readonly snapshots: SnapshotPool;
+  readonly events = new EventHub();
+  /** Extent records and sums, shared by all readers of the store. */
+  readonly extents: ExtentSource;
+  readonly counters: StoreCounters = { copiesPassedOver: 0, commits: 0, openTransactions: 0 };
+  removalSequence = 0;
+  /** Members as they were when the store was opened, and those of them that take writes. */
+  readonly onlineMembers: readonly MemberState[];
+  readonly #members = new Map<number, MemberState>();
+  readonly #memberOfSlot = new Map<number, number>();
+  readonly #slotOfMember = new Map<number, number>();
+  readonly #unsubscribe: () => void;
+  #closed = false;
+
+  constructor(catalog: Catalog, files: DirectoryPort | null) {
+    this.catalog = catalog;
+    this.io = catalog.io;
+    this.files = files;
+    this.snapshots = new SnapshotPool(catalog);
+    this.extents = new ExtentSource(this);
+    const members = catalog.members;
+    this.onlineMembers = members.filter((member) => member.state === 'online' && member.device !== null);
+    for (const member of members) {
+      this.#members.set(member.index, member);
+      if (member.device === null) continue;
+      this.#memberOfSlot.set(member.device.slot, member.index);
+      this.#slotOfMember.set(member.index, member.device.slot);
+    }
+    this.#unsubscribe = catalog.onRoot((superblock) => {
+      // What another process's roots removed is not known here, so nothing cached before is trusted.
+      if (!catalog.writable) this.removalSequence = superblock.sequence;
+      this.snapshots.rootMoved();
+    });
+  }
+
+  get closed(): boolean {
+    return this.#closed;
+  }
+  checkOpen(): void {
+    if (this.#closed) throw new StoreError('E_CLOSED', 'the store is closed');
+  }
+  checkWritable(what: string): void {
+    this.checkOpen();
+    if (this.catalog.poisoned !== null) {
+      throw new StoreError('E_POISONED', `${what} is refused: an earlier commit failed`, {
+        cause: this.catalog.poisoned,
+        safe: 'every acknowledged version is safe and can be read',
+        next: 'close the store and open it again',
+      });
+    }
+    if (!this.catalog.writable) {
+      throw new StoreError('E_READ_ONLY', `${what} needs a store opened with mode 'rw'`, {
+        next: "open the store with { mode: 'rw' }",
+      });
+    }
+  }
+
+  memberOfSlot(slot: number): number {
+    return this.#memberOfSlot.get(slot) ?? -1;
+  }
+  slotOfMember(member: number): number | undefined {
+    return this.#slotOfMember.get(member);
+  }
+  memberPath(member: number): string {
+    const path = this.#members.get(member)?.path ?? '';
+    return path === '' ? `member ${member}` : path;
+  }
+  member(member: number): MemberState | undefined {
+    return this.#members.get(member);
+  }
+  now(): Date {
+    return new Date(this.io.clock.nowMs());
+  }
+
+  passedOver(fault: ReadFault): void {
+    this.counters.copiesPassedOver++;
+    if (this.events.active) this.events.emit({ type: 'error', at: this.now(), detail: { ...fault } });
+  }
+
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#unsubscribe();
+    this.snapshots.close();
+  }
+}

@@ -1,0 +1,184 @@
+// Sum leaves: pages that hold the segment sums of extents which have too many for their record.
+//
+// Invariants
+//   1. An extent of up to INLINE_SUM_LIMIT sums has none; one of up to SUMS_PER_LEAF lies in one leaf; a
+//      longer one starts at slot 0 and goes on in the leaves with the next ids (format F12).
+//   2. Leaves are written in full, to as many copies as any catalog page, before the change that names
+//      them ends; their birth is the sequence of that change's root.
+//   3. A leaf's reference count is the number of extents that use it (format F13).
+//
+// This file never reads leaves (extent_source.ts).
+
+import { encodeSumLeaf } from '../format/extent_record.js';
+import { StoreError, TREE_EXTENTS, assert, extentKey, isStoreError } from '../format/index.js';
+import { encodeSumLeaf as encodeSumLeafPage } from '../format/page_encode.js';
+import type { ChunkDraft } from './chunk_packer.js';
+import type { CatalogChange, SpaceGrant } from './contract.js';
+import { MAX_COPIES, NO_MEMBER, type WriteBatch } from './io/port.js';
+import { choosePlacement, rotated } from './placement.js';
+import type { StoreContext } from './store_context.js';
+
+/** Sums that live in the extent record itself (format F12). */
+export const INLINE_SUM_LIMIT = 32;
+/** Sums in one 4 KiB leaf page (format section 4, kind 5). */
+export const SUMS_PER_LEAF = 504;
+/** Leaves placed and written together at most: 1 MiB a copy. */
+export const LEAVES_PER_GROUP = 256;
+const LEAF_BYTES = 4096;
+
+export interface LeafPlace {
+  leafId: number;
+  readonly slot: number;
+}
+interface LeafDraft {
+  id: number;
+  readonly sums: BigUint64Array;
+  used: number;
+  extents: number;
+}
+export interface SumLeafPlan {
+  readonly leaves: readonly LeafDraft[];
+  readonly placeOf: ReadonlyMap<ChunkDraft, LeafPlace>;
+  readonly firstLeafOf: ReadonlyMap<ChunkDraft, number>;
+}
+
+/** Packs the sums of these chunks into leaves, in order. Ids come later. */
+export function planSumLeaves(chunks: readonly ChunkDraft[]): SumLeafPlan {
+  const leaves: LeafDraft[] = [];
+  const placeOf = new Map<ChunkDraft, LeafPlace>();
+  const firstLeafOf = new Map<ChunkDraft, number>();
+  for (const chunk of chunks) {
+    const { sums } = chunk;
+    assert(sums !== null, 'sums are placed after the chunk is written');
+    if (sums.length <= INLINE_SUM_LIMIT) continue;
+    let leaf = leaves.at(-1);
+    const fits = leaf !== undefined && leaf.used + sums.length <= SUMS_PER_LEAF;
+    if (!fits) leaf = pushLeaf(leaves);
+    assert(leaf !== undefined, 'there is an open leaf');
+    placeOf.set(chunk, { leafId: 0, slot: leaf.used });
+    firstLeafOf.set(chunk, leaves.length - 1);
+    for (let done = 0; done < sums.length; ) {
+      const take = Math.min(sums.length - done, SUMS_PER_LEAF - leaf.used);
+      leaf.sums.set(sums.subarray(done, done + take), leaf.used);
+      leaf.used += take;
+      leaf.extents++;
+      done += take;
+      if (done < sums.length) leaf = pushLeaf(leaves);
+    }
+  }
+  return { leaves, placeOf, firstLeafOf };
+}
+
+function pushLeaf(leaves: LeafDraft[]): LeafDraft {
+  const leaf: LeafDraft = { id: 0, sums: new BigUint64Array(SUMS_PER_LEAF), used: 0, extents: 0 };
+  leaves.push(leaf);
+  return leaf;
+}
+
+/** Gives the leaves ids and places, writes them, and puts their records into the change. */
+export async function writeSumLeaves(
+  context: StoreContext, change: CatalogChange, plan: SumLeafPlan, granted: SpaceGrant[],
+): Promise<void> {
+  const firstId = context.catalog.takeIds(plan.leaves.length);
+  for (const [index, leaf] of plan.leaves.entries()) leaf.id = firstId + index;
+  for (const [chunk, place] of plan.placeOf) place.leafId = firstId + (plan.firstLeafOf.get(chunk) ?? 0);
+  for (let start = 0; start < plan.leaves.length; ) {
+    const wanted = Math.min(LEAVES_PER_GROUP, plan.leaves.length - start);
+    const grants = await placeGroup(context, wanted, start / LEAVES_PER_GROUP);
+    const count = grants[0]?.sectorCount ?? 0;
+    assert(count >= 1 && count <= wanted, 'a group of leaves has space');
+    for (const grant of grants) {
+      granted.push(grant);
+      change.useSpace(grant);
+    }
+    await writeGroup(context, change, plan.leaves.slice(start, start + count), grants);
+    start += count;
+  }
+}
+
+/** One contiguous grant for each copy; smaller ones when space is fragmented. */
+async function placeGroup(context: StoreContext, wanted: number, turn: number): Promise<SpaceGrant[]> {
+  const { catalog } = context;
+  const online = context.onlineMembers;
+  const copies = Math.min(Math.max(catalog.superblock.catalogCopies, 2), MAX_COPIES);
+  const { members } = choosePlacement(rotated(online, Math.floor(turn)), copies);
+  const grants: SpaceGrant[] = [];
+  for (let count = wanted; ; count = Math.ceil(count / 2)) {
+    try {
+      for (const member of members) {
+        grants.push(await catalog.allocate({ member, sectorCount: count, purpose: 'catalog' }));
+      }
+      return grants;
+    } catch (error) {
+      for (const grant of grants.splice(0)) catalog.release(grant);
+      if (!isStoreError(error, 'E_NO_SPACE') || count === 1) throw error;
+    }
+  }
+}
+
+async function writeGroup(
+  context: StoreContext, change: CatalogChange, leaves: readonly LeafDraft[], grants: readonly SpaceGrant[],
+): Promise<void> {
+  const count = leaves.length;
+  const pages = new Uint8Array(count * LEAF_BYTES);
+  for (const [index, leaf] of leaves.entries()) {
+    const fields = { storeUuid: context.catalog.storeUuid, treeId: TREE_EXTENTS, birth: change.sequence };
+    const page = encodeSumLeafPage(leaf.sums.subarray(0, leaf.used), leaf.id, fields);
+    assert(page.byteLength === LEAF_BYTES, 'a sum leaf is one sector');
+    pages.set(page, index * LEAF_BYTES);
+  }
+  const batch = leafBatch(context, pages, grants, count);
+  const result = await context.io.write(batch);
+  if (result.status.some((status) => status !== 0)) {
+    const fault = result.faults[0];
+    const memberIndex = fault === undefined ? -1 : context.memberOfSlot(fault.slot);
+    throw new StoreError('E_IO', 'writing the segment sums of the version failed', {
+      where: { member: context.memberPath(memberIndex), memberIndex, offsetBytes: fault?.offsetBytes ?? 0, errno: fault?.errno ?? 0 },
+      safe: 'nothing of this transaction is visible',
+    });
+  }
+  for (const [index, leaf] of leaves.entries()) {
+    const sum = batch.segmentSums[index];
+    assert(sum !== undefined && sum === batch.rawSums[index], 'a leaf has no padding outside its page');
+    await change.put(2, extentKey(leaf.id), encodeSumLeaf({
+      copies: grants.map((grant) => ({ member: grant.member, sector: grant.sector + index })),
+      sum,
+      birth: change.sequence,
+      sumCount: leaf.used,
+      referenceCount: leaf.extents,
+    }));
+  }
+}
+
+function leafBatch(context: StoreContext, pages: Uint8Array, grants: readonly SpaceGrant[], count: number): WriteBatch {
+  const batch: WriteBatch = {
+    count,
+    copyMember: new Uint16Array(count * MAX_COPIES).fill(NO_MEMBER),
+    copyOffsetBytes: new Float64Array(count * MAX_COPIES),
+    rawBytes: new Float64Array(count).fill(LEAF_BYTES),
+    storedBytes: new Float64Array(count).fill(LEAF_BYTES),
+    segmentBytes: new Float64Array(count).fill(LEAF_BYTES),
+    pieceStart: Uint32Array.from({ length: count }, (_, op) => op),
+    pieceCount: new Uint32Array(count).fill(1),
+    pieceBytes: new Float64Array(count).fill(LEAF_BYTES),
+    pieceOffsetBytes: new Float64Array(count),
+    pieceSource: new Int32Array(count),
+    pieceSourceOffsetBytes: Float64Array.from({ length: count }, (_, op) => op * LEAF_BYTES),
+    sources: [pages],
+    files: [],
+    sumIndex: Uint32Array.from({ length: count }, (_, op) => op),
+    segmentSums: new BigUint64Array(count),
+    rawSums: new BigUint64Array(count),
+    pieceSums: new BigUint64Array(count),
+    priority: 0,
+  };
+  for (let op = 0; op < count; op++) {
+    for (const [copy, grant] of grants.entries()) {
+      const slot = context.slotOfMember(grant.member);
+      assert(slot !== undefined, 'space was granted on an open member');
+      batch.copyMember[op * MAX_COPIES + copy] = slot;
+      batch.copyOffsetBytes[op * MAX_COPIES + copy] = (grant.sector + op) * LEAF_BYTES;
+    }
+  }
+  return batch;
+}

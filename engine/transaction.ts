@@ -1,0 +1,579 @@
+// A transaction: tensors, blobs, links and files of one new version; nothing is visible until commit.
+//
+// Invariants
+//   1. `commit` is one catalog change: the version, its manifest, run, step and tags, its extents and
+//      the counts of linked ones become durable together or not at all.
+//   2. Leaving the scope without commit, or any failed write, gives all space back after every
+//      I/O in flight has completed. An aborted or failed transaction never commits.
+//   3. Up to INLINE_LIMIT_BYTES bytes travel in the manifest; a transaction of such tensors alone
+//      touches no member before its commit.
+//   4. A name is used once among tensors and once among blobs of a version.
+//   5. A source file's size, times and inode are the same at commit as when it was opened, or
+//      the commit fails with E_SOURCE_CHANGED. (A change that restores all of them is not seen.)
+//
+// This file never places or writes chunks itself (writer.ts) and never edits trees (commit_change.ts).
+
+import { dtypeCode, tensorByteLength } from '../format/dtype.js';
+import { StoreError, assert, validateObjectName, validateRunName, validateTagName } from '../format/index.js';
+import { BLOB_DTYPE_CODE, type ByteSource, type DraftPart, INLINE_LIMIT_BYTES } from './chunk_packer.js';
+import { type CommitPlan, applyCommit, buildManifest } from './commit_change.js';
+import type { SpaceGrant } from './contract.js';
+import { MAX_READ_RANGE_BYTES } from './io/directory_port.js';
+import type { IoBuffer } from './io/port.js';
+import type { FileDraft, ObjectDraft } from './object_draft.js';
+import { ProgressTracker } from './progress.js';
+import type { StoreContext } from './store_context.js';
+import type {
+  AddFileOptions, BeginOptions, BlobOptions, CommitOptions, FileSource, OpenSource, PutOptions, TensorDesc,
+  TensorMeta,
+} from './types.js';
+import { Version } from './version.js';
+import { TAIL_COPY_BYTES, TransactionWriter, type WriterPool } from './writer.js';
+
+/** Objects (tensors, blobs or files) of one version at most. */
+export const MAX_OBJECTS_PER_VERSION = 4_000_000;
+/** Source files open in one transaction at most. */
+export const MAX_SOURCE_FILES = 4096;
+
+export interface TransactionSettings {
+  readonly redundancy: number;
+  readonly chunkBytes: number;
+  readonly segmentBytes: number;
+  readonly base: Version | null;
+}
+
+type State = 'open' | 'committing' | 'committed' | 'aborted';
+
+/** What one running put has done so far, so that its failure is undone or fails the transaction. */
+interface Ticket {
+  map: Map<string, ObjectDraft> | null;
+  draft: ObjectDraft | null;
+  /** Bytes were handed to the writer: without this put the version could only be incomplete. */
+  handedOver: boolean;
+  running: Promise<void> | null;
+  done: boolean;
+}
+
+export class Transaction implements AsyncDisposable {
+  readonly run: string;
+  readonly #context: StoreContext;
+  readonly #pool: WriterPool;
+  readonly #options: BeginOptions;
+  readonly #settings: TransactionSettings;
+  readonly #tensors = new Map<string, ObjectDraft>();
+  readonly #blobs = new Map<string, ObjectDraft>();
+  readonly #files: FileDraft[] = [];
+  #sources: Map<string, Promise<OpenSource>> | null = null;
+  #pending: Set<Promise<unknown>> | null = null;
+  #writer: TransactionWriter | null = null;
+  #leafGrants: SpaceGrant[] = [];
+  #state: State = 'open';
+
+  constructor(context: StoreContext, pool: WriterPool, run: string, options: BeginOptions, settings: TransactionSettings) {
+    validateRunName(run);
+    this.run = run;
+    this.#context = context;
+    this.#pool = pool;
+    this.#options = options;
+    this.#settings = settings;
+    context.counters.openTransactions++;
+  }
+
+  /**
+   * Stores a tensor. `src` is C-contiguous bytes of exactly the size that dtype and shape give,
+   * else E_RANGE. Errors: E_EXISTS (name used), E_NO_SPACE, E_IO.
+   */
+  put(name: string, src: ArrayBufferView | TensorDesc, meta?: TensorMeta, options: PutOptions = {}): Promise<void> {
+    return this.#track((ticket) => {
+      const described = meta ?? ('dtype' in src ? src : undefined);
+      if (described === undefined) throw new StoreError('E_USAGE', `put of ${name} needs { dtype, shape }`);
+      const buffer = bufferOf(src, name);
+      const draft = this.#draft(ticket, this.#tensors, name, described, buffer.byteLength, options, null);
+      return this.#putBytes(ticket, draft, { kind: 'memory', buffer, offset: 0 }, options);
+    });
+  }
+
+  /** Stores a tensor whose bytes come in pieces; `byteLength` must be what dtype and shape give. */
+  putStream(
+    name: string, src: AsyncIterable<Uint8Array>, meta: TensorMeta & { readonly byteLength?: number }, options: PutOptions = {},
+  ): Promise<void> {
+    return this.#track((ticket) => {
+      const byteLength = meta.byteLength ?? tensorByteLength(meta.dtype, meta.shape);
+      const draft = this.#draft(ticket, this.#tensors, name, meta, byteLength, options, null);
+      return this.#putStreamed(ticket, draft, src, options);
+    });
+  }
+
+  /** Stores a byte string. A stream is gathered chunk by chunk. */
+  putBlob(name: string, src: Uint8Array | AsyncIterable<Uint8Array>, options: BlobOptions = {}): Promise<void> {
+    return this.#track(async (ticket) => {
+      const contentType = options.contentType ?? null;
+      if (src instanceof Uint8Array) {
+        const draft = this.#draft(ticket, this.#blobs, name, null, src.byteLength, options, contentType);
+        return this.#putBytes(ticket, draft, { kind: 'memory', buffer: src, offset: 0 }, options);
+      }
+      return this.#putBlobStream(ticket, name, src, options);
+    });
+  }
+
+  /** Stores a tensor from a file: the native core reads it; no tensor byte passes through JavaScript. */
+  putFile(name: string, src: FileSource, meta: TensorMeta, options: PutOptions = {}): Promise<void> {
+    return this.#track((ticket) => {
+      const byteLength = tensorByteLength(meta.dtype, meta.shape);
+      if (src.byteLength !== undefined && src.byteLength !== byteLength) throw wrongSize(name, src.byteLength, byteLength);
+      const withOffset = options.file === undefined ? options : { fileOffset: src.offset ?? 0, ...options };
+      const draft = this.#draft(ticket, this.#tensors, name, meta, byteLength, withOffset, null);
+      return this.#putFromFile(ticket, draft, src, options);
+    });
+  }
+
+  /** Stores a whole file (or a stretch of one) as a blob. */
+  putBlobFile(name: string, src: FileSource, options: BlobOptions = {}): Promise<void> {
+    return this.#track(async (ticket) => {
+      const source = await this.#openSource(src.path);
+      const byteLength = src.byteLength ?? source.file.byteLength - (src.offset ?? 0);
+      const draft = this.#draft(ticket, this.#blobs, name, null, byteLength, options, options.contentType ?? null);
+      return this.#putFromFile(ticket, draft, src, options);
+    });
+  }
+
+  /** References tensor `from` (default: the same name) of the base version instead of writing it again. */
+  link(name: string, from: string = name): Promise<void> {
+    return this.#track(async (ticket) => {
+      const base = this.#settings.base;
+      if (base === null) throw new StoreError('E_USAGE', `link of ${name}: the transaction was begun without { base }`);
+      const record = base.tensorRecord(from);
+      validateObjectName(name);
+      this.#checkNew(this.#tensors, name);
+      this.#tensors.set(name, {
+        name,
+        dtypeCode: record.dtype,
+        shape: record.shape,
+        rawBytes: record.rawBytes,
+        fileIndex: -1,
+        fileOffset: 0,
+        contentType: null,
+        inline: record.inlineBytes.byteLength > 0 ? record.inlineBytes : null,
+        knownSum: record.rawSum,
+        parts: [],
+        linked: record.pieces,
+      });
+    });
+  }
+
+  /**
+   * Says that the version holds a file that can be exported byte for byte. With `prefix`, a safetensors
+   * file: give the returned index to `put`/`putFile` of its tensors. Without, a blob of the same name.
+   */
+  addFile(options: AddFileOptions): number {
+    this.#checkState('addFile');
+    validateObjectName(options.name);
+    if (this.#files.some((file) => file.name === options.name)) {
+      throw new StoreError('E_EXISTS', `file ${options.name} is in this version already`, { where: { file: options.name } });
+    }
+    assert(this.#files.length < MAX_OBJECTS_PER_VERSION, 'too many files in one version');
+    return this.#files.push({
+      name: options.name,
+      prefix: options.prefix === undefined ? null : options.prefix.slice(),
+      mode: options.mode ?? 0o644,
+    }) - 1;
+  }
+
+  /**
+   * Makes the version durable; resolves only then. Moves `latest` and the given tags in the same
+   * commit. Errors: E_CONFLICT (a linked version is gone), E_SOURCE_CHANGED, E_NO_SPACE, E_IO, E_POISONED.
+   */
+  async commit(options: CommitOptions = {}): Promise<Version> {
+    this.#checkState('commit');
+    this.#context.checkWritable('commit');
+    for (const tag of options.tags ?? []) validateTagName(tag);
+    this.#state = 'committing';
+    try {
+      this.#throwIfAborted(options.signal);
+      while (this.#pending !== null && this.#pending.size > 0) await Promise.all(this.#pending);
+      if (this.#writer !== null) await this.#writer.finish();
+      if (this.#sources !== null) await this.#checkSources();
+      this.#throwIfAborted(options.signal);
+      const plan = this.#plan(options.tags ?? []);
+      this.#leafGrants = plan.leafGrants;
+      const signal = options.signal ?? this.#options.signal;
+      const made = await this.#context.catalog.commit(
+        (change) => applyCommit(this.#context, change, plan),
+        signal === undefined ? {} : { signal },
+      );
+      this.#state = 'committed';
+      this.#writer?.close();
+      this.#leave();
+      this.#context.counters.commits++;
+      this.#told(made.record.id, plan.tags);
+      return new Version(this.#context, made.record, plan.tags, made.manifest);
+    } catch (error) {
+      await this.#end(error);
+      throw error;
+    } finally {
+      await this.#closeSources();
+    }
+  }
+
+  /** Gives everything back. Resolves when no I/O of the transaction is in flight any more. */
+  async abort(reason?: unknown): Promise<void> {
+    if (this.#state === 'committed' || this.#state === 'aborted') return;
+    if (this.#state === 'committing') throw new StoreError('E_USAGE', 'abort while commit is running');
+    await this.#end(reason ?? new StoreError('E_CLOSED', 'the transaction was aborted'));
+    await this.#closeSources();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#state === 'open') await this.abort();
+  }
+
+  // --- puts -----------------------------------------------------------------------------------
+
+  #draft(
+    ticket: Ticket, map: Map<string, ObjectDraft>, name: string, meta: TensorMeta | null, byteLength: number,
+    options: PutOptions, contentType: string | null,
+  ): ObjectDraft {
+    validateObjectName(name);
+    this.#checkNew(map, name);
+    if (meta !== null) {
+      const wanted = tensorByteLength(meta.dtype, meta.shape);
+      if (byteLength !== wanted) throw wrongSize(name, byteLength, wanted);
+    }
+    if (options.file !== undefined && this.#files[options.file] === undefined) {
+      throw new StoreError('E_USAGE', `put of ${name}: addFile gave no index ${options.file}`);
+    }
+    const draft: ObjectDraft = {
+      name,
+      dtypeCode: meta === null ? BLOB_DTYPE_CODE : dtypeCode(meta.dtype),
+      shape: meta === null ? [] : [...meta.shape],
+      rawBytes: byteLength,
+      fileIndex: options.file ?? -1,
+      fileOffset: options.fileOffset ?? 0,
+      contentType,
+      inline: null,
+      knownSum: byteLength === 0 ? 0n : null,
+      parts: [],
+      linked: null,
+    };
+    map.set(name, draft);
+    ticket.map = map;
+    ticket.draft = draft;
+    return draft;
+  }
+
+  async #putBytes(ticket: Ticket, draft: ObjectDraft, source: ByteSource, options: PutOptions): Promise<void> {
+    if (draft.rawBytes === 0) return;
+    const view = source.kind === 'memory' && source.buffer instanceof Uint8Array ? source.buffer : null;
+    if (draft.rawBytes <= INLINE_LIMIT_BYTES && view !== null) {
+      this.#setInline(draft, view.slice());
+      return;
+    }
+    const copy = (options.buffer ?? 'copy') === 'copy';
+    const writer = this.#writerOf();
+    ticket.handedOver = true;
+    if (draft.rawBytes < this.#settings.segmentBytes) {
+      const kept: ByteSource = copy && view !== null ? { kind: 'memory', buffer: view.slice(), offset: 0 } : source;
+      draft.parts.push(await writer.addSmall(draft.dtypeCode, draft.name, kept, draft.rawBytes));
+      if (copy && view === null && source.kind === 'memory') await this.#settle(writer, draft.parts);
+      return;
+    }
+    await this.#putLarge(ticket, writer, draft, source, copy, view, options);
+  }
+
+  async #putLarge(
+    ticket: Ticket, writer: TransactionWriter, draft: ObjectDraft, source: ByteSource, copy: boolean, view: Uint8Array | null,
+    options: PutOptions,
+  ): Promise<void> {
+    const { chunkBytes } = this.#settings;
+    const tailFrom = copy && view !== null ? Math.max(draft.rawBytes - TAIL_COPY_BYTES, 0) : draft.rawBytes;
+    const progress = this.#progress(draft, options);
+    const borrowed: DraftPart[] = [];
+    for (let offset = 0; offset < draft.rawBytes; offset += chunkBytes) {
+      this.#throwIfAborted(options.signal);
+      const bytes = Math.min(chunkBytes, draft.rawBytes - offset);
+      const tail = view !== null && offset >= tailFrom;
+      const from = tail
+        ? (staging: Uint8Array): void => staging.set(view.subarray(offset, offset + bytes))
+        : ({ ...source, offset: source.offset + offset } as ByteSource);
+      const part = await writer.addChunk(draft.dtypeCode, draft.name, bytes, from);
+      draft.parts.push(part);
+      if (!tail && copy && source.kind === 'memory') borrowed.push(part);
+      progress.add(bytes, 0);
+    }
+    if (borrowed.length > 0) await this.#settle(writer, borrowed);
+    progress.finish();
+  }
+
+  async #putStreamed(ticket: Ticket, draft: ObjectDraft, stream: AsyncIterable<Uint8Array>, options: PutOptions): Promise<void> {
+    const total = draft.rawBytes;
+    const limit = total < this.#settings.segmentBytes ? Math.max(total, 1) : this.#settings.chunkBytes;
+    const progress = this.#progress(draft, options);
+    let done = 0;
+    for await (const chunk of rechunk(stream, limit)) {
+      this.#throwIfAborted(options.signal);
+      if (done + chunk.byteLength > total) throw wrongSize(draft.name, done + chunk.byteLength, total);
+      await this.#putPart(ticket, draft, chunk);
+      done += chunk.byteLength;
+      progress.add(chunk.byteLength, 0);
+    }
+    if (done !== total) throw wrongSize(draft.name, done, total);
+    progress.finish();
+  }
+
+  /** One part of a stream; `chunk` is ours and is never changed again. */
+  async #putPart(ticket: Ticket, draft: ObjectDraft, chunk: Uint8Array): Promise<void> {
+    if (draft.rawBytes <= INLINE_LIMIT_BYTES) {
+      this.#setInline(draft, chunk);
+      return;
+    }
+    const writer = this.#writerOf();
+    ticket.handedOver = true;
+    const source: ByteSource = { kind: 'memory', buffer: chunk, offset: 0 };
+    const small = draft.rawBytes < this.#settings.segmentBytes;
+    draft.parts.push(
+      small
+        ? await writer.addSmall(draft.dtypeCode, draft.name, source, chunk.byteLength)
+        : await writer.addChunk(draft.dtypeCode, draft.name, chunk.byteLength, source),
+    );
+  }
+
+  /** The length is known only at the end, so the draft is made then. */
+  async #putBlobStream(ticket: Ticket, name: string, stream: AsyncIterable<Uint8Array>, options: BlobOptions): Promise<void> {
+    validateObjectName(name);
+    this.#checkNew(this.#blobs, name);
+    const { chunkBytes, segmentBytes } = this.#settings;
+    const parts: DraftPart[] = [];
+    let total = 0;
+    let first: Uint8Array | null = null;
+    for await (const chunk of rechunk(stream, chunkBytes)) {
+      this.#throwIfAborted(options.signal);
+      total += chunk.byteLength;
+      if (parts.length === 0 && first === null && chunk.byteLength < segmentBytes) {
+        first = chunk;
+        continue;
+      }
+      assert(first === null, 'only the last chunk of a stream is short');
+      const source: ByteSource = { kind: 'memory', buffer: chunk, offset: 0 };
+      ticket.handedOver = true;
+      parts.push(await this.#writerOf().addChunk(BLOB_DTYPE_CODE, name, chunk.byteLength, source));
+    }
+    const draft = this.#draft(ticket, this.#blobs, name, null, total, options, options.contentType ?? null);
+    if (first === null) draft.parts = parts;
+    else await this.#putPart(ticket, draft, first);
+  }
+
+  async #putFromFile(ticket: Ticket, draft: ObjectDraft, src: FileSource, options: PutOptions): Promise<void> {
+    const source = await this.#openSource(src.path);
+    const offset = src.offset ?? 0;
+    if (offset + draft.rawBytes > source.file.byteLength) {
+      throw new StoreError('E_RANGE', `${draft.name} would end at byte ${offset + draft.rawBytes} of ${src.path}, which has ${source.file.byteLength}`, {
+        where: { tensor: draft.name, file: src.path, offsetBytes: offset, lengthBytes: draft.rawBytes },
+      });
+    }
+    if (draft.rawBytes > 0 && draft.rawBytes <= INLINE_LIMIT_BYTES) {
+      assert(draft.rawBytes <= MAX_READ_RANGE_BYTES, 'inline values are short');
+      const files = this.#context.files;
+      if (files === null) throw new StoreError('E_UNSUPPORTED', 'this store was opened without access to files');
+      this.#setInline(draft, await files.readRange(src.path, offset, draft.rawBytes));
+      return;
+    }
+    await this.#putBytes(ticket, draft, { kind: 'file', file: source.file, offset }, options);
+  }
+
+  #setInline(draft: ObjectDraft, bytes: Uint8Array): void {
+    assert(bytes.byteLength === draft.rawBytes, 'inline bytes are the whole tensor');
+    draft.inline = bytes;
+    draft.knownSum = this.#context.io.checksum.crc64(bytes);
+  }
+
+  async #settle(writer: TransactionWriter, parts: readonly DraftPart[]): Promise<void> {
+    await writer.settled(parts);
+    if (writer.failure !== null) throw writer.failure;
+  }
+
+  // --- helpers --------------------------------------------------------------------------------
+
+  /**
+   * Runs one put. A put that fails leaves no trace when it handed nothing to the writer yet; after
+   * that it fails the transaction. It settles only when no device may touch the caller's memory.
+   */
+  #track(start: (ticket: Ticket) => Promise<void>): Promise<void> {
+    const ticket: Ticket = { map: null, draft: null, handedOver: false, running: null, done: false };
+    const running = this.#runPut(start, ticket);
+    if (!ticket.done) {
+      ticket.running = running;
+      this.#pending ??= new Set();
+      this.#pending.add(running);
+    }
+    return running;
+  }
+
+  async #runPut(start: (ticket: Ticket) => Promise<void>, ticket: Ticket): Promise<void> {
+    try {
+      this.#checkState('put');
+      this.#context.checkWritable('put');
+      this.#throwIfAborted(undefined);
+      await start(ticket);
+    } catch (error) {
+      if (ticket.draft !== null) ticket.map?.delete(ticket.draft.name);
+      if (ticket.handedOver && this.#writer !== null) {
+        this.#writer.fail(error instanceof Error ? error : new Error(String(error)));
+        await this.#writer.quiesce();
+      }
+      throw error;
+    } finally {
+      ticket.done = true;
+      if (ticket.running !== null) this.#pending?.delete(ticket.running);
+    }
+  }
+
+  #progress(draft: ObjectDraft, options: PutOptions): ProgressTracker {
+    return new ProgressTracker(this.#context.io.clock, 'write', { bytes: draft.rawBytes, items: 1 }, options.onProgress);
+  }
+
+  #writerOf(): TransactionWriter {
+    assert(this.#state === 'open' || this.#state === 'committing', 'only a live transaction writes');
+    this.#writer ??= new TransactionWriter(this.#pool, { ...this.#settings, object: this.run });
+    return this.#writer;
+  }
+
+  async #openSource(path: string): Promise<OpenSource> {
+    this.#sources ??= new Map();
+    let opening = this.#sources.get(path);
+    if (opening === undefined) {
+      if (this.#sources.size >= MAX_SOURCE_FILES) {
+        throw new StoreError('E_RANGE', `a transaction reads at most ${MAX_SOURCE_FILES} source files`);
+      }
+      opening = this.#context.io.openSource(path).then(async (file) => ({ file, identityBefore: await file.identity() }));
+      this.#sources.set(path, opening);
+    }
+    return opening;
+  }
+
+  async #checkSources(): Promise<void> {
+    for (const opening of this.#sources?.values() ?? []) {
+      const { file, identityBefore } = await opening;
+      if ((await file.identity()) === identityBefore) continue;
+      throw new StoreError('E_SOURCE_CHANGED', `${file.path} changed while it was read`, {
+        where: { file: file.path },
+        safe: 'nothing of this transaction is visible',
+        next: 'import it again when nobody writes to it',
+      });
+    }
+  }
+
+  async #closeSources(): Promise<void> {
+    const sources = this.#sources;
+    this.#sources = null;
+    for (const opening of sources?.values() ?? []) {
+      const source = await opening.catch(() => null);
+      await source?.file.close();
+    }
+  }
+
+  #plan(extraTags: readonly string[]): CommitPlan {
+    const options = this.#options;
+    const writer = this.#writer;
+    return {
+      run: this.run,
+      step: options.step ?? null,
+      tags: [...new Set(['latest', ...extraTags])],
+      createdAtMs: this.#context.io.clock.nowMs(),
+      redundancy: this.#settings.redundancy,
+      chunkBytes: this.#settings.chunkBytes,
+      segmentBytes: this.#settings.segmentBytes,
+      metadata: options.metadata ?? {},
+      metrics: options.metrics ?? {},
+      baseVersionId: this.#settings.base === null ? 0 : this.#settings.base.number,
+      chunks: writer === null ? [] : writer.chunks,
+      leafGrants: [],
+      manifest: buildManifest(this.#context, [...this.#tensors.values()], [...this.#blobs.values()], this.#files),
+    };
+  }
+
+  #told(id: number, tags: readonly string[]): void {
+    const { events } = this.#context;
+    if (!events.active) return;
+    const at = this.#context.now();
+    events.emit({ type: 'commit', at, detail: { run: this.run, version: `v:${id}`, step: this.#options.step ?? null } });
+    for (const tag of tags) events.emit({ type: 'tag', at, detail: { run: this.run, tag, version: `v:${id}` } });
+  }
+
+  async #end(reason: unknown): Promise<void> {
+    this.#state = 'aborted';
+    const error = reason instanceof Error ? reason : new StoreError('E_CLOSED', 'the transaction was aborted', { cause: reason });
+    await this.#writer?.abort(error);
+    if (this.#context.catalog.poisoned === null) {
+      for (const grant of this.#leafGrants) this.#context.catalog.release(grant);
+    }
+    this.#leafGrants = [];
+    this.#leave();
+  }
+
+  #leave(): void {
+    this.#context.counters.openTransactions--;
+    this.#tensors.clear();
+    this.#blobs.clear();
+  }
+
+  #checkNew(map: Map<string, ObjectDraft>, name: string): void {
+    if (map.has(name)) {
+      throw new StoreError('E_EXISTS', `${name} is in this version already`, { where: { object: this.run, tensor: name } });
+    }
+    assert(map.size < MAX_OBJECTS_PER_VERSION, 'too many objects in one version');
+  }
+
+  #checkState(what: string): void {
+    this.#context.checkOpen();
+    if (this.#state !== 'open') throw new StoreError('E_CLOSED', `${what}: the transaction is ${this.#state} already`);
+  }
+
+  #throwIfAborted(signal: AbortSignal | undefined): void {
+    this.#options.signal?.throwIfAborted();
+    signal?.throwIfAborted();
+  }
+}
+
+function wrongSize(name: string, given: number, wanted: number): StoreError {
+  return new StoreError('E_RANGE', `${name} has ${given} bytes, but its dtype and shape say ${wanted}`, {
+    where: { tensor: name, lengthBytes: given },
+  });
+}
+
+/** The bytes of a typed array, or host memory named by address. */
+function bufferOf(src: ArrayBufferView | TensorDesc, name: string): IoBuffer {
+  if (ArrayBuffer.isView(src)) {
+    return src instanceof Uint8Array ? src : new Uint8Array(src.buffer, src.byteOffset, src.byteLength);
+  }
+  return rawBufferOf(src, name);
+}
+
+function rawBufferOf(src: TensorDesc, name: string): IoBuffer {
+  if (src.device.type === 'cuda') {
+    throw new StoreError('E_UNSUPPORTED', `${name}: device memory cannot be stored by this version`, { where: { tensor: name } });
+  }
+  const pointer = src.ptr + BigInt(src.byteOffset ?? 0);
+  return src.owner === undefined
+    ? { pointer, byteLength: src.byteLength }
+    : { pointer, byteLength: src.byteLength, owner: src.owner };
+}
+
+/** Cuts a stream into our own pieces of exactly `limit` bytes, the last one shorter. */
+async function* rechunk(stream: AsyncIterable<Uint8Array>, limit: number): AsyncGenerator<Uint8Array> {
+  let buffer: Uint8Array | null = null;
+  let used = 0;
+  for await (const bytes of stream) {
+    for (let at = 0; at < bytes.byteLength; ) {
+      buffer ??= new Uint8Array(limit);
+      const take = Math.min(limit - used, bytes.byteLength - at);
+      buffer.set(bytes.subarray(at, at + take), used);
+      used += take;
+      at += take;
+      if (used < limit) continue;
+      yield buffer;
+      buffer = null;
+      used = 0;
+    }
+  }
+  if (buffer !== null && used > 0) yield buffer.subarray(0, used);
+}

@@ -1,0 +1,321 @@
+// The words of the public API: what callers pass in and get back.
+//
+// Invariants
+//   1. Bytes, offsets and counts are safe integers (8 PiB); ids that leave the API are strings.
+//   2. Everything handed out is immutable for its receiver; nothing here holds a resource.
+//   3. Where this differs from the first API sketch, the difference is deliberate:
+//        - `link` and `TensorRef.extents` are asynchronous: both need catalog pages.
+//        - `VersionSummary` (what `lookup` gives, synchronously when cached) has no tags; `VersionInfo` has.
+//        - 'copy' and 'borrow' of `put` say until when the caller's memory is needed (PutOptions).
+//        - `Transaction.putFile`, `putBlobFile` and `addFile` exist, so that importing moves no byte
+//          through JavaScript; `alloc` gives host memory as a Uint8Array.
+//        - `addFile` returns an index that `put`/`putFile` name, so that a file can be exported exactly.
+//
+// This file has no behaviour.
+
+import type { DType } from '../format/dtype.js';
+import type { StoreError } from '../format/errors.js';
+import type { FaultKind, IoPath, SourceFile } from './io/port.js';
+
+export type { DType, IoPath };
+
+export type Device =
+  | { readonly type: 'cpu' }
+  | { readonly type: 'cuda_host' }
+  | { readonly type: 'cuda'; readonly id: number };
+
+/** Memory named by address; mirrors DLTensor, minus ownership. Only host memory in this version. */
+export interface BufferDesc {
+  /** Host virtual address of the first byte. */
+  readonly ptr: bigint;
+  readonly byteLength: number;
+  readonly byteOffset?: number;
+  readonly device: Device;
+  /** Keeps the owner of the memory alive until the operation settles. */
+  readonly owner?: object;
+}
+export interface TensorDesc extends BufferDesc {
+  readonly dtype: DType;
+  readonly shape: readonly number[];
+}
+export type Destination = Uint8Array | BufferDesc;
+
+export interface Progress {
+  readonly phase: string;
+  readonly bytes: number;
+  readonly totalBytes: number | null;
+  readonly items: number;
+  readonly totalItems: number | null;
+  /** Mean since the start of the operation, bytes (not GB) per second. */
+  readonly bytesPerSec: number;
+  readonly etaSec: number | null;
+}
+export interface OpOptions {
+  readonly signal?: AbortSignal;
+  readonly onProgress?: (progress: Progress) => void;
+}
+export interface ReadOptions extends OpOptions {
+  /** Demand one way to the bytes: `E_UNSUPPORTED` when a member involved would take another. */
+  readonly path?: 'auto' | IoPath;
+  /** Called for every copy that was passed over (the bytes delivered are good all the same). */
+  readonly onFault?: (fault: ReadFault) => void;
+}
+export interface RangeOptions extends ReadOptions {
+  /** First byte of the tensor wanted (default 0). */
+  readonly offset?: number;
+  /** Bytes wanted (default: to the end). */
+  readonly length?: number;
+}
+export interface StreamOptions extends RangeOptions {
+  /** Bytes of each chunk yielded (default 4 MiB). */
+  readonly chunkBytes?: number;
+}
+export interface LoadOptions extends ReadOptions {
+  /** Only these tensors (default: all). An unknown name is `E_NOT_FOUND`. */
+  readonly names?: Iterable<string>;
+  /** Bytes being read or landed and not yet taken by the consumer (default 256 MiB). */
+  readonly maxInFlight?: number;
+}
+
+/** One copy of one place that could not be used for a read. */
+export interface ReadFault {
+  /** Version id. */
+  readonly object: string;
+  /** Tensor or blob name; '' when unknown. */
+  readonly tensor: string;
+  /** Path of the member as opened. */
+  readonly member: string;
+  readonly memberIndex: number;
+  readonly copy: number;
+  /** Byte offset on the member. */
+  readonly offsetBytes: number;
+  readonly lengthBytes: number;
+  readonly kind: FaultKind;
+  readonly errno: number;
+}
+
+export interface TensorInfo {
+  readonly name: string;
+  readonly dtype: DType;
+  readonly shape: readonly number[];
+  readonly byteLength: number;
+  /** CRC-64/NVME of the tensor's bytes, 8 bytes big-endian. */
+  readonly checksum: Uint8Array;
+}
+export interface BlobInfo {
+  readonly name: string;
+  readonly byteLength: number;
+  readonly contentType: string | null;
+  readonly checksum: Uint8Array;
+}
+/** A file of the imported model that can be written again byte for byte (format F17). */
+export interface FileInfo {
+  /** Relative path with '/'. */
+  readonly name: string;
+  readonly sizeBytes: number;
+  /** CRC-64/NVME of the whole file. */
+  readonly sum: bigint;
+  readonly format: 'blob' | 'safetensors';
+  /** The first bytes verbatim ('safetensors'), else empty. */
+  readonly prefix: Uint8Array;
+  readonly mode: number;
+  /** Tensors of the file by their offset in it; together with the prefix they are the file. */
+  readonly tensors: readonly { readonly name: string; readonly fileOffset: number; readonly byteLength: number }[];
+}
+
+/** What `lookup` gives: everything about a version that needs no second look at the catalog. */
+export interface VersionSummary {
+  readonly id: string;
+  readonly run: string;
+  readonly step: number | null;
+  readonly createdAt: Date;
+  readonly tensorCount: number;
+  readonly blobCount: number;
+  readonly fileCount: number;
+  /** Sum of tensor and blob bytes. */
+  readonly byteLength: number;
+  /** Bytes on members: all copies, padding included; linked extents count here too. */
+  readonly storedBytes: number;
+  readonly redundancy: number;
+  readonly chunkBytes: number;
+  readonly metadata: Readonly<Record<string, string>>;
+  readonly metrics: Readonly<Record<string, number>>;
+}
+export interface VersionInfo extends VersionSummary {
+  readonly tags: readonly string[];
+}
+
+export interface ListQuery {
+  /** Only this run. */
+  readonly run?: string;
+  /** Runs whose name starts so. */
+  readonly prefix?: string;
+  /** Only versions with this tag. */
+  readonly tag?: string;
+  /** Only versions made at or after. */
+  readonly since?: Date;
+}
+
+export interface BeginOptions {
+  readonly step?: number;
+  /** Ref of the version that `link` refers to. */
+  readonly base?: string;
+  readonly metadata?: Readonly<Record<string, string>>;
+  readonly metrics?: Readonly<Record<string, number>>;
+  readonly redundancy?: 1 | 2 | 3;
+  /** 64 KiB .. 64 MiB, a multiple of the segment size. */
+  readonly chunkBytes?: number;
+  readonly signal?: AbortSignal;
+}
+export interface PutOptions extends OpOptions {
+  /**
+   * 'copy' (default): the memory is the caller's again when the promise settles.
+   * 'borrow': nothing is copied in JavaScript; the memory must stay unchanged until commit() or
+   * abort() settles. The stored sums are always those of the bytes stored.
+   */
+  readonly buffer?: 'copy' | 'borrow';
+  /** Index from `addFile`, when the tensor is part of a file that must be exportable exactly. */
+  readonly file?: number;
+  /** Byte offset of the tensor in that file, from the file's first byte. */
+  readonly fileOffset?: number;
+}
+export interface BlobOptions extends PutOptions {
+  readonly contentType?: string;
+}
+export interface TensorMeta {
+  readonly dtype: DType;
+  readonly shape: readonly number[];
+}
+/** A stretch of a file that the native core reads by itself. */
+export interface FileSource {
+  readonly path: string;
+  readonly offset?: number;
+  readonly byteLength?: number;
+}
+export interface AddFileOptions {
+  readonly name: string;
+  /** First bytes of a safetensors file verbatim; absent for a file that is a blob of the same name. */
+  readonly prefix?: Uint8Array;
+  readonly mode?: number;
+}
+export interface CommitOptions {
+  /** Tags moved to the new version in the same commit, besides `latest`. */
+  readonly tags?: readonly string[];
+  readonly signal?: AbortSignal;
+}
+
+/** Union: a version kept by any rule survives; tagged versions (other than `latest` alone) are always kept. */
+export interface Retention {
+  readonly last?: number;
+  readonly everySteps?: number;
+  readonly everySec?: number;
+  readonly best?: { readonly n: number; readonly metric: string; readonly mode: 'min' | 'max' };
+  readonly maxAgeSec?: number;
+}
+export interface PruneDecision {
+  readonly version: VersionInfo;
+  readonly action: 'keep' | 'remove';
+  /** Why it is kept, e.g. 'last 3', 'tag best'; empty for removed ones. */
+  readonly reasons: readonly string[];
+}
+
+export type MaintEvent =
+  | { readonly type: 'progress'; readonly progress: Progress }
+  | {
+      readonly type: 'finding';
+      readonly severity: 'warn' | 'error' | 'fatal';
+      readonly error: StoreError;
+      readonly action: 'none' | 'repaired' | 'unrepairable';
+    }
+  | {
+      readonly type: 'done';
+      readonly scannedBytes: number;
+      readonly repaired: number;
+      readonly unrepairable: number;
+      readonly durationMs: number;
+    };
+
+export type StoreEvent = {
+  readonly type: 'commit' | 'tag' | 'remove' | 'device' | 'error' | 'stats';
+  readonly at: Date;
+  readonly detail: Readonly<Record<string, unknown>>;
+};
+
+export interface MemberInfo {
+  readonly name: string;
+  readonly path: string;
+  readonly index: number;
+  readonly uuid: string;
+  readonly kind: string;
+  readonly ioPath: IoPath | null;
+  readonly numaNode: number | null;
+  readonly failureDomain: string;
+  readonly syncedSequence: number;
+  readonly state: 'online' | 'resilvering' | 'stale' | 'faulted' | 'missing';
+  readonly capacityBytes: number;
+  readonly allocatedBytes: number;
+  readonly errors: { readonly read: number; readonly write: number; readonly checksum: number };
+}
+export interface StoreInfo {
+  readonly uuid: string;
+  readonly formatVersion: string;
+  readonly state: 'online' | 'degraded' | 'failed';
+  readonly writable: boolean;
+  readonly sequence: number;
+  readonly versionCount: number;
+  readonly members: readonly MemberInfo[];
+  readonly capacityBytes: number;
+  readonly freeBytes: number;
+  /** Data-area bytes neither free nor deferred, all members. */
+  readonly storedBytes: number;
+  readonly chunkBytes: number;
+  readonly segmentBytes: number;
+  readonly redundancy: number;
+  /** What open had to report: lone newer copies, members rolled forward, degraded state. */
+  readonly openReport: readonly string[];
+}
+export interface StoreStats {
+  readonly readBytes: number;
+  readonly writtenBytes: number;
+  readonly byPath: Readonly<Partial<Record<IoPath, { readonly ops: number; readonly bytes: number }>>>;
+  readonly backend: { readonly path: IoPath; readonly reason: string };
+  readonly repairs: number;
+  /** Copies passed over by reads of this handle since open. */
+  readonly copiesPassedOver: number;
+  readonly flushes: number;
+  readonly commits: number;
+  readonly openTransactions: number;
+  readonly perMember: readonly MemberInfo[];
+}
+
+export interface CreateOptions {
+  readonly members: readonly { readonly path: string; readonly sizeBytes?: number }[];
+  /** Copies of each chunk by default: 2 with two or more members. */
+  readonly redundancy?: 1 | 2 | 3;
+  readonly chunkBytes?: number;
+  readonly segmentBytes?: number;
+  readonly force?: boolean;
+  readonly signal?: AbortSignal;
+}
+export interface OpenOptions {
+  readonly mode?: 'r' | 'rw';
+  /** Make the store when nothing is there yet; an existing one is opened. */
+  readonly create?: CreateOptions;
+  /** Open although a quorum is missing or a device is in use (see `docs/errors.md`). */
+  readonly force?: boolean;
+  readonly signal?: AbortSignal;
+}
+
+/** Host memory of the engine's own, aligned for direct I/O. */
+export interface HostBuffer extends AsyncDisposable {
+  readonly bytes: Uint8Array;
+  readonly byteLength: number;
+  readonly device: Device;
+  close(): Promise<void>;
+}
+
+/** A source file as one transaction sees it: opened once, compared before and after. */
+export interface OpenSource {
+  readonly file: SourceFile;
+  readonly identityBefore: string;
+}

@@ -1,0 +1,444 @@
+// Writes chunks: batches of them in flight, placed on members in rotation, within one memory bound.
+//
+// Invariants
+//   1. A chunk's first copy goes to the member with the fewest bytes placed by this transaction so
+//      far, further copies to distinct members, of other failure domains where there are any.
+//   2. Bytes queued or in flight, over all transactions of a store, stay within
+//      WRITE_BUDGET_BYTES; before anybody waits, everything idle is sent off, so waiting ends.
+//   3. A failed write, or a source file that gave too little, fails this transaction alone and for
+//      good; the space of what failed is not given back in this session (commit.md C1).
+//   4. Space is handed back only after every I/O that may touch it has completed.
+//   5. Extent ids follow the order of placement, so that neighbours in the extent tree are
+//      neighbours on the members.
+//
+// This file never makes anything visible: only a commit does (transaction.ts).
+
+import { StoreError, assert, isStoreError } from '../format/errors.js';
+import { ChunkDraft, type ByteSource, START_ALIGNMENT_BYTES, SharedChunks, alignUp } from './chunk_packer.js';
+import type { DraftPart } from './chunk_packer.js';
+import type { MemberState, SpaceGrant } from './contract.js';
+import {
+  type IoBuffer, MAX_BATCH_OPS, MAX_COPIES, NO_MEMBER, type SourceFile, type WriteBatch, type WriteResult,
+} from './io/port.js';
+import { MemoryBudget } from './memory_budget.js';
+import type { StoreContext } from './store_context.js';
+
+/** Bytes queued or being written by all transactions of one store at most. */
+export const WRITE_BUDGET_BYTES = 128 * 1024 * 1024;
+/** A batch goes off when it has so many bytes. */
+export const WRITE_BATCH_BYTES = 32 * 1024 * 1024;
+/** A batch goes off with so few bytes already when nothing of the transaction is in flight. */
+export const WRITE_EARLY_BYTES = 4 * 1024 * 1024;
+/** The last bytes of a 'copy' put are copied, so that the next put overlaps with their writing. */
+export const TAIL_COPY_BYTES = 16 * 1024 * 1024;
+/** Free staging memory kept for reuse at most. */
+export const STAGING_KEEP_BYTES = 32 * 1024 * 1024;
+const SECTOR_BYTES = 4096;
+
+/** Reuses engine memory for copies of the caller's bytes. */
+class StagingPool {
+  readonly #context: StoreContext;
+  readonly #free = new Map<number, Uint8Array[]>();
+  #freeBytes = 0;
+
+  constructor(context: StoreContext) {
+    this.#context = context;
+  }
+  take(byteLength: number): Uint8Array {
+    const kept = this.#free.get(byteLength)?.pop();
+    if (kept === undefined) return this.#context.io.allocate(byteLength);
+    this.#freeBytes -= byteLength;
+    return kept;
+  }
+  give(buffer: Uint8Array): void {
+    if (this.#freeBytes + buffer.byteLength > STAGING_KEEP_BYTES) {
+      this.#context.io.release(buffer);
+      return;
+    }
+    this.#freeBytes += buffer.byteLength;
+    const list = this.#free.get(buffer.byteLength);
+    if (list === undefined) this.#free.set(buffer.byteLength, [buffer]);
+    else list.push(buffer);
+  }
+  close(): void {
+    for (const list of this.#free.values()) for (const buffer of list) this.#context.io.release(buffer);
+    this.#free.clear();
+    this.#freeBytes = 0;
+  }
+}
+
+/** What the transactions of one store share. */
+export class WriterPool {
+  readonly context: StoreContext;
+  readonly budget: MemoryBudget;
+  readonly staging: StagingPool;
+  readonly writers = new Set<TransactionWriter>();
+  /** Bytes placed by member since open; breaks ties between transactions. */
+  readonly placedBytes = new Map<number, number>();
+
+  constructor(context: StoreContext, budgetBytes: number = WRITE_BUDGET_BYTES) {
+    this.context = context;
+    this.budget = new MemoryBudget(budgetBytes, () => {
+      for (const writer of this.writers) writer.sendOff();
+    });
+    this.staging = new StagingPool(context);
+  }
+  close(): void {
+    this.staging.close();
+  }
+}
+
+export interface WriterOptions {
+  readonly redundancy: number;
+  readonly chunkBytes: number;
+  readonly segmentBytes: number;
+  /** For messages. */
+  readonly object: string;
+}
+
+export class TransactionWriter {
+  readonly #pool: WriterPool;
+  readonly #context: StoreContext;
+  readonly #options: WriterOptions;
+  readonly #shared: SharedChunks;
+  readonly #abort = new AbortController();
+  readonly #jobs = new Set<Promise<void>>();
+  readonly #lastGrant = new Map<number, SpaceGrant>();
+  readonly #placed = new Map<number, number>();
+  #open: ChunkDraft[] = [];
+  #openBytes = 0;
+  #placing: Promise<void> = Promise.resolve();
+  #failure: Error | null = null;
+  /** Chunks written (or being written), in the order of their ids. */
+  readonly chunks: ChunkDraft[] = [];
+
+  constructor(pool: WriterPool, options: WriterOptions) {
+    this.#pool = pool;
+    this.#context = pool.context;
+    this.#options = options;
+    this.#shared = new SharedChunks(options.chunkBytes);
+    pool.writers.add(this);
+  }
+
+  get failure(): Error | null {
+    return this.#failure;
+  }
+
+  /** A tensor smaller than a segment. The bytes must stay as they are until its chunk is written. */
+  async addSmall(dtypeCode: number, name: string, source: ByteSource, bytes: number): Promise<DraftPart> {
+    if (!this.#pool.budget.tryAcquire(bytes)) await this.#pool.budget.acquire(bytes);
+    if (this.#failure !== null) {
+      this.#pool.budget.release(bytes);
+      throw this.#failure;
+    }
+    const { part, sealed } = this.#shared.add(dtypeCode, name, source, bytes);
+    part.chunk.heldBytes += bytes;
+    if (sealed !== null) this.#enqueue(sealed);
+    return part;
+  }
+
+  /** One whole extent of its own. `fill` (at most once) puts the bytes into staging memory. */
+  async addChunk(
+    dtypeCode: number, name: string, bytes: number, source: ByteSource | ((staging: Uint8Array) => void),
+  ): Promise<DraftPart> {
+    assert(bytes > 0 && bytes <= this.#options.chunkBytes, 'a chunk has 1..chunkBytes bytes');
+    if (!this.#pool.budget.tryAcquire(bytes)) await this.#pool.budget.acquire(bytes);
+    if (this.#failure !== null) {
+      this.#pool.budget.release(bytes);
+      throw this.#failure;
+    }
+    const chunk = new ChunkDraft(dtypeCode, name);
+    chunk.heldBytes = bytes;
+    if (typeof source === 'function') {
+      chunk.staging = this.#pool.staging.take(this.#options.chunkBytes);
+      source(chunk.staging);
+      chunk.add({ kind: 'memory', buffer: chunk.staging, offset: 0 }, 0, bytes);
+    } else {
+      chunk.add(source, 0, bytes);
+    }
+    this.#enqueue(chunk);
+    return { chunk, piece: null, offset: 0, bytes };
+  }
+
+  /** Resolves when these parts are written (or the transaction failed: see `failure`). */
+  async settled(parts: readonly DraftPart[]): Promise<void> {
+    if (parts.some((part) => part.chunk.job === null)) this.sendOff();
+    await Promise.all(new Set(parts.map((part) => part.chunk.job)));
+  }
+
+  /** Sends off whatever waits for more. */
+  sendOff(): void {
+    for (const chunk of this.#shared.takeAll()) this.#push(chunk);
+    if (this.#open.length > 0) this.#dispatch();
+  }
+
+  /** Everything written, or the error that failed the transaction. */
+  async finish(): Promise<void> {
+    await this.quiesce();
+    if (this.#failure !== null) throw this.#failure;
+  }
+
+  /** Waits until nothing sent off so far is in flight. */
+  async quiesce(): Promise<void> {
+    this.sendOff();
+    while (this.#jobs.size > 0) await Promise.all(this.#jobs);
+  }
+
+  fail(error: Error): void {
+    this.#failure ??= error;
+  }
+
+  /** Waits for what is in flight, then gives all space back but that of failed writes. */
+  async abort(reason: Error): Promise<void> {
+    this.fail(reason);
+    this.#abort.abort(reason);
+    await this.quiesce();
+    this.close();
+    // After a failed commit nobody knows whether a root reaches the space.
+    if (this.#context.catalog.poisoned !== null) return;
+    for (const chunk of this.chunks) {
+      if (chunk.writeFailed) continue;
+      for (const grant of chunk.grants) this.#context.catalog.release(grant);
+    }
+  }
+
+  /** After a commit: the space is the root's now. */
+  close(): void {
+    this.#pool.writers.delete(this);
+  }
+
+  #push(chunk: ChunkDraft): void {
+    this.#open.push(chunk);
+    this.#openBytes += chunk.rawBytes;
+  }
+
+  #enqueue(chunk: ChunkDraft): void {
+    this.#push(chunk);
+    const enough = this.#jobs.size === 0 ? WRITE_EARLY_BYTES : WRITE_BATCH_BYTES;
+    if (this.#openBytes >= enough || this.#open.length >= MAX_BATCH_OPS / 8) this.#dispatch();
+  }
+
+  #dispatch(): void {
+    const chunks = this.#open;
+    this.#open = [];
+    this.#openBytes = 0;
+    const placed = this.#placing.then(async () => {
+      if (this.#failure === null) await this.#place(chunks);
+    });
+    this.#placing = placed.catch(() => undefined);
+    const job = placed
+      .then(async () => {
+        if (this.#failure === null) await this.#write(chunks);
+      })
+      .catch((error: unknown) => {
+        this.fail(error instanceof Error ? error : new Error(String(error)));
+      })
+      .finally(() => {
+        this.#jobs.delete(job);
+        this.#giveBack(chunks);
+      });
+    this.#jobs.add(job);
+    for (const chunk of chunks) chunk.job = job;
+  }
+
+  #giveBack(chunks: readonly ChunkDraft[]): void {
+    let heldBytes = 0;
+    for (const chunk of chunks) {
+      heldBytes += chunk.heldBytes;
+      chunk.heldBytes = 0;
+      if (chunk.staging !== null) this.#pool.staging.give(chunk.staging);
+      chunk.staging = null;
+      // The sources may be large; the sums are all that is still needed.
+      chunk.pieces.length = 0;
+    }
+    this.#pool.budget.release(heldBytes);
+  }
+
+  async #place(chunks: readonly ChunkDraft[]): Promise<void> {
+    const firstId = this.#context.catalog.takeIds(chunks.length);
+    for (const [index, chunk] of chunks.entries()) {
+      chunk.id = firstId + index;
+      chunk.storedBytes = alignUp(chunk.rawBytes, START_ALIGNMENT_BYTES);
+      this.chunks.push(chunk);
+      for (let copy = 0; copy < this.#options.redundancy; copy++) {
+        chunk.grants.push(await this.#allocateCopy(chunk));
+      }
+    }
+  }
+
+  async #allocateCopy(chunk: ChunkDraft): Promise<SpaceGrant> {
+    let refused: unknown = null;
+    for (const member of this.#candidates(chunk.grants)) {
+      const after = this.#lastGrant.get(member.index);
+      const request = { member: member.index, sectorCount: chunk.storedBytes / SECTOR_BYTES, purpose: 'data' as const };
+      try {
+        const grant = await this.#context.catalog.allocate(after === undefined ? request : { ...request, after });
+        assert(grant.member === member.index && grant.sectorCount === request.sectorCount, 'the grant is what was asked');
+        this.#lastGrant.set(member.index, grant);
+        this.#placed.set(member.index, (this.#placed.get(member.index) ?? 0) + chunk.storedBytes);
+        const all = this.#pool.placedBytes;
+        all.set(member.index, (all.get(member.index) ?? 0) + chunk.storedBytes);
+        return grant;
+      } catch (error) {
+        if (!isStoreError(error, 'E_NO_SPACE')) throw error;
+        refused = error;
+      }
+    }
+    if (refused !== null) throw refused;
+    throw new StoreError('E_DEGRADED', `fewer than ${this.#options.redundancy} members can take a copy`, {
+      where: { object: this.#options.object },
+    });
+  }
+
+  /** Members in the order in which the next copy should try them. */
+  #candidates(taken: readonly SpaceGrant[]): MemberState[] {
+    const domains = new Set<string>();
+    for (const grant of taken) {
+      const domain = this.#context.member(grant.member)?.failureDomain ?? '';
+      if (domain !== '') domains.add(domain);
+    }
+    const free = this.#context.onlineMembers.filter((member) => !taken.some((grant) => grant.member === member.index));
+    const cost = (map: Map<number, number>, member: MemberState): number => map.get(member.index) ?? 0;
+    return free.sort(
+      (a, b) =>
+        Number(domains.has(a.failureDomain)) - Number(domains.has(b.failureDomain)) ||
+        cost(this.#placed, a) - cost(this.#placed, b) ||
+        cost(this.#pool.placedBytes, a) - cost(this.#pool.placedBytes, b) ||
+        a.index - b.index,
+    );
+  }
+
+  async #write(chunks: readonly ChunkDraft[]): Promise<void> {
+    const batch = this.#batchOf(chunks);
+    let result: WriteResult;
+    try {
+      result = await this.#context.io.write(batch);
+    } catch (error) {
+      for (const chunk of chunks) chunk.writeFailed = true;
+      throw error;
+    }
+    this.#collect(chunks, batch, result);
+  }
+
+  #batchOf(chunks: readonly ChunkDraft[]): WriteBatch {
+    const { segmentBytes } = this.#options;
+    const count = chunks.length;
+    const pieceTotal = chunks.reduce((sum, chunk) => sum + chunk.pieces.length, 0);
+    const sumTotal = chunks.reduce((sum, chunk) => sum + Math.ceil(chunk.storedBytes / segmentBytes), 0);
+    const sources: IoBuffer[] = [];
+    const files: SourceFile[] = [];
+    const sourceIndex = new Map<IoBuffer, number>();
+    const batch = {
+      count,
+      copyMember: new Uint16Array(count * MAX_COPIES).fill(NO_MEMBER),
+      copyOffsetBytes: new Float64Array(count * MAX_COPIES),
+      rawBytes: new Float64Array(count),
+      storedBytes: new Float64Array(count),
+      segmentBytes: new Float64Array(count).fill(segmentBytes),
+      pieceStart: new Uint32Array(count),
+      pieceCount: new Uint32Array(count),
+      pieceBytes: new Float64Array(pieceTotal),
+      pieceOffsetBytes: new Float64Array(pieceTotal),
+      pieceSource: new Int32Array(pieceTotal),
+      pieceSourceOffsetBytes: new Float64Array(pieceTotal),
+      sources,
+      files,
+      sumIndex: new Uint32Array(count),
+      segmentSums: new BigUint64Array(sumTotal),
+      rawSums: new BigUint64Array(count),
+      pieceSums: new BigUint64Array(pieceTotal),
+      signal: this.#abort.signal,
+    };
+    let pieceAt = 0;
+    let sumAt = 0;
+    for (const [op, chunk] of chunks.entries()) {
+      batch.rawBytes[op] = chunk.rawBytes;
+      batch.storedBytes[op] = chunk.storedBytes;
+      batch.pieceStart[op] = pieceAt;
+      batch.pieceCount[op] = chunk.pieces.length;
+      batch.sumIndex[op] = sumAt;
+      sumAt += Math.ceil(chunk.storedBytes / segmentBytes);
+      for (const [copy, grant] of chunk.grants.entries()) {
+        batch.copyMember[op * MAX_COPIES + copy] = this.#slot(grant.member);
+        batch.copyOffsetBytes[op * MAX_COPIES + copy] = grant.sector * SECTOR_BYTES;
+      }
+      for (const piece of chunk.pieces) {
+        batch.pieceBytes[pieceAt] = piece.bytes;
+        batch.pieceOffsetBytes[pieceAt] = piece.offset;
+        batch.pieceSourceOffsetBytes[pieceAt] = piece.source.offset;
+        if (piece.source.kind === 'file') {
+          let index = files.indexOf(piece.source.file);
+          if (index < 0) index = files.push(piece.source.file) - 1;
+          batch.pieceSource[pieceAt] = -1 - index;
+        } else {
+          let index = sourceIndex.get(piece.source.buffer);
+          if (index === undefined) {
+            index = sources.push(piece.source.buffer) - 1;
+            sourceIndex.set(piece.source.buffer, index);
+          }
+          batch.pieceSource[pieceAt] = index;
+        }
+        pieceAt++;
+      }
+    }
+    assert(pieceAt === pieceTotal && sumAt === sumTotal, 'the batch has all pieces and sums');
+    return batch;
+  }
+
+  #slot(member: number): number {
+    const slot = this.#context.slotOfMember(member);
+    assert(slot !== undefined, 'space was granted on a member that is open');
+    return slot;
+  }
+
+  #collect(chunks: readonly ChunkDraft[], batch: WriteBatch, result: WriteResult): void {
+    let failed: ChunkDraft | null = null;
+    for (const [op, chunk] of chunks.entries()) {
+      if (result.status[op] !== 0) {
+        // Status 2 was cancelled before it failed: that space is good and goes back on abort.
+        chunk.writeFailed = result.status[op] === 1;
+        failed ??= chunk;
+        continue;
+      }
+      const sumIndex = batch.sumIndex[op] ?? 0;
+      const sumCount = Math.ceil(chunk.storedBytes / this.#options.segmentBytes);
+      chunk.sums = batch.segmentSums.slice(sumIndex, sumIndex + sumCount);
+      chunk.rawSum = batch.rawSums[op] ?? 0n;
+      const pieceStart = batch.pieceStart[op] ?? 0;
+      for (const [index, piece] of chunk.pieces.entries()) piece.sum = batch.pieceSums[pieceStart + index] ?? 0n;
+    }
+    if (failed !== null) throw this.#writeError(chunks, failed, result);
+  }
+
+  #writeError(chunks: readonly ChunkDraft[], failed: ChunkDraft, result: WriteResult): Error {
+    const op = chunks.indexOf(failed);
+    const source = result.sourceFaults.find((fault) => fault.op === op) ?? result.sourceFaults[0];
+    const base = { object: this.#options.object, tensor: failed.name };
+    const safe = 'nothing of this transaction is visible; every committed version is intact';
+    if (source !== undefined) {
+      const short = source.errno === 0;
+      return new StoreError(
+        short ? 'E_SOURCE_CHANGED' : 'E_IO',
+        short
+          ? `${source.file} ended early at byte ${source.offsetBytes}`
+          : `reading ${source.file} at byte ${source.offsetBytes} failed (errno ${source.errno})`,
+        { where: { ...base, file: source.file, offsetBytes: source.offsetBytes, errno: source.errno }, safe },
+      );
+    }
+    const fault = result.faults.find((found) => found.op === op) ?? result.faults[0];
+    if (fault === undefined || fault.kind === 'aborted') {
+      return this.#failure ?? new StoreError('E_IO', `writing ${failed.name} was aborted`, { where: base, safe });
+    }
+    const memberIndex = this.#context.memberOfSlot(fault.slot);
+    const member = this.#context.memberPath(memberIndex);
+    const code = fault.errno === 28 ? 'E_NO_SPACE' : 'E_IO';
+    const what = `writing ${fault.lengthBytes} bytes of ${failed.name} to ${member} at byte ${fault.offsetBytes}`;
+    return new StoreError(code, `${what} failed (${fault.kind}, errno ${fault.errno})`, {
+      where: {
+        ...base, member, memberIndex, offsetBytes: fault.offsetBytes, lengthBytes: fault.lengthBytes, errno: fault.errno,
+      },
+      safe,
+      next: 'abort the transaction and check the member (ingot doctor)',
+    });
+  }
+}
