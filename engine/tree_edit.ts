@@ -182,11 +182,11 @@ function splitNode(editor: TreeEditor, node: LeafNode | BranchNode, changed: num
   const parts: SplitPart[] = [];
   let current = node;
   let at = changed;
-  while (current.encodedBytes > limitBytes && slotCount(current) > 1) {
+  while (isTooLong(current, limitBytes)) {
     const cut = chooseCut(current, limitBytes, at, atRightEdge);
     const part = current.type === 1 ? cutLeaf(editor, current, cut) : cutBranch(editor, current, cut);
     parts.push(part);
-    if (current.encodedBytes > limitBytes && slotCount(current) > 1) {
+    if (isTooLong(current, limitBytes)) {
       // The first half is still too long (very long items): cut it as well, keeping the order.
       const again = splitNode(editor, current, slotCount(current) >>> 1, false);
       parts.splice(parts.length - 1, 0, ...again);
@@ -197,6 +197,14 @@ function splitNode(editor: TreeEditor, node: LeafNode | BranchNode, changed: num
   return parts;
 }
 
+/** Branches keep two children on either side: else separators of 1 KiB could make towers of one-child pages. */
+const BRANCH_PART_CHILDREN_MIN = 2;
+
+function isTooLong(node: LeafNode | BranchNode, limitBytes: number): boolean {
+  const partsMin = node.type === 1 ? 1 : BRANCH_PART_CHILDREN_MIN;
+  return node.encodedBytes > limitBytes && slotCount(node) >= 2 * partsMin;
+}
+
 function slotCount(node: LeafNode | BranchNode): number {
   return node.type === 1 ? node.slots.length : node.children.length;
 }
@@ -204,28 +212,30 @@ function slotCount(node: LeafNode | BranchNode): number {
 /** Index of the first slot that moves to the right part; 1 .. count - 1. */
 function chooseCut(node: LeafNode | BranchNode, limitBytes: number, changed: number, atRightEdge: boolean): number {
   const count = slotCount(node);
+  const partMin = node.type === 1 ? 1 : BRANCH_PART_CHILDREN_MIN;
   if (changed === count - 1) {
     // An append. At the right edge of the tree only the new slot moves: ids fill pages.
-    if (atRightEdge) return count - 1;
+    if (atRightEdge) return count - partMin;
     return cutAtBytes(node, Math.floor((limitBytes - PAGE_HEADER_BYTES) * 0.9));
   }
   return cutAtBytes(node, Math.floor(node.bodyBytes / 2));
 }
 
-/** The cut that leaves about `targetBytes` on the left, at least one slot on either side. */
+/** The cut that leaves about `targetBytes` on the left, at least the least part on either side. */
 function cutAtBytes(node: LeafNode | BranchNode, targetBytes: number): number {
   const count = slotCount(node);
+  const partMin = node.type === 1 ? 1 : BRANCH_PART_CHILDREN_MIN;
   let bytes = 0;
   for (let i = 0; i < count; i += 1) {
     const slotBytes = node.slotBytes(i);
     // Nearest of the two cuts around the target.
     if (bytes + slotBytes > targetBytes) {
       const cut = bytes + slotBytes - targetBytes < targetBytes - bytes ? i + 1 : i;
-      return Math.min(Math.max(cut, 1), count - 1);
+      return Math.min(Math.max(cut, partMin), count - partMin);
     }
     bytes += slotBytes;
   }
-  return count - 1;
+  return count - partMin;
 }
 
 function cutLeaf(editor: TreeEditor, leaf: LeafNode, cut: number): SplitPart {
