@@ -1,0 +1,218 @@
+// Who gets which sectors: grants for data and catalog pages on every member of one open store.
+//
+// Invariants
+//   1. A sector is in at most one outstanding grant. A grant lies inside one region.
+//   2. 'data' leaves the reserve alone, so that deletes and commits work on a full member.
+//   3. Data goes low to high (next fit, continuing `after` where it can), catalog pages high to low.
+//   4. Requests of one member are answered in the order they came, whatever has to be loaded first:
+//      the same seed and the same operations give the same image.
+//   5. E_NO_SPACE is said only after deferred space was given the roots it needs to become free.
+//
+// It never changes what is on disk; commit.ts turns grants into records.
+
+import { StoreError, assert } from '../format/errors.js';
+import { REGION_SECTORS } from '../format/limits.js';
+import type { AllocateRequest, SpaceGrant } from './contract.js';
+import { DeferredLog } from './deferred.js';
+import type { SectorRange } from './deferred.js';
+import { MemberSpace } from './free_space.js';
+import type { RegionLoader } from './free_space.js';
+import {
+  MAX_CATALOG_RUNS, MAX_GRANT_SECTORS, MAX_RELEASE_COMMITS, RESERVE_DIVISOR, RESERVE_MAX_DIVISOR,
+  RESERVE_MIN_SECTORS,
+} from './limits.js';
+
+export interface AllocatorMember {
+  readonly index: number;
+  readonly formattedBytes: number;
+  /** Sectors neither free nor deferred at the newest root. */
+  readonly allocatedSectors: number;
+}
+
+export interface AllocatorOptions {
+  readonly members: readonly AllocatorMember[];
+  readonly deferred: ReadonlyMap<number, readonly SectorRange[]>;
+  readonly load: RegionLoader;
+  /** Commits an empty root so that deferred space ages; false when that cannot help. */
+  readonly pushRoot: () => Promise<boolean>;
+}
+
+export class Allocator {
+  readonly deferred = new DeferredLog();
+  readonly #spaces = new Map<number, MemberSpace>();
+  readonly #tails = new Map<number, Promise<unknown>>();
+  readonly #pushRoot: () => Promise<boolean>;
+
+  constructor(options: AllocatorOptions) {
+    this.#pushRoot = options.pushRoot;
+    const sequences = [...options.deferred.keys()].sort((a, b) => a - b);
+    for (const sequence of sequences) this.deferred.add(sequence, options.deferred.get(sequence) ?? []);
+    for (const member of options.members) {
+      const space = new MemberSpace(member.index, member.formattedBytes, 0, options.load);
+      const free = space.dataSectors - member.allocatedSectors - this.deferred.sectorsOf(member.index);
+      this.#spaces.set(member.index, new MemberSpace(member.index, member.formattedBytes, free, options.load));
+    }
+  }
+
+  /** Free sectors by member that are neither granted nor deferred. */
+  freeSectors(member: number): number {
+    return this.space(member).availableSectors;
+  }
+
+  /** Sectors that are neither free nor deferred in the root being built: the member table's figure. */
+  allocatedSectors(member: number): number {
+    const space = this.space(member);
+    return space.dataSectors - space.persistedSectors - this.deferred.sectorsOf(member);
+  }
+
+  /** Sectors of a member that 'data' may not take. */
+  reserveSectors(member: number): number {
+    const { dataSectors } = this.space(member);
+    const least = Math.min(RESERVE_MIN_SECTORS, Math.floor(dataSectors / RESERVE_MAX_DIVISOR));
+    return Math.max(Math.floor(dataSectors / RESERVE_DIVISOR), least);
+  }
+
+  get members(): IterableIterator<MemberSpace> {
+    return this.#spaces.values();
+  }
+
+  space(member: number): MemberSpace {
+    const space = this.#spaces.get(member);
+    if (space === undefined) {
+      throw new StoreError('E_DEVICE_LOST', `member ${member} is not online: no space can be taken on it`, {
+        where: { memberIndex: member }, safe: 'nothing was written', next: 'ingot status',
+      });
+    }
+    return space;
+  }
+
+  /** Errors: E_NO_SPACE with the numbers, E_DEVICE_LOST for a member that is not online. */
+  async allocate(request: AllocateRequest): Promise<SpaceGrant> {
+    const { member, sectorCount } = request;
+    assert(Number.isSafeInteger(sectorCount) && sectorCount >= 1, 'a grant has at least one sector');
+    if (sectorCount > MAX_GRANT_SECTORS) {
+      throw new StoreError('E_RANGE', `${sectorCount} sectors asked in one grant; at most ${MAX_GRANT_SECTORS}`);
+    }
+    for (let pushed = 0; ; pushed += 1) {
+      const sector = await this.#inTurn(member, () => this.#find(request));
+      if (sector !== null) return { member, sector, sectorCount };
+      if (pushed >= MAX_RELEASE_COMMITS || this.deferred.totalSectors === 0) throw this.#noSpace(request);
+      if (!await this.#pushRoot()) throw this.#noSpace(request);
+    }
+  }
+
+  release(grant: SpaceGrant): void {
+    this.space(grant.member).giveBack(grant.sector, grant.sectorCount);
+  }
+
+  isGranted(range: SectorRange): boolean {
+    return this.space(range.member).isGranted(range.sector, range.sectorCount);
+  }
+
+  /**
+   * Reserves `sectorCount` sectors for catalog pages, in as few runs of at least `leastRun` as there are;
+   * null, and nothing taken, when they cannot be had.
+   */
+  reserveRuns(member: number, sectorCount: number, leastRun: number): Promise<SpaceGrant[] | null> {
+    return this.#inTurn(member, async () => {
+      const grants: SpaceGrant[] = [];
+      let missing = sectorCount;
+      let ask = Math.min(Math.max(missing, leastRun), REGION_SECTORS);
+      while (missing > 0 && grants.length < MAX_CATALOG_RUNS) {
+        const sector = await this.#searchAndTake(member, ask, false);
+        if (sector === null) {
+          if (ask <= leastRun) break;
+          ask = Math.max(Math.floor(ask / 2), leastRun);
+          continue;
+        }
+        grants.push({ member, sector, sectorCount: ask });
+        missing -= ask;
+        ask = Math.min(ask, Math.max(missing, leastRun));
+      }
+      if (missing <= 0) return grants;
+      for (const grant of grants) this.release(grant);
+      return null;
+    });
+  }
+
+  /** Makes what expired roots had freed available; returns the sequences whose records must go. */
+  async releaseExpired(newest: number, pinnedBelow: (sequence: number) => boolean): Promise<number[]> {
+    const sequences = this.deferred.expired(newest, pinnedBelow);
+    for (const sequence of sequences) {
+      for (const range of this.deferred.record(sequence)) await this.#setFree(range);
+      this.deferred.remove(sequence);
+    }
+    return sequences;
+  }
+
+  async #setFree(range: SectorRange): Promise<void> {
+    const space = this.space(range.member);
+    let sector = range.sector;
+    const end = range.sector + range.sectorCount;
+    while (sector < end) {
+      const region = Math.floor(sector / REGION_SECTORS);
+      const stop = Math.min(end, (region + 1) * REGION_SECTORS);
+      for (let load = space.ensure(region); load !== undefined; load = space.ensure(region)) await load;
+      space.setFree(sector, stop - sector);
+      sector = stop;
+    }
+  }
+
+  async #find(request: AllocateRequest): Promise<number | null> {
+    const { member, sectorCount, after } = request;
+    const space = this.space(member);
+    const kept = request.purpose === 'data' ? this.reserveSectors(member) : 0;
+    if (space.availableSectors - sectorCount < kept) return null;
+    if (after !== undefined && after.member === member) {
+      const next = after.sector + after.sectorCount;
+      for (;;) {
+        const state = space.isAvailable(next, sectorCount);
+        if (state === 'load') {
+          await space.ensure(Math.floor(next / REGION_SECTORS));
+          continue;
+        }
+        if (!state) break;
+        space.take(next, sectorCount, request.purpose === 'data');
+        return next;
+      }
+    }
+    return this.#searchAndTake(member, sectorCount, request.purpose === 'data');
+  }
+
+  /** Finds and takes in one synchronous step: nothing may evict the region in between. */
+  async #searchAndTake(member: number, count: number, low: boolean): Promise<number | null> {
+    const space = this.space(member);
+    for (;;) {
+      const found = low ? space.searchLow(count) : space.searchHigh(count);
+      if (found === null) return null;
+      if ('sector' in found) {
+        space.take(found.sector, count, low);
+        return found.sector;
+      }
+      const load = space.ensure(found.load);
+      if (load !== undefined) await load;
+    }
+  }
+
+  /** Runs tasks of one member one after another. */
+  #inTurn<T>(member: number, task: () => Promise<T>): Promise<T> {
+    const before = this.#tails.get(member) ?? Promise.resolve();
+    const run = before.then(task, task);
+    this.#tails.set(member, run);
+    return run;
+  }
+
+  #noSpace(request: AllocateRequest): StoreError {
+    const { member, sectorCount, purpose } = request;
+    const space = this.space(member);
+    const mib = (sectors: number): string => `${(sectors * 4096 / 1_048_576).toFixed(1)} MiB`;
+    const numbers = `needed ${mib(sectorCount)}, free ${mib(space.availableSectors)} `
+      + `(longest run known ${mib(space.largestKnown())}), reserve ${mib(this.reserveSectors(member))}, `
+      + `still held by recent roots or readers ${mib(this.deferred.sectorsOf(member))}`;
+    return new StoreError('E_NO_SPACE', `member ${member} has no room for ${purpose}: ${numbers}`, {
+      where: { memberIndex: member, lengthBytes: sectorCount * 4096 },
+      safe: 'everything committed is untouched; nothing of this transaction is visible',
+      next: 'ingot prune or ingot rm, then try again',
+    });
+  }
+}

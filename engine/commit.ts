@@ -1,0 +1,198 @@
+// The commit queue: changes in the order they came, as many as wait share the next root.
+//
+//   commit() -> queue -> round: apply each -> build the root -> make it durable -> acknowledge all
+//
+// Invariants
+//   1. One round at a time. What arrives while a round runs waits for the next (group commit).
+//   2. A change is acknowledged after its root is durable and verified, never before; all of a round at once, in order.
+//   3. A change that throws is taken back and rejected alone (commit.md C5); a round without room for its pages is
+//      taken back whole, and nothing was written.
+//   4. After any failure from the first page write on, the committer is poisoned for good (commit.md C1): waiting and
+//      later changes are refused. Whether that last root survived is known only after a reopen.
+//   5. An aborted change that still waits leaves the queue; one that is in a round has that round's outcome.
+//
+// It never retries.
+
+import { StoreError, assert } from '../format/errors.js';
+import type { CatalogCore } from './catalog_core.js';
+import { Change } from './change.js';
+import type { Savepoint } from './btree.js';
+import { buildRoot } from './commit_build.js';
+import type { RootBuild } from './commit_build.js';
+import { makeDurable } from './commit_durable.js';
+import type { CatalogChange } from './contract.js';
+import type { SectorRange } from './deferred.js';
+import { MAX_CHANGES_PER_ROOT, MAX_QUEUED_CHANGES } from './limits.js';
+import { rootSumOf } from '../format/index.js';
+
+interface Waiting {
+  readonly apply: (change: CatalogChange) => Promise<unknown>;
+  readonly resolve: (value: unknown) => void;
+  readonly reject: (reason: unknown) => void;
+  /** Forgets the abort listener. */
+  readonly settleAbort: () => void;
+}
+
+interface Applied {
+  readonly waiting: Waiting;
+  readonly value: unknown;
+}
+
+export interface CommitterOptions {
+  readonly core: CatalogCore;
+  /** Whether a reader in this or another process holds a root below the sequence. */
+  readonly pinnedBelow: (sequence: number) => boolean;
+  /** After each acknowledged root, before its callers are told. */
+  readonly onRoot: () => void;
+  readonly onWarning: (line: string) => void;
+}
+
+export class Committer {
+  readonly #core: CatalogCore;
+  readonly #options: CommitterOptions;
+  #queue: Waiting[] = [];
+  #running: Promise<void> | null = null;
+  #poisoned: StoreError | null = null;
+  #closed = false;
+
+  constructor(options: CommitterOptions) {
+    this.#core = options.core;
+    this.#options = options;
+  }
+
+  get poisoned(): StoreError | null {
+    return this.#poisoned;
+  }
+
+  commit<T>(apply: (change: CatalogChange) => Promise<T>, signal?: AbortSignal): Promise<T> {
+    if (signal?.aborted === true) return Promise.reject(signal.reason);
+    if (this.#closed) return Promise.reject(new StoreError('E_CLOSED', 'the store is closed'));
+    if (this.#poisoned !== null) return Promise.reject(this.#refusal());
+    if (this.#queue.length >= MAX_QUEUED_CHANGES) {
+      return Promise.reject(new StoreError('E_RANGE', `${MAX_QUEUED_CHANGES} commits wait already`, {
+        retryable: true, safe: 'this change left no trace', next: 'await some commits first',
+      }));
+    }
+    return new Promise<T>((resolve, reject) => {
+      const onAbort = (): void => {
+        const index = this.#queue.indexOf(waiting);
+        if (index < 0) return;
+        this.#queue.splice(index, 1);
+        waiting.settleAbort();
+        reject(signal?.reason);
+      };
+      const waiting: Waiting = {
+        apply,
+        resolve: resolve as (value: unknown) => void,
+        reject,
+        settleAbort: () => signal?.removeEventListener('abort', onAbort),
+      };
+      signal?.addEventListener('abort', onAbort, { once: true });
+      this.#queue.push(waiting);
+      this.#running ??= this.#run();
+    });
+  }
+
+  /** Whether an empty root could set deferred space free; makes one when it can. */
+  async pushRoot(): Promise<boolean> {
+    if (this.#closed || this.#poisoned !== null) return false;
+    const oldest = this.#core.allocator.deferred.sequences[0];
+    if (oldest === undefined || this.#options.pinnedBelow(oldest)) return false;
+    await this.commit(async () => undefined);
+    return true;
+  }
+
+  /** Refuses new changes and waits for those that were accepted. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    while (this.#running !== null) await this.#running;
+  }
+
+  async #run(): Promise<void> {
+    // One turn of the microtask queue gathers the commits that were called together.
+    await Promise.resolve();
+    while (this.#queue.length > 0) {
+      const round = this.#queue.splice(0, MAX_CHANGES_PER_ROOT);
+      for (const waiting of round) waiting.settleAbort();
+      if (this.#poisoned !== null) {
+        for (const waiting of round) waiting.reject(this.#refusal());
+      } else {
+        await this.#round(round);
+      }
+    }
+    this.#running = null;
+  }
+
+  async #round(round: readonly Waiting[]): Promise<void> {
+    const core = this.#core;
+    const applied: Applied[] = [];
+    let build: RootBuild | null = null;
+    try {
+      const { superblock } = core;
+      core.expiredRecords.push(...await core.allocator.releaseExpired(superblock.sequence, this.#options.pinnedBelow));
+      build = await this.#prepare(round, applied);
+      if (build === null) return;
+      const warnings = await makeDurable(core.io, core.online, build.superblock, build.writes);
+      for (const line of warnings) this.#options.onWarning(line);
+      build.adopt();
+      core.advance(build.superblock, rootSumOf(build.superblock));
+      this.#options.onRoot();
+    } catch (error) {
+      this.#poison(error, build?.superblock.sequence ?? core.superblock.sequence + 1);
+      for (const waiting of round) waiting.reject(this.#refusal());
+      return;
+    }
+    for (const { waiting, value } of applied) waiting.resolve(value);
+  }
+
+  /** Applies the round and builds its root; null when nothing is left to commit. */
+  async #prepare(round: readonly Waiting[], applied: Applied[]): Promise<RootBuild | null> {
+    const core = this.#core;
+    const marks = core.trees.map((tree): Savepoint => tree.beginEdit());
+    const uses: SectorRange[] = [];
+    const frees: SectorRange[] = [];
+    for (const waiting of round) {
+      const change = new Change(core);
+      try {
+        const value = await waiting.apply(change);
+        await change.end();
+        applied.push({ waiting, value });
+        for (const range of change.uses) uses.push(range);
+        for (const range of change.frees) frees.push(range);
+      } catch (error) {
+        await change.takeBack();
+        waiting.reject(error);
+      }
+    }
+    if (applied.length === 0) return null;
+    try {
+      return await buildRoot(core, { uses, frees });
+    } catch (error) {
+      if (!isRefusal(error)) throw error;
+      core.trees.forEach((tree, index) => tree.rollback(marks[index] as Savepoint));
+      for (const { waiting } of applied) waiting.reject(error);
+      return null;
+    }
+  }
+
+  #poison(cause: unknown, sequence: number): void {
+    assert(this.#poisoned === null, 'a committer is poisoned once');
+    const reason = cause instanceof Error ? cause.message : String(cause);
+    this.#poisoned = new StoreError('E_POISONED', `commit of root ${sequence} failed: ${reason}`, {
+      cause,
+      where: cause instanceof StoreError ? cause.where : {},
+      safe: `every acknowledged commit up to root ${sequence - 1} is durable and can be read`,
+      next: 'close the store and open it again; then it is known whether the commit in flight survived',
+    });
+  }
+
+  #refusal(): StoreError {
+    assert(this.#poisoned !== null, 'refusals follow a failure');
+    return this.#poisoned;
+  }
+}
+
+/** A round that found no room was put back whole: nothing was written and the handle is as good as before. */
+function isRefusal(error: unknown): boolean {
+  return error instanceof StoreError && (error.code === 'E_NO_SPACE' || error.code === 'E_CONFLICT');
+}

@@ -1,0 +1,188 @@
+// Opening: from paths to one durable root that may be trusted (commit.md sections 3 to 5).
+//
+//   rw: open -> lock -> flush -> read rings -> choose root -> quorum -> roll forward
+//   r:  open -> read rings -> choose root -> pin it -> read again until it stands still
+//
+// Invariants
+//   1. Recovery writes nothing before the root is chosen, and then only that root's own superblock, to copies that do not
+//      hold it (C14). A crash in the midst of it leaves the same root to choose.
+//   2. A read-only open writes nothing and takes no writer lock (C15).
+//   3. Nothing but superblocks (and hints when a member is missing) is read here, so the time to open
+//      does not grow with the store.
+//   4. Whatever fails, every device opened here is closed and every lock given back.
+//   5. A member that is missing, damaged or behind is named in the report or in the error, with what is safe and what to do.
+//
+// It reads no tree (catalog.ts does).
+
+import { StoreError } from '../format/errors.js';
+import { RING_COPIES, checkFeatures, chooseStoreRoot, toHex } from '../format/index.js';
+import type { MemberEntry, MemberTip, StoreRoot, Superblock } from '../format/index.js';
+import type { OnlineMember } from './catalog_core.js';
+import type { Io } from './io/port.js';
+import { MAX_PIN_ATTEMPTS } from './limits.js';
+import { MemberFinder } from './open_members.js';
+import type { FoundMember } from './open_members.js';
+import { OpenReport } from './open_report.js';
+import { writeCopies } from './superblock_io.js';
+
+export interface OpenStoreOptions {
+  readonly mode: 'r' | 'rw';
+  /** Opens for writing without a member quorum, past another writer's heartbeat, or on a device in use. */
+  readonly force?: boolean;
+  /** 'require' refuses file systems without O_DIRECT. Default 'prefer', which reports it. */
+  readonly direct?: 'require' | 'prefer';
+}
+
+/** A store whose root was chosen and, for writers, made whole on every member. */
+export interface OpenedStore {
+  readonly superblock: Superblock;
+  readonly rootSum: bigint;
+  readonly found: readonly FoundMember[];
+  /** Found members that hold the root now. */
+  readonly online: readonly OnlineMember[];
+  readonly standings: StoreRoot['standings'];
+  readonly isDegraded: boolean;
+  readonly report: OpenReport;
+  readonly finder: MemberFinder;
+}
+
+/** Errors: E_NOT_FOUND, E_FORMAT, E_CORRUPT, E_CONFLICT, E_VERSION, E_LOCKED, E_DEGRADED, E_READ_ONLY, E_IO. */
+export async function openStore(io: Io, paths: readonly string[], options: OpenStoreOptions): Promise<OpenedStore> {
+  const report = new OpenReport();
+  const force = options.force === true;
+  const finder = new MemberFinder(io, { mode: options.mode, direct: options.direct ?? 'prefer', force }, report);
+  try {
+    await finder.findAll(paths);
+    if (finder.found.length === 0) throw firstError(finder, paths);
+    const root = options.mode === 'rw'
+      ? chooseStoreRoot(finder.found.map((member) => member.tip))
+      : await choosePinned(io, finder);
+    noteUnusable(finder, report);
+    noteAbsent(root, report);
+    checkVersion(root, options.mode);
+    if (options.mode === 'rw') checkWritable(root, finder, force);
+    const opened = describe(root, finder, report);
+    if (options.mode === 'rw') await rollForward(io, opened);
+    return opened;
+  } catch (error) {
+    await finder.close();
+    throw error;
+  }
+}
+
+/** Pins the newest root of a store that somebody else may be writing (C17). */
+async function choosePinned(io: Io, finder: MemberFinder): Promise<StoreRoot> {
+  const { found } = finder;
+  let root = chooseStoreRoot(found.map((member) => member.tip));
+  for (let attempt = 0; attempt < MAX_PIN_ATTEMPTS; attempt += 1) {
+    for (const { device } of found) io.pin(device.slot, root.sequence);
+    const again = await chooseAgain(finder);
+    // What root R freed is written after R + 2 at the earliest, so a tip one further is still whole.
+    if (again.sequence - root.sequence <= 1) return root;
+    for (const { device } of found) io.unpin(device.slot, root.sequence);
+    root = again;
+  }
+  throw new StoreError('E_CONFLICT', `the root moved ${MAX_PIN_ATTEMPTS} times while it was being pinned`, {
+    retryable: true, safe: 'nothing was written', next: 'try again',
+  });
+}
+
+/** Reads the rings once more; a moment at which a writer is half-way through its superblocks is read again. */
+export async function chooseAgain(finder: MemberFinder): Promise<StoreRoot> {
+  let last: unknown;
+  for (let attempt = 0; attempt < MAX_PIN_ATTEMPTS; attempt += 1) {
+    try {
+      return chooseStoreRoot(await finder.readAgain());
+    } catch (error) {
+      last = error;
+    }
+  }
+  throw last;
+}
+
+function firstError(finder: MemberFinder, paths: readonly string[]): StoreError {
+  const first = finder.unusable[0];
+  if (first !== undefined) return first.error;
+  return new StoreError('E_NOT_FOUND', `no member of a store at ${paths.join(', ')}`);
+}
+
+function checkVersion(root: StoreRoot, mode: 'r' | 'rw'): void {
+  const { writable, unknownReadOnly } = checkFeatures(root.superblock);
+  if (writable || mode === 'r') return;
+  throw new StoreError('E_VERSION', `the store uses features 0x${unknownReadOnly.toString(16)} that this version may read but not write`, {
+    safe: 'nothing was written', next: "open it with mode 'r', or use a newer version",
+  });
+}
+
+function checkWritable(root: StoreRoot, finder: MemberFinder, force: boolean): void {
+  if (!root.isDegraded) return;
+  const names = root.absentInSync.map((index) => memberName(root.superblock.members[index], index));
+  const reasons = finder.unusable.map((entry) => `${entry.path}: ${entry.error.message}`);
+  const quorum = root.hasWriteQuorum ? '' : '; too few members for a quorum: a newer root may exist on the missing ones';
+  throw new StoreError(
+    'E_DEGRADED',
+    `${names.join(', ')} missing or not usable, so the store opens read-only${quorum}`
+      + `${reasons.length > 0 ? ` (${reasons.join('; ')})` : ''}${force ? '; writing while degraded is not in this version' : ''}`,
+    {
+      where: root.absentInSync.length === 0 ? {} : { memberIndex: root.absentInSync[0] ?? 0 },
+      ...(finder.unusable[0] === undefined ? {} : { cause: finder.unusable[0].error }),
+      safe: 'nothing was written; every version with a copy on the members present can be read',
+      next: "open it with mode 'r' and export, or bring the member back",
+    },
+  );
+}
+
+function memberName(entry: MemberEntry | undefined, index: number): string {
+  return `member ${index} (${entry === undefined ? 'unknown' : toHex(entry.uuid)})`;
+}
+
+function noteUnusable(finder: MemberFinder, report: OpenReport): void {
+  for (const { path, error } of finder.unusable) report.add(`${path} is not used: ${error.code} ${error.message}`);
+}
+
+function noteAbsent(root: StoreRoot, report: OpenReport): void {
+  for (const index of root.absentInSync) {
+    report.add(`degraded: ${memberName(root.superblock.members[index], index)} is missing; what it alone holds cannot be read`);
+  }
+  if (root.mayBeBehind) report.add('too few members for a quorum: a newer root may exist on the missing ones');
+}
+
+function describe(root: StoreRoot, finder: MemberFinder, report: OpenReport): OpenedStore {
+  const online: OnlineMember[] = [];
+  for (const { device, tip } of finder.found) {
+    const standing = root.standings.get(tip.memberIndex);
+    const entry = root.superblock.members[tip.memberIndex];
+    if (entry === undefined) continue;
+    // One that is one behind holds every page of the root already: pages are flushed before superblocks are written.
+    const inSync = standing === 'current' || standing === 'one-behind';
+    if (!inSync) report.add(`${device.path}: member ${tip.memberIndex} is stale (at root ${tip.sequence} of ${root.sequence})`);
+    if (!inSync) continue;
+    online.push({
+      index: tip.memberIndex, slot: device.slot, path: device.path, formattedBytes: entry.formattedBytes,
+      failureDomain: entry.failureDomain,
+    });
+  }
+  online.sort((a, b) => a.index - b.index);
+  const { superblock, rootSum, standings, isDegraded } = root;
+  return { superblock, rootSum, found: finder.found, online, standings, isDegraded, report, finder };
+}
+
+/** Writes the root to every in-sync copy that lacks it, as a commit would (C14). Idempotent. */
+async function rollForward(io: Io, opened: OpenedStore): Promise<void> {
+  const { superblock, rootSum, online, report } = opened;
+  const tips = new Map(opened.found.map((member): [number, MemberTip] => [member.tip.memberIndex, member.tip]));
+  const targets = [];
+  for (const member of online) {
+    const tip = tips.get(member.index);
+    const holds = tip !== undefined && tip.rootSum === rootSum && tip.sequence === superblock.sequence ? tip.copies : [];
+    const copies = [0, 1, 2, 3].filter((copy) => !holds.includes(copy));
+    if (copies.length > 0) targets.push({ member, copies });
+  }
+  if (targets.length === 0) return;
+  for (const line of await writeCopies(io, targets, superblock)) report.add(line);
+  for (const { member, copies } of targets) {
+    report.add(copies.length === RING_COPIES
+      ? `${member.path}: rolled forward to root ${superblock.sequence}`
+      : `${member.path}: superblock copies ${copies.join(', ')} of root ${superblock.sequence} written again`);
+  }
+}

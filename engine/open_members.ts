@@ -1,0 +1,202 @@
+// Finding and reading the members of a store: devices, locks, rings, siblings through hints.
+//
+// Invariants
+//   1. In 'rw' mode a member is locked, and flushed, before any of its superblocks is read (commit.md C14, C16).
+//   2. Nothing is written here.
+//   3. A path that cannot be used is remembered with its error and never makes another path fail; the caller decides
+//      whether what is left suffices.
+//   4. Hints only add paths to try: identity comes from superblocks alone (format.md section 8).
+//
+// It chooses no store root (open.ts does).
+
+import { StoreError, isStoreError } from '../format/errors.js';
+import { MEMBERS_MAX, chooseMemberTip, equalBytes } from '../format/index.js';
+import type { MemberTip } from '../format/index.js';
+import { readHints } from './hints_io.js';
+import type { Io, MemberDevice } from './io/port.js';
+import { lockWriters } from './locks.js';
+import type { OpenReport } from './open_report.js';
+import { readRings } from './superblock_io.js';
+
+/** A device that carries a superblock quorum. */
+export interface FoundMember {
+  readonly device: MemberDevice;
+  readonly tip: MemberTip;
+  readonly formattedBytes: number;
+}
+
+/** A path that could not be used, and why. */
+export interface UnusablePath {
+  readonly path: string;
+  readonly error: StoreError;
+}
+
+export interface FindOptions {
+  readonly mode: 'r' | 'rw';
+  readonly direct: 'require' | 'prefer';
+  readonly force: boolean;
+}
+
+/** Opens and reads members one after another; `close` gives every device back. */
+export class MemberFinder {
+  readonly found: FoundMember[] = [];
+  readonly unusable: UnusablePath[] = [];
+  readonly #io: Io;
+  readonly #options: FindOptions;
+  readonly #report: OpenReport;
+  readonly #devices = new Map<string, MemberDevice>();
+
+  constructor(io: Io, options: FindOptions, report: OpenReport) {
+    this.#io = io;
+    this.#options = options;
+    this.#report = report;
+  }
+
+  /** Errors that end the open are thrown (E_LOCKED, forks, aborts); others become `unusable`. */
+  async findAll(paths: readonly string[]): Promise<void> {
+    if (paths.length === 0 || paths.length > MEMBERS_MAX) {
+      throw new StoreError('E_USAGE', `a store has 1 to ${MEMBERS_MAX} members, ${paths.length} paths were given`);
+    }
+    for (const path of paths) await this.#open(path);
+    if (this.#options.mode === 'rw') await this.#lockAndFlush([...this.#devices.values()]);
+    for (const device of [...this.#devices.values()]) await this.#read(device);
+    await this.#findSiblings();
+  }
+
+  /** Reads all found members again (readers, after pinning). */
+  async readAgain(): Promise<MemberTip[]> {
+    const tips: MemberTip[] = [];
+    for (const member of this.found) {
+      const { rings } = await readRings(this.#io, member.device);
+      tips.push(chooseMemberTip(rings));
+    }
+    return tips;
+  }
+
+  async close(): Promise<void> {
+    for (const device of this.#devices.values()) {
+      if (this.#options.mode === 'rw') this.#io.unlockWriter(device.slot);
+      await this.#io.closeMember(device.slot).catch(() => undefined);
+    }
+    this.#devices.clear();
+  }
+
+  async #open(path: string): Promise<MemberDevice | null> {
+    if (this.#devices.has(path)) return null;
+    const { mode, direct, force } = this.#options;
+    try {
+      const device = await this.#io.openMember(path, { mode, direct, force });
+      this.#devices.set(path, device);
+      return device;
+    } catch (error) {
+      if (!isStoreError(error)) throw error;
+      this.unusable.push({ path, error: error as StoreError });
+      return null;
+    }
+  }
+
+  async #lockAndFlush(devices: readonly MemberDevice[]): Promise<void> {
+    await lockWriters(this.#io, devices, this.#options.force);
+    if (devices.length === 0) return;
+    const results = await this.#io.flush(devices.map((device) => device.slot), { priority: 0 });
+    for (const result of results) {
+      if (result.errno === 0) continue;
+      const device = devices.find((entry) => entry.slot === result.slot);
+      throw new StoreError('E_IO', `flushing ${device?.path ?? 'a member'} before it is trusted failed with errno ${result.errno}`, {
+        where: { member: device?.path ?? '', errno: result.errno },
+        safe: 'nothing was written', next: 'ingot doctor; a read-only open still works',
+      });
+    }
+  }
+
+  async #read(device: MemberDevice): Promise<void> {
+    const { rings, formattedBytes, truncated, readErrors } = await readRings(this.#io, device);
+    for (const line of readErrors) this.#report.add(line);
+    try {
+      const tip = named(device.path, () => chooseMemberTip(rings));
+      if (truncated) throw truncatedError(device, formattedBytes);
+      this.#note(device, tip);
+      this.found.push({ device, tip, formattedBytes });
+    } catch (error) {
+      if (!isStoreError(error) || isStoreError(error, 'E_CONFLICT') || isStoreError(error, 'E_VERSION')) throw error;
+      this.unusable.push({ path: device.path, error: error as StoreError });
+    }
+  }
+
+  #note(device: MemberDevice, tip: MemberTip): void {
+    for (const lone of tip.newerLoneCopies) {
+      this.#report.add(`${device.path}: copy ${lone.copy} alone holds a newer root ${lone.sequence}: a commit that was cut short, `
+        + 'or an acknowledged one after two further faults');
+    }
+    for (const slot of tip.invalidSlots) {
+      this.#report.add(`${device.path}: superblock copy ${slot.copy}, slot ${slot.slot} is not valid (${slot.reason})`);
+    }
+  }
+
+  /** Tries the paths that hints name for members of the table which were not found. */
+  async #findSiblings(): Promise<void> {
+    for (const { device, tip, formattedBytes } of [...this.found]) {
+      const missing = tip.superblock.members.filter((entry) => entry.state !== 0
+        && !this.found.some((member) => equalBytes(member.tip.memberUuid, entry.uuid)));
+      if (missing.length === 0) continue;
+      const hints = await readHints(this.#io, device.slot, formattedBytes);
+      for (const hint of hints?.entries ?? []) {
+        if (!missing.some((entry) => equalBytes(entry.uuid, hint.uuid))) continue;
+        for (const path of siblingPaths(device.path, hint.path)) {
+          if (await this.#tryHint(path, hint.uuid)) break;
+        }
+      }
+    }
+  }
+
+  /** Opens a hinted path; keeps it only when it is the member that the hint meant. */
+  async #tryHint(path: string, uuid: Uint8Array): Promise<boolean> {
+    const unusableBefore = this.unusable.length;
+    const device = await this.#open(path);
+    if (device === null) return false;
+    if (this.#options.mode === 'rw') await this.#lockAndFlush([device]);
+    await this.#read(device);
+    const last = this.found.at(-1);
+    if (last?.device === device && equalBytes(last.tip.memberUuid, uuid)) {
+      this.#report.add(`${path}: found through the hints of a sibling`);
+      return true;
+    }
+    if (last?.device === device) this.found.pop();
+    this.unusable.length = unusableBefore;
+    this.#devices.delete(path);
+    if (this.#options.mode === 'rw') this.#io.unlockWriter(device.slot);
+    await this.#io.closeMember(device.slot);
+    return false;
+  }
+}
+
+/** The hinted path, and its last part beside the member that gave the hint. */
+function siblingPaths(memberPath: string, hintPath: string): string[] {
+  const directory = memberPath.slice(0, memberPath.lastIndexOf('/') + 1);
+  const beside = directory + hintPath.slice(hintPath.lastIndexOf('/') + 1);
+  return beside === hintPath ? [hintPath] : [beside, hintPath];
+}
+
+/** Adds the member's path to errors of the pure choosers. */
+export function named<T>(path: string, choose: () => T): T {
+  try {
+    return choose();
+  } catch (error) {
+    if (!isStoreError(error)) throw error;
+    const known = error as StoreError;
+    throw new StoreError(known.code, `${path}: ${known.message}`, {
+      where: { ...known.where, member: path }, cause: known,
+      ...(known.safe === undefined ? {} : { safe: known.safe }), ...(known.next === undefined ? {} : { next: known.next }),
+    });
+  }
+}
+
+function truncatedError(device: MemberDevice, formattedBytes: number): StoreError {
+  return new StoreError(
+    'E_FORMAT', `${device.path}: the device has ${device.sizeBytes} bytes but was formatted with ${formattedBytes}: it was cut short`,
+    {
+      where: { member: device.path, offsetBytes: device.sizeBytes, lengthBytes: formattedBytes - device.sizeBytes },
+      safe: 'nothing was written; copies on other members are untouched', next: 'ingot status',
+    },
+  );
+}

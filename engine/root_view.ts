@@ -1,0 +1,82 @@
+// What one durable root shows: its superblock and a view of each tree, shared by all its snapshots.
+//
+// Invariants
+//   1. A RootView never changes. Snapshots of one root share it, and so the page paths it has walked.
+//   2. A snapshot keeps its root pinned from its making to `close`; `close` may be called twice.
+//   3. After `close` a snapshot refuses reads.
+//
+// It never moves to another root.
+
+import { StoreError } from '../format/errors.js';
+import type { Superblock } from '../format/index.js';
+import { TreeView } from './btree.js';
+import { TREE_IDS } from './catalog_core.js';
+import type { CatalogSnapshot, MaybePromise, TreeId, TreeItem } from './contract.js';
+import type { PageStore } from './page_store.js';
+
+export class RootView {
+  readonly superblock: Superblock;
+  readonly rootSum: bigint;
+  readonly trees: readonly TreeView[];
+
+  constructor(pages: PageStore, superblock: Superblock, rootSum: bigint) {
+    this.superblock = superblock;
+    this.rootSum = rootSum;
+    this.trees = TREE_IDS.map((id) => new TreeView(
+      pages, id, superblock.treeRoots[id] ?? null, superblock.treeItemCounts[id] ?? 0,
+    ));
+  }
+
+  tree(id: TreeId): TreeView {
+    return this.trees[id] as TreeView;
+  }
+}
+
+export class Snapshot implements CatalogSnapshot {
+  readonly #root: RootView;
+  readonly #unpin: (sequence: number) => void;
+  #closed = false;
+
+  /** The root must be pinned once for this snapshot already. */
+  constructor(root: RootView, unpin: (sequence: number) => void) {
+    this.#root = root;
+    this.#unpin = unpin;
+  }
+
+  get sequence(): number {
+    return this.#root.superblock.sequence;
+  }
+  get superblock(): Superblock {
+    return this.#root.superblock;
+  }
+  /** For fsck and dump: the trees with their page walk. */
+  get root(): RootView {
+    return this.#root;
+  }
+
+  get(tree: TreeId, key: Uint8Array): MaybePromise<Uint8Array | undefined> {
+    if (this.#closed) throw closedError();
+    return this.#root.tree(tree).get(key);
+  }
+
+  range(
+    tree: TreeId, from: Uint8Array, to: Uint8Array | null, options?: { reverse?: boolean; signal?: AbortSignal },
+  ): AsyncIterableIterator<TreeItem> {
+    if (this.#closed) throw closedError();
+    return this.#root.tree(tree).range(from, to, options);
+  }
+
+  itemCount(tree: TreeId): number {
+    return this.#root.tree(tree).itemCount;
+  }
+
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#unpin(this.sequence);
+  }
+}
+
+function closedError(): StoreError {
+  return new StoreError('E_CLOSED', 'the snapshot is closed');
+}

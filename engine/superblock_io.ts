@@ -1,0 +1,144 @@
+// Superblock rings on devices: reading all four of a member, and writing a root to every member.
+//
+// Invariants
+//   1. A root is written to slot (sequence mod 32) of each ring and to no other place.
+//   2. What was written counts only when it was flushed and read back equal from at least
+//      RING_WRITE_QUORUM of four copies of each member (commit.md section 2, steps 5 to 7).
+//   3. Reading never throws for what it reads: an unreadable ring is null, a bad slot is 'invalid'.
+//   4. Repairing the copies of a root overwrites only copies that do not hold it.
+//
+// It chooses no root (format/quorum.ts).
+
+import { StoreError, assert } from '../format/errors.js';
+import {
+  RING_BYTES, RING_COPIES, RING_SLOTS, RING_WRITE_QUORUM, SLOT_BYTES, decodeSlot, encodeSuperblock, equalBytes,
+  formattedBytesFor, ringCopyOffset, slotOffset,
+} from '../format/index.js';
+import type { ParsedRing, SlotResult, Superblock } from '../format/index.js';
+import type { OnlineMember } from './catalog_core.js';
+import { flushAll } from './flush.js';
+import type { Io, MemberDevice } from './io/port.js';
+
+export interface MemberRings {
+  /** By copy 0..3. */
+  readonly rings: readonly ParsedRing[];
+  /** From valid head slots, else from the device's size; 0 when the device is too small for any. */
+  readonly formattedBytes: number;
+  /** The device ends before the formatted size does. */
+  readonly truncated: boolean;
+  readonly readErrors: readonly string[];
+}
+
+/** Reads the four rings of a member: four reads of 256 KiB. */
+export async function readRings(io: Io, device: MemberDevice): Promise<MemberRings> {
+  const readErrors: string[] = [];
+  const read = async (copy: number, offsetBytes: number): Promise<ParsedRing> => {
+    if (offsetBytes + RING_BYTES > device.sizeBytes) return null;
+    try {
+      return parseRing(await io.readRaw(device.slot, offsetBytes, RING_BYTES, { priority: 0 }), copy);
+    } catch (error) {
+      readErrors.push(`${device.path}: superblock ring ${copy} could not be read: ${messageOf(error)}`);
+      return null;
+    }
+  };
+  // The head rings lie at the same place whatever the size; the tail rings where the head says.
+  const anySize = Math.max(formattedBytesFor(device.sizeBytes), 4 * 1024 * 1024);
+  const head = await Promise.all([0, 1].map((copy) => read(copy, ringCopyOffset(copy, anySize))));
+  const formattedBytes = formattedSize(head) ?? formattedBytesFor(device.sizeBytes);
+  if (formattedBytes === 0) return { rings: [...head, null, null], formattedBytes, truncated: false, readErrors };
+  const tail = await Promise.all([2, 3].map((copy) => read(copy, ringCopyOffset(copy, formattedBytes))));
+  return { rings: [...head, ...tail], formattedBytes, truncated: formattedBytes > device.sizeBytes, readErrors };
+}
+
+function parseRing(bytes: Uint8Array, copy: number): SlotResult[] {
+  assert(bytes.byteLength === RING_BYTES, 'a ring is read whole');
+  const slots: SlotResult[] = [];
+  for (let slot = 0; slot < RING_SLOTS; slot += 1) {
+    slots.push(decodeSlot(bytes.subarray(slot * SLOT_BYTES, (slot + 1) * SLOT_BYTES), { copy, slot }));
+  }
+  return slots;
+}
+
+/** The member's own formatted size in the newest valid head slot. */
+function formattedSize(rings: readonly ParsedRing[]): number | null {
+  let newest = 0;
+  let size: number | null = null;
+  for (const slot of rings.flatMap((ring) => ring ?? [])) {
+    if (slot.kind !== 'valid' || slot.sequence <= newest) continue;
+    newest = slot.sequence;
+    size = slot.superblock.members[slot.memberIndex]?.formattedBytes ?? null;
+  }
+  return size;
+}
+
+/**
+ * Writes a root to all four copies of each member, flushes, reads back. Resolves to a line for each copy that did
+ * not read back equal (at most one a member). Throws E_IO when a write or flush failed or the quorum was missed.
+ */
+export async function writeSuperblock(io: Io, members: readonly OnlineMember[], superblock: Superblock): Promise<string[]> {
+  return writeCopies(io, members.map((member) => ({ member, copies: [0, 1, 2, 3] })), superblock);
+}
+
+/** The same for chosen copies only: roll forward, and copies lost since the commit. */
+export async function writeCopies(
+  io: Io, targets: readonly { readonly member: OnlineMember; readonly copies: readonly number[] }[], superblock: Superblock,
+): Promise<string[]> {
+  const images = targets.map(({ member }) => copyImages(superblock, member.index));
+  await settleAll(targets.flatMap(({ member, copies }, t) => copies.map((copy) => (
+    io.writeRaw(member.slot, slotOffset(copy, superblock.sequence, member.formattedBytes), image(images[t], copy), { priority: 0 })
+  ))));
+  await flushAll(io, targets.map((target) => target.member), `the superblocks of root ${superblock.sequence}`);
+  const warnings: string[] = [];
+  await settleAll(targets.map(async ({ member }, t) => {
+    const equal = await readBack(io, member, superblock.sequence, images[t] ?? []);
+    const good = equal.filter(Boolean).length;
+    if (good < RING_WRITE_QUORUM) throw quorumError(member, superblock.sequence, good);
+    equal.forEach((same, copy) => {
+      if (!same) warnings.push(`${member.path}: superblock copy ${copy} of root ${superblock.sequence} did not read back equal`);
+    });
+  }));
+  return warnings.sort();
+}
+
+/** Which of the four copies read back equal to what was meant. */
+async function readBack(io: Io, member: OnlineMember, sequence: number, images: readonly Uint8Array[]): Promise<boolean[]> {
+  return Promise.all(images.map(async (expected, copy) => {
+    try {
+      const offset = slotOffset(copy, sequence, member.formattedBytes);
+      const bytes = await io.readRaw(member.slot, offset, SLOT_BYTES, { priority: 0 });
+      return equalBytes(bytes, expected);
+    } catch {
+      return false;
+    }
+  }));
+}
+
+function copyImages(superblock: Superblock, memberIndex: number): Uint8Array[] {
+  return Array.from({ length: RING_COPIES }, (_, copy) => encodeSuperblock(superblock, memberIndex, copy));
+}
+
+function image(images: readonly Uint8Array[] | undefined, copy: number): Uint8Array {
+  const bytes = images?.[copy];
+  assert(bytes !== undefined, 'copies are 0..3');
+  return bytes;
+}
+
+/** Waits for every I/O before the first error is thrown: none may be under way afterwards. */
+async function settleAll(promises: readonly Promise<unknown>[]): Promise<void> {
+  const results = await Promise.allSettled(promises);
+  for (const result of results) if (result.status === 'rejected') throw result.reason;
+}
+
+function quorumError(member: OnlineMember, sequence: number, good: number): StoreError {
+  return new StoreError(
+    'E_IO', `only ${good} of ${RING_COPIES} superblock copies of root ${sequence} read back equal; ${RING_WRITE_QUORUM} are needed`,
+    {
+      where: { member: member.path, memberIndex: member.index, structure: 'Superblock' },
+      safe: 'the last acknowledged root is untouched', next: 'ingot doctor',
+    },
+  );
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
