@@ -8,6 +8,7 @@
 import { assert, StoreError } from '../../format/errors.js';
 import { MAX_BATCH_OPS, MAX_COPIES, MAX_EXTENT_BYTES, NO_MEMBER } from '../../engine/io/port.js';
 import type {
+  BatchOptions,
   BatchResult,
   FaultKind,
   IoBuffer,
@@ -74,8 +75,10 @@ function newState(io: SimIo, batch: ReadBatch | WriteBatch): BatchState {
   return { io, control: io.control(batch), status: new Uint8Array(batch.count), faults: [], bytes: 0 };
 }
 
-function finish(state: BatchState): BatchResult {
+function finish(state: BatchState, batch: BatchOptions): BatchResult {
   state.control.end();
+  // Everything in flight has completed by now (port invariant 4).
+  batch.signal?.throwIfAborted();
   return {
     status: state.status,
     faults: state.faults,
@@ -91,7 +94,7 @@ export async function runReadBatch(io: SimIo, batch: ReadBatch): Promise<BatchRe
     jobs.push(readOp(state, batch, op));
   }
   await Promise.all(jobs);
-  return finish(state);
+  return finish(state, batch);
 }
 
 /** Reads the segments of one op from copy after copy until each was verified once. */
@@ -159,6 +162,12 @@ async function readOp(state: BatchState, batch: ReadBatch, op: number): Promise<
     if (state.control.errno !== 0) break;
   }
   if (missing.length === 0) return;
+  for (const k of missing) {
+    const low = Math.max(k * segmentBytes, wantedOffset);
+    const high = Math.min((k + 1) * segmentBytes, wantedOffset + wanted);
+    const at = batch.destinationOffsetBytes[op]! - wantedOffset;
+    destination.fill(0, at + low, at + high);
+  }
   state.status[op] = state.control.errno === ERRNO_ECANCELED ? STATUS_ABORTED : STATUS_FAILED;
 }
 
@@ -184,7 +193,7 @@ export async function runWriteBatch(io: SimIo, batch: WriteBatch): Promise<Write
     jobs.push(writeOp(state, batch, op, sourceFaults));
   }
   await Promise.all(jobs);
-  return { ...finish(state), sourceFaults };
+  return { ...finish(state, batch), sourceFaults };
 }
 
 async function writeOp(

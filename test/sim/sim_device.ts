@@ -132,6 +132,8 @@ export class SimDevice {
     }
     const available = Math.max(0, Math.min(bytes.length, this.disk.sizeBytes - offsetBytes));
     let moved = available;
+    if (fault?.action === 'zero') moved = 0;
+    if (fault?.action === 'zero') moved = 0;
     if (fault?.action === 'short')
       moved = Math.min(moved, Math.floor((bytes.length * this.prng.unit()) / 512) * 512);
     this.disk.read(offsetBytes, moved === bytes.length ? bytes : bytes.subarray(0, moved));
@@ -160,17 +162,20 @@ export class SimDevice {
       return;
     }
     switch (fault?.action) {
-      case 'errno':
+      case 'zero':
+        this.disk.failWrite(write, 0);
+        this.finish(request, TRACE_WRITE, 0, 0);
+        return;
       case 'short': {
-        const blocks = length / BLOCK_BYTES;
-        const applied = this.prng.below(fault.action === 'short' ? blocks : blocks + 1) * BLOCK_BYTES;
+        const applied = this.prng.below(length / BLOCK_BYTES) * BLOCK_BYTES;
+        this.disk.failWrite(write, applied, false);
+        this.finish(request, TRACE_WRITE, 0, applied);
+        return;
+      }
+      case 'errno': {
+        const applied = this.prng.below(length / BLOCK_BYTES + 1) * BLOCK_BYTES;
         this.disk.failWrite(write, applied);
-        this.finish(
-          request,
-          TRACE_WRITE,
-          fault.action === 'short' ? 0 : (fault.errno ?? ERRNO_EIO),
-          fault.action === 'short' ? applied : 0,
-        );
+        this.finish(request, TRACE_WRITE, fault.errno ?? ERRNO_EIO, 0);
         return;
       }
       case 'lost':

@@ -181,8 +181,8 @@ export class SimDisk {
     applyWhole(this.current, write.offsetBytes, write.bytes);
   }
 
-  /** The write failed: the first `appliedBytes` (whole 4 KiB) may be there, nothing more. */
-  failWrite(write: PendingWrite, appliedBytes: number): void {
+  /** The write ended early: its first `appliedBytes` (whole 4 KiB) are there, nothing more. */
+  failWrite(write: PendingWrite, appliedBytes: number, doomed = true): void {
     this.generation += 1;
     this.pending = this.pending.filter((other) => other !== write);
     if (appliedBytes === 0) return;
@@ -192,10 +192,10 @@ export class SimDisk {
       lengthBytes: appliedBytes,
       bytes: write.bytes.subarray(0, appliedBytes),
       completedOrder: 0,
-      doomed: true,
+      doomed,
     };
     this.pending.push(partial);
-    this.endWrite(partial, true);
+    this.endWrite(partial, doomed);
   }
 
   /** The device said yes and did nothing. */

@@ -12,14 +12,15 @@ import type { Prng } from './prng.js';
 export type FaultOperation = 'read' | 'write' | 'flush' | 'source' | 'create' | 'open';
 /**
  * errno: fails with that number (a failed write may have been applied in part).
- * short: fewer bytes are moved than asked for.
+ * short: fewer bytes are moved than asked for (the port asks again for the rest).
+ * zero: nothing is moved and nothing is said.
  * late: a write says yes, but never becomes durable, and the next flush of its member fails.
  * lost: a write says yes and is dropped (no flush will tell).
  * misdirect: a write says yes and lands `shiftBytes` further on the same member.
  * flip: a read gives bytes with one bit wrong, once; the medium is fine.
  * hang: completes normally after `hangMs`.
  */
-export type FaultAction = 'errno' | 'short' | 'late' | 'lost' | 'misdirect' | 'flip' | 'hang';
+export type FaultAction = 'errno' | 'short' | 'zero' | 'late' | 'lost' | 'misdirect' | 'flip' | 'hang';
 
 export interface FaultRule {
   readonly operation: FaultOperation | 'any';

@@ -34,7 +34,10 @@ import type { ScheduledEvent } from './sim_scheduler.js';
 import type { OpenHandle, SimFile, SimWorld } from './sim_world.js';
 
 const PATH: IoPath = 'threads';
+const ERRNO_EINTR = 4;
 const ERRNO_EBADF = 9;
+const ERRNO_EAGAIN = 11;
+const TRANSIENT_TRIES_MAX = 8;
 const OPEN_MS = 0.05;
 const CREATE_MS = 1;
 const TRACE_CREATE = 4;
@@ -243,6 +246,7 @@ export class SimIo implements Io {
     if (this.closed) return this.refuse();
     if (lengthBytes > MAX_RAW_BYTES) throw new StoreError('E_RANGE', `raw read of ${lengthBytes} bytes`);
     const bytes = new Uint8Array(lengthBytes);
+    if (lengthBytes === 0) return bytes;
     await this.raw(slot, 'read', offsetBytes, bytes, options);
     this.totals.readOps += 1;
     this.totals.readBytes += lengthBytes;
@@ -286,8 +290,33 @@ export class SimIo implements Io {
     throw this.ioError(operation, path, errno, offsetBytes, bytes.length);
   }
 
-  /** One request to one member. Settles when the device is done with it, or when it was taken back. */
-  transfer(
+  /**
+   * One transfer, settled when the device is done with it or it was taken back. As the native core does, what
+   * a short transfer left is asked for again, and EAGAIN and EINTR are tried again a few times (never a flush).
+   */
+  async transfer(
+    control: BatchControl,
+    slot: number,
+    operation: DeviceRequest['operation'],
+    offsetBytes: number,
+    bytes: Uint8Array,
+    priority: number,
+  ): Promise<{ errno: number; movedBytes: number }> {
+    let moved = 0;
+    for (let attempt = 0; ; attempt += 1) {
+      const rest = moved === 0 ? bytes : bytes.subarray(moved);
+      const result = await this.request(control, slot, operation, offsetBytes + moved, rest, priority);
+      moved += result.movedBytes;
+      const { errno } = result;
+      if (operation === 'flush') return { errno, movedBytes: 0 };
+      const again = errno === ERRNO_EAGAIN || errno === ERRNO_EINTR;
+      if (again && attempt < TRANSIENT_TRIES_MAX) continue;
+      if (errno !== 0 || moved === bytes.length || result.movedBytes === 0)
+        return { errno, movedBytes: moved };
+    }
+  }
+
+  private request(
     control: BatchControl,
     slot: number,
     operation: DeviceRequest['operation'],
