@@ -181,3 +181,5 @@ export function crc64ZeroExtend(sumA: bigint, zeroBytes: number): bigint {
   shiftRegister(zeroBytes);
   return registerAsSum();
 }
+
+export { crc64Combine as combineSums };

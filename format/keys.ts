@@ -148,8 +148,12 @@ export function decodeRunsKey(key: Uint8Array, where?: FormatContext): RunsKey {
   return refuse(where, 'RunsKey', 'kind', `${kind} with ${restBytes} bytes after it`);
 }
 
+/** Tree 1: the `Manifest` record. */
+export function manifestKey(versionId: number): Uint8Array {
+  return versionKey(versionId, VERSION_PART_MANIFEST);
+}
 /** Tree 1: part 0 is `Version`, part 1 is `Manifest`. */
-export function versionKey(versionId: number, part: 0 | 1): Uint8Array {
+export function versionKey(versionId: number, part: 0 | 1 = VERSION_PART_SUMMARY): Uint8Array {
   const key = new Uint8Array(9);
   putBE8(key, 0, versionId);
   key[8] = part;
@@ -280,3 +284,5 @@ export function formatRef(ref: Ref): string {
   if (ref.kind === 'version') return `v:${ref.versionId}`;
   return ref.kind === 'tag' ? `${ref.run}@${ref.tag}` : `${ref.run}@${ref.step}`;
 }
+
+export { decodeExtentKey as idOfExtentKey, runVersionKey as versionOfRunKey };

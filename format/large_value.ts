@@ -5,23 +5,20 @@
 //   2. A decoded index has exactly that many entries: 245,760 raw bytes in each but the last, the rest in the last.
 //   3. Nothing here decompresses; pieces are handed out as stored.
 
-import type { FormatContext } from './binary.js';
-import { isZero, readSum, readU32, readU64OrInfinity, refuse, writeU32, writeU64 } from './binary.js';
+import { isZero, readU32, readU64OrInfinity, refuse, writeU32, writeU64 } from './binary.js';
 import { assert } from './errors.js';
 import {
   LARGE_VALUE_BYTES, LARGE_VALUE_PIECE_COUNT, LARGE_VALUE_POINTER, LARGE_VALUE_RAW_BYTES, LARGE_VALUE_RESERVED0,
   PAGE_HEADER_BYTES, VALUE_PIECE_ENTRY_BYTES, VALUE_PIECE_ENTRY_CODEC, VALUE_PIECE_ENTRY_RAW_BYTES,
   VALUE_PIECE_ENTRY_RESERVED0, VALUE_PIECE_ENTRY_STORED_BYTES,
 } from './layout.gen.js';
-import { LARGE_VALUE_BYTES_MAX, PIECE_RAW_BYTES, SECTOR_BYTES, SUM_LEAF_SUMS_MAX } from './limits.js';
+import { LARGE_VALUE_BYTES_MAX, PIECE_RAW_BYTES } from './limits.js';
 import type { PageContext } from './page.js';
 import { checkPageHeader } from './page.js';
 import type { PageFields } from './page_encode.js';
 import { beginPage, pageStoredBytes } from './page_encode.js';
 import type { PagePointer, PointerContext } from './pointer.js';
-import {
-  PAGE_KIND_SUM_LEAF, PAGE_KIND_VALUE_INDEX, PAGE_KIND_VALUE_PIECE, decodePointer, encodePointer,
-} from './pointer.js';
+import { PAGE_KIND_VALUE_INDEX, PAGE_KIND_VALUE_PIECE, decodePointer, encodePointer } from './pointer.js';
 
 export const PIECE_CODEC_RAW = 0;
 export const PIECE_CODEC_LZ4 = 1;
@@ -162,19 +159,4 @@ export function decodeValuePiece(bytes: Uint8Array, piece: ValuePiece, context: 
   return bytes.subarray(PAGE_HEADER_BYTES, page.usedBytes);
 }
 
-/** The sums of a sum leaf page; `context.ownerId` is the id that it has to carry. Errors: E_FORMAT. */
-export function decodeSumLeaf(bytes: Uint8Array, pointer: PagePointer, context: PageContext): BigUint64Array {
-  const where: FormatContext | undefined = context.where;
-  const page = checkPageHeader(bytes, pointer, context);
-  if (page.kind !== PAGE_KIND_SUM_LEAF) refuse(where, 'SumLeaf', 'kind', `is ${page.kind}, not 5`);
-  if (bytes.length !== SECTOR_BYTES) refuse(where, 'SumLeaf', 'storedBytes', `is ${bytes.length}, not 4096`);
-  if (context.ownerId !== undefined && page.ownerId !== context.ownerId) {
-    refuse(where, 'SumLeaf', 'ownerId', `is ${page.ownerId}, not ${context.ownerId}`);
-  }
-  if (page.itemCount > SUM_LEAF_SUMS_MAX || page.usedBytes !== PAGE_HEADER_BYTES + page.itemCount * 8) {
-    refuse(where, 'SumLeaf', 'itemCount', `is ${page.itemCount} with ${page.usedBytes} bytes used`);
-  }
-  const sums = new BigUint64Array(page.itemCount);
-  for (let index = 0; index < sums.length; index += 1) sums[index] = readSum(bytes, PAGE_HEADER_BYTES + index * 8);
-  return sums;
-}
+export { decodeSumLeafAt as decodeSumLeaf } from './sum_leaf_page.js';

@@ -7,7 +7,7 @@
 //
 // It computes no sum: the writer of the page does, over the bytes that it hands to the device.
 
-import { compareBytes, writeSum, writeU16, writeU32, writeU64 } from './binary.js';
+import { compareBytes, writeU16, writeU32, writeU64 } from './binary.js';
 import { assert } from './errors.js';
 import {
   BRANCH_SLOT_BYTES, BRANCH_SLOT_KEY_BYTES, LARGE_VALUE_BYTES, LEAF_SLOT_BYTES, LEAF_SLOT_FLAGS, LEAF_SLOT_KEY_BYTES,
@@ -17,12 +17,13 @@ import {
 } from './layout.gen.js';
 import {
   INLINE_VALUE_BYTES_MAX, KEY_BYTES_MAX, PAGE_LEVEL_MAX, PAGE_STORED_BYTES_MAX, PIECE_RAW_BYTES, SECTOR_BYTES,
-  SUM_LEAF_SUMS_MAX, TREE_COUNT, UUID_BYTES,
+  TREE_COUNT, UUID_BYTES,
 } from './limits.js';
 import { LEAF_FLAG_LARGE, PAGE_MAGIC } from './page.js';
 import type { PagePointer } from './pointer.js';
+import { encodeSumLeafPage } from './sum_leaf_page.js';
 import {
-  PAGE_KIND_BRANCH, PAGE_KIND_LEAF, PAGE_KIND_SUM_LEAF, PAGE_KIND_VALUE_PIECE, encodePointer,
+  PAGE_KIND_BRANCH, PAGE_KIND_LEAF, PAGE_KIND_VALUE_PIECE, encodePointer,
 } from './pointer.js';
 
 export interface PageFields {
@@ -144,13 +145,7 @@ export function encodeValuePiece(stored: Uint8Array, fields: PageFields): Uint8A
   return page;
 }
 
-/** A sum leaf page (kind 5) of 1..504 sums; `ownerId` is the sum leaf's id. */
+/** Positional form of encodeSumLeafPage. */
 export function encodeSumLeaf(sums: BigUint64Array | readonly bigint[], ownerId: number, fields: PageFields): Uint8Array {
-  assert(sums.length >= 1 && sums.length <= SUM_LEAF_SUMS_MAX, 'a sum leaf has 1..504 sums');
-  assert(Number.isSafeInteger(ownerId) && ownerId >= 1, 'a sum leaf has an id');
-  const usedBytes = PAGE_HEADER_BYTES + sums.length * 8;
-  const page = beginPage(fields, { kind: PAGE_KIND_SUM_LEAF, level: 0, itemCount: sums.length, usedBytes, ownerId });
-  for (let index = 0; index < sums.length; index += 1) writeSum(page, PAGE_HEADER_BYTES + index * 8, sums[index]!);
-  assert(page.length === SECTOR_BYTES, 'a sum leaf is one sector');
-  return page;
+  return encodeSumLeafPage({ storeUuid: fields.storeUuid, birth: fields.birth, ownerId, sums });
 }
