@@ -10,7 +10,7 @@
 
 import { decodeExtent, encodeExtent } from '../format/extent_record.js';
 import {
-  StoreError, assert, decodeRun, decodeTag, encodeManifest, encodeRun, encodeTag, encodeVersion, extentKey, runKey, runVersionKey, stepKey, tagKey, versionKey,
+  StoreError, assert, decodeRun, decodeTag, encodeManifest, encodeRun, encodeTag, encodeVersion, extentKey, runKey, stepKey, tagKey, versionKey, runVersionKey,
 } from '../format/index.js';
 import type { Blob, File, Manifest, Piece, Tensor, VersionRecord } from '../format/index.js';
 import type { ChunkDraft } from './chunk_packer.js';

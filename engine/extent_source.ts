@@ -9,9 +9,10 @@
 //
 // This file never reads tensor bytes.
 
-import { type Extent, type SumLeaf, decodeExtent, decodeSumLeaf } from '../format/extent_record.js';
-import { PAGE_KIND_SUM_LEAF, StoreError, TREE_EXTENTS, assert, decodeExtentKey, extentKey } from '../format/index.js';
-import { decodeSumLeaf as decodeSumLeafPage } from '../format/large_value.js';
+import {
+  StoreError, assert, decodeExtent, decodeExtentKey, decodeSumLeaf, decodeSumLeafPage, extentKey,
+} from '../format/index.js';
+import type { Extent, SumLeaf } from '../format/index.js';
 import type { CatalogSnapshot } from './contract.js';
 import { MAX_COPIES, NO_MEMBER, type ReadBatch } from './io/port.js';
 import type { StoreContext } from './store_context.js';
@@ -161,14 +162,9 @@ export class ExtentSource {
       assert(record !== undefined, 'a leaf was read by its record');
       if (result.status[op] !== 0) throw this.#leafError(object, record);
       const page = pages.subarray(op * LEAF_BYTES, (op + 1) * LEAF_BYTES);
-      const pointer = {
-        sum: record.sum, birth: record.birth, storedBytes: LEAF_BYTES, level: 0, kind: PAGE_KIND_SUM_LEAF, copies: record.copies,
-      };
       const { storeUuid } = this.#context.catalog;
-      const sums = decodeSumLeafPage(page, pointer, { storeUuid, treeId: TREE_EXTENTS, ownerId: id });
-      if (sums.length !== record.sumCount) {
-        throw new StoreError('E_FORMAT', `sum leaf ${id} has ${sums.length} sums, its record says ${record.sumCount}`);
-      }
+      const { birth, sumCount: count } = record;
+      const sums = decodeSumLeafPage(page, { storeUuid, birth, ownerId: id, sumCount: count });
       leaves.set(id, sums);
       this.#leaves.set(id, sums, snapshot.sequence, LEAF_BYTES + 100);
     }

@@ -13,8 +13,7 @@
 import { type Extent, decodeExtent, decodeSumLeaf, encodeExtent, encodeSumLeaf } from '../format/extent_record.js';
 import {
   LATEST_TAG, RUN_KIND_VERSION, StoreError, type VersionRecord, assert, decodeManifest, decodeRun, decodeRunsKey, decodeTag,
-  encodeRun, extentKey, runKey, runKindRange,
-  runVersionKey, stepKey, tagKey, versionKey,
+  encodeRun, extentKey, runKey, runKindRange, stepKey, tagKey, versionKey, runVersionKey,
 } from '../format/index.js';
 import { moveTag } from './commit_change.js';
 import type { CatalogChange } from './contract.js';

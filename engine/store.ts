@@ -14,6 +14,7 @@ import {
 } from '../format/index.js';
 import { moveTag } from './commit_change.js';
 import type { Catalog, CatalogView, MaybePromise } from './contract.js';
+import { type FsckOptions, fsck } from './fsck.js';
 import type { DirectoryPort } from './io/directory_port.js';
 import { removeVersion } from './removal.js';
 import { lookupRef, manifestOf, notFound, recordOf, resolveId, tagsOfRun, then } from './refs.js';
@@ -22,7 +23,7 @@ import { StoreContext } from './store_context.js';
 import { storeInfo, storeStats } from './store_info.js';
 import { Transaction } from './transaction.js';
 import type {
-  BeginOptions, Device, HostBuffer, ListQuery, OpOptions, PruneDecision, Retention, StoreEvent, StoreInfo, StoreStats,
+  BeginOptions, Device, HostBuffer, ListQuery, MaintEvent, OpOptions, PruneDecision, Retention, StoreEvent, StoreInfo, StoreStats,
   VersionInfo, VersionSummary,
 } from './types.js';
 import { Version, summaryOf } from './version.js';
@@ -150,7 +151,7 @@ export class Store implements AsyncDisposable {
     this.#context.checkWritable('tag');
     validateTagName(tag);
     parseRef(ref);
-    const nowMs = this.#context.io.clock.nowMs();
+    const nowMs = this.#context.nowMs();
     const moved = await this.#commit(options.signal, async (change) => {
       const record = await lookupRef(change, ref);
       if (options.expect !== undefined) {
@@ -191,7 +192,7 @@ export class Store implements AsyncDisposable {
     const versions: VersionInfo[] = [];
     for await (const version of this.list({ run }, options)) versions.push(version);
     if (versions.length === 0) throw notFound(run);
-    const decisions = decideRetention(versions, policy, this.#context.io.clock.nowMs());
+    const decisions = decideRetention(versions, policy, this.#context.nowMs());
     if (options.dryRun === true) return decisions;
     // A tag set meanwhile protects its version: that removal alone is refused and is an error.
     const removals = decisions.filter((each) => each.action === 'remove').map((each) => this.#removeOne(each.version.id, false, options.signal));
@@ -204,6 +205,12 @@ export class Store implements AsyncDisposable {
   watch(options: WatchOptions = {}): AsyncIterableIterator<StoreEvent> {
     this.#context.checkOpen();
     return watchStore(this.#context, options);
+  }
+
+  /** Checks the whole catalog, and with `data` every copy of every extent; changes nothing. */
+  fsck(options: FsckOptions = {}): AsyncIterableIterator<MaintEvent> {
+    this.#context.checkOpen();
+    return fsck(this.#context.catalog, options);
   }
 
   /** Read-only stores: look for a newer root; true when there is one. */
@@ -286,7 +293,7 @@ export class Store implements AsyncDisposable {
   }
 
   async #removeOne(ref: string, force: boolean, signal: AbortSignal | undefined): Promise<void> {
-    const nowMs = this.#context.io.clock.nowMs();
+    const nowMs = this.#context.nowMs();
     const parsed = parseRef(ref);
     let sequence = 0;
     const removed = await this.#commit(signal, async (change) => {

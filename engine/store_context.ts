@@ -181,8 +181,12 @@ export class StoreContext {
   member(member: number): MemberState | undefined {
     return this.#members.get(member);
   }
+  /** Wall time in whole milliseconds, for people. */
+  nowMs(): number {
+    return Math.floor(this.io.clock.nowMs());
+  }
   now(): Date {
-    return new Date(this.io.clock.nowMs());
+    return new Date(this.nowMs());
   }
 
   passedOver(fault: ReadFault): void {

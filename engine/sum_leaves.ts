@@ -9,9 +9,7 @@
 //
 // This file never reads leaves (extent_source.ts).
 
-import { encodeSumLeaf } from '../format/extent_record.js';
-import { StoreError, TREE_EXTENTS, assert, extentKey, isStoreError } from '../format/index.js';
-import { encodeSumLeaf as encodeSumLeafPage } from '../format/page_encode.js';
+import { StoreError, assert, encodeSumLeaf, encodeSumLeafPage, extentKey, isStoreError } from '../format/index.js';
 import type { ChunkDraft } from './chunk_packer.js';
 import type { CatalogChange, SpaceGrant } from './contract.js';
 import { MAX_COPIES, NO_MEMBER, type WriteBatch } from './io/port.js';
@@ -122,8 +120,9 @@ async function writeGroup(
   const count = leaves.length;
   const pages = new Uint8Array(count * LEAF_BYTES);
   for (const [index, leaf] of leaves.entries()) {
-    const fields = { storeUuid: context.catalog.storeUuid, treeId: TREE_EXTENTS, birth: change.sequence };
-    const page = encodeSumLeafPage(leaf.sums.subarray(0, leaf.used), leaf.id, fields);
+    const { storeUuid } = context.catalog;
+    const sums = leaf.sums.subarray(0, leaf.used);
+    const page = encodeSumLeafPage({ storeUuid, birth: change.sequence, ownerId: leaf.id, sums });
     assert(page.byteLength === LEAF_BYTES, 'a sum leaf is one sector');
     pages.set(page, index * LEAF_BYTES);
   }

@@ -478,7 +478,7 @@ export class Transaction implements AsyncDisposable {
       run: this.run,
       step: options.step ?? null,
       tags: [...new Set(['latest', ...extraTags])],
-      createdAtMs: this.#context.io.clock.nowMs(),
+      createdAtMs: this.#context.nowMs(),
       redundancy: this.#settings.redundancy,
       chunkBytes: this.#settings.chunkBytes,
       segmentBytes: this.#settings.segmentBytes,
