@@ -127,12 +127,9 @@ export class TableCursor {
 }
 
 function readText(bytes: Uint8Array, start: number, count: number): string {
-  if (count > SHORT_STRING_BYTES) return utf8.decode(bytes.subarray(start, start + count));
-  let text = '';
-  for (let at = start; at < start + count; at += 1) {
-    const byte = bytes[at]!;
-    if (byte >= 0x80) return utf8.decode(bytes.subarray(start, start + count));
-    text += String.fromCharCode(byte);
-  }
-  return text;
+  const content = bytes.subarray(start, start + count);
+  if (count > SHORT_STRING_BYTES) return utf8.decode(content);
+  for (let at = start; at < start + count; at += 1) if (bytes[at]! >= 0x80) return utf8.decode(content);
+  // One flat string; a concatenation would be flattened again by whoever hashes it.
+  return String.fromCharCode.apply(null, content as unknown as number[]);
 }

@@ -214,12 +214,17 @@ export function decodeMemberKey(key: Uint8Array, where?: FormatContext): number 
 }
 
 const LONE_SURROGATE = /\p{Surrogate}/u;
-const utf8Length = (text: string): number => new TextEncoder().encode(text).length;
+const encoder = new TextEncoder();
+
+/** Whether the UTF-8 of a text has more than `max` bytes; a UTF-16 unit takes at most three. */
+function isLonger(text: string, max: number): boolean {
+  return text.length * 3 > max && encoder.encode(text).length > max;
+}
 
 /** What is wrong with a run name, as a clause, or null. */
 export function runNameProblem(name: string): string | null {
   if (name === '' || LONE_SURROGATE.test(name)) return 'is empty or not valid Unicode';
-  if (utf8Length(name) > RUN_NAME_BYTES_MAX) return `has more than ${RUN_NAME_BYTES_MAX} bytes`;
+  if (isLonger(name, RUN_NAME_BYTES_MAX)) return `has more than ${RUN_NAME_BYTES_MAX} bytes`;
   if (/[\u0000-\u001f@]/.test(name)) return 'contains a control character or @';
   const segments = name.split('/');
   if (segments.some((part) => part === '' || part === '.' || part === '..')) {
@@ -229,7 +234,7 @@ export function runNameProblem(name: string): string | null {
 }
 export function tagNameProblem(tag: string): string | null {
   if (tag === '' || LONE_SURROGATE.test(tag)) return 'is empty or not valid Unicode';
-  if (utf8Length(tag) > TAG_NAME_BYTES_MAX) return `has more than ${TAG_NAME_BYTES_MAX} bytes`;
+  if (isLonger(tag, TAG_NAME_BYTES_MAX)) return `has more than ${TAG_NAME_BYTES_MAX} bytes`;
   if (/[\u0000-\u001f@/]/.test(tag)) return 'contains a control character, @ or /';
   if (/^[0-9]+$/.test(tag)) return 'is all digits, which would be a step';
   return null;
@@ -237,7 +242,7 @@ export function tagNameProblem(tag: string): string | null {
 /** Tensor and blob names. */
 export function objectNameProblem(name: string): string | null {
   if (name === '' || LONE_SURROGATE.test(name)) return 'is empty or not valid Unicode';
-  if (utf8Length(name) > OBJECT_NAME_BYTES_MAX) return `has more than ${OBJECT_NAME_BYTES_MAX} bytes`;
+  if (isLonger(name, OBJECT_NAME_BYTES_MAX)) return `has more than ${OBJECT_NAME_BYTES_MAX} bytes`;
   return name.includes('\0') ? 'contains a zero byte' : null;
 }
 
