@@ -15,7 +15,7 @@
 // It reads no tree (catalog.ts does).
 
 import { StoreError } from '../format/errors.js';
-import { RING_COPIES, checkFeatures, chooseStoreRoot, toHex } from '../format/index.js';
+import { RING_COPIES, checkFeatures, chooseStoreRoot, equalBytes, toHex } from '../format/index.js';
 import type { MemberEntry, MemberTip, StoreRoot, Superblock } from '../format/index.js';
 import type { OnlineMember } from './catalog_core.js';
 import type { Io } from './io/port.js';
@@ -54,9 +54,7 @@ export async function openStore(io: Io, paths: readonly string[], options: OpenS
   try {
     await finder.findAll(paths);
     if (finder.found.length === 0) throw firstError(finder, paths);
-    const root = options.mode === 'rw'
-      ? chooseStoreRoot(finder.found.map((member) => member.tip))
-      : await choosePinned(io, finder);
+    const root = options.mode === 'rw' ? await chooseForWriting(io, finder, report) : await choosePinned(io, finder);
     noteUnusable(finder, report);
     noteAbsent(root, report);
     checkVersion(root, options.mode);
@@ -68,6 +66,38 @@ export async function openStore(io: Io, paths: readonly string[], options: OpenS
     await finder.close();
     throw error;
   }
+}
+
+async function chooseForWriting(io: Io, finder: MemberFinder, report: OpenReport): Promise<StoreRoot> {
+  const root = chooseStoreRoot(finder.found.map((member) => member.tip));
+  if (!await finishCreate(io, finder, root, report)) return root;
+  return chooseStoreRoot(finder.found.map((member) => member.tip));
+}
+
+/**
+ * Gives root 1 to members that create did not come to: their identity blocks name this store and they hold no other root.
+ * Only when nothing is missing then; the pages of root 1 are on all members, since they were flushed first (C20).
+ */
+async function finishCreate(io: Io, finder: MemberFinder, root: StoreRoot, report: OpenReport): Promise<boolean> {
+  if (root.sequence !== 1 || !root.isDegraded) return false;
+  const targets = [];
+  for (const index of root.absentInSync) {
+    const entry = root.superblock.members[index];
+    const unborn = finder.unborn.find((member) => entry !== undefined && equalBytes(member.memberUuid, entry.uuid)
+      && equalBytes(member.storeUuid, root.superblock.storeUuid)
+      && [...member.rootSums].every((sum) => sum === root.rootSum)
+      && member.device.sizeBytes >= entry.formattedBytes);
+    if (entry === undefined || unborn === undefined) return false;
+    const { formattedBytes, failureDomain } = entry;
+    const { slot, path } = unborn.device;
+    targets.push({ unborn, member: { index, slot, path, formattedBytes, failureDomain }, copies: [0, 1, 2, 3] });
+  }
+  for (const line of await writeCopies(io, targets, root.superblock)) report.add(line);
+  for (const { unborn } of targets) {
+    report.add(`${unborn.device.path}: given root 1, which an interrupted create had not written to it yet`);
+    await finder.readBorn(unborn);
+  }
+  return true;
 }
 
 /** Pins the newest root of a store that somebody else may be writing (C17). */

@@ -11,10 +11,10 @@
 
 import { StoreError, isStoreError } from '../format/errors.js';
 import { MEMBERS_MAX, chooseMemberTip, equalBytes } from '../format/index.js';
-import type { MemberTip } from '../format/index.js';
+import type { MemberTip, ParsedRing } from '../format/index.js';
 import { readHints } from './hints_io.js';
 import type { Io, MemberDevice } from './io/port.js';
-import { lockWriters } from './locks.js';
+import { lockWriters, readHeartbeat } from './locks.js';
 import type { OpenReport } from './open_report.js';
 import { readRings } from './superblock_io.js';
 
@@ -23,6 +23,17 @@ export interface FoundMember {
   readonly device: MemberDevice;
   readonly tip: MemberTip;
   readonly formattedBytes: number;
+}
+
+/** A device that create had prepared, by its identity block, when it was cut short: no superblock quorum yet. */
+export interface UnbornMember {
+  readonly device: MemberDevice;
+  readonly storeUuid: Uint8Array;
+  readonly memberUuid: Uint8Array;
+  /** Roots that single copies hold. */
+  readonly rootSums: ReadonlySet<bigint>;
+  /** Its place in `unusable`. */
+  readonly unusable: UnusablePath;
 }
 
 /** A path that could not be used, and why. */
@@ -41,6 +52,7 @@ export interface FindOptions {
 export class MemberFinder {
   readonly found: FoundMember[] = [];
   readonly unusable: UnusablePath[] = [];
+  readonly unborn: UnbornMember[] = [];
   readonly #io: Io;
   readonly #options: FindOptions;
   readonly #report: OpenReport;
@@ -119,8 +131,28 @@ export class MemberFinder {
       this.found.push({ device, tip, formattedBytes });
     } catch (error) {
       if (!isStoreError(error) || isStoreError(error, 'E_CONFLICT') || isStoreError(error, 'E_VERSION')) throw error;
-      this.unusable.push({ path: device.path, error: error as StoreError });
+      const unusable = { path: device.path, error: error as StoreError };
+      this.unusable.push(unusable);
+      await this.#readUnborn(device, rings, unusable);
     }
+  }
+
+  /** Reads a member again that was given its first root (open.ts finishes a create that was cut short). */
+  async readBorn(member: UnbornMember): Promise<void> {
+    this.unborn.splice(this.unborn.indexOf(member), 1);
+    this.unusable.splice(this.unusable.indexOf(member.unusable), 1);
+    await this.#read(member.device);
+  }
+
+  async #readUnborn(device: MemberDevice, rings: readonly ParsedRing[], unusable: UnusablePath): Promise<void> {
+    const identity = await readHeartbeat(this.#io, device);
+    if (identity === null) return;
+    const rootSums = new Set<bigint>();
+    for (const slot of rings.flatMap((ring) => ring ?? [])) {
+      if (slot.kind === 'valid' || slot.kind === 'other-version') rootSums.add(slot.rootSum);
+    }
+    const { storeUuid, memberUuid } = identity;
+    this.unborn.push({ device, storeUuid, memberUuid, rootSums, unusable });
   }
 
   #note(device: MemberDevice, tip: MemberTip): void {
@@ -161,6 +193,9 @@ export class MemberFinder {
       this.#report.add(`${path}: found through the hints of a sibling`);
       return true;
     }
+    const unborn = this.unborn.at(-1);
+    if (unborn?.device === device && equalBytes(unborn.memberUuid, uuid)) return true;
+    if (unborn?.device === device) this.unborn.pop();
     if (last?.device === device) this.found.pop();
     this.unusable.length = unusableBefore;
     this.#devices.delete(path);
