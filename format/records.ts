@@ -10,7 +10,7 @@
 
 import { Builder } from 'flatbuffers';
 import type { FormatContext } from './binary.js';
-import { refuse } from './binary.js';
+import { compareBytes, encodeUtf8, refuse } from './binary.js';
 import { KeyValue } from './catalog/key-value.js';
 import { Member as MemberTable } from './catalog/member.js';
 import { Metric } from './catalog/metric.js';
@@ -135,8 +135,9 @@ export function decodeTag(bytes: Uint8Array, where?: FormatContext): TagRecord {
   };
 }
 
+/** By the bytes of the keys, as the format sorts. */
 const byText = (a: readonly [string, unknown], b: readonly [string, unknown]): number =>
-  a[0] < b[0] ? -1 : a[0] > b[0] ? 1 : 0;
+  compareBytes(encodeUtf8(a[0]), encodeUtf8(b[0]));
 
 function encodeMetadata(metadata: Readonly<Record<string, string>>): number {
   const entries = Object.entries(metadata).sort(byText);
