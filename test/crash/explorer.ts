@@ -16,6 +16,7 @@
 
 import type { SimIo } from '../sim/sim_io.js';
 import { Prng } from '../sim/prng.js';
+import type { DamageChooser } from '../sim/sim_disk.js';
 import {
   dropAll,
   keepAll,
@@ -255,6 +256,14 @@ export class Explorer<Op> {
       pending += disk.pendingWrites.length + (disk.creating ? 1 : 0);
     if (pending === 0) return;
     yield world.crashImage(dropAll, this.prng);
+    // A power cut that one member survives better than the others: what roll forward is for.
+    const paths = world.memberPaths();
+    if (paths.length > 1) {
+      for (const path of paths) {
+        const keepOnly: DamageChooser = (_write, at) => (at === path ? 'keep' : 'drop');
+        yield world.crashImage(keepOnly, this.prng);
+      }
+    }
     for (let i = 0; i < this.options.randomDamages; i += 1)
       yield world.crashImage(randomDamage(this.prng), this.prng);
   }

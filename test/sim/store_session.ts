@@ -177,7 +177,12 @@ async function contents(version: Version): Promise<Map<string, ModelObject>> {
   return objects;
 }
 
-/** Errors that a store whose creation was cut short may give: it never was a store. */
+/**
+ * Errors that a store whose creation was cut short may give: it never was a store. One copy of the first root may
+ * be there (E_CORRUPT, quorum lost), or the root on one member only (E_DEGRADED).
+ */
 export function isUnformatted(error: unknown): boolean {
-  return isStoreError(error, 'E_FORMAT') || isStoreError(error, 'E_NOT_FOUND');
+  return (['E_FORMAT', 'E_NOT_FOUND', 'E_CORRUPT', 'E_DEGRADED'] as const).some((code) =>
+    isStoreError(error, code),
+  );
 }

@@ -1,0 +1,374 @@
+// The random simulator: one seed is one history of a store, judged against a plain model all the way.
+//
+// A history is a few lives. In each a process opens the store and runs operations, several at once on different
+// runs, under the faults that the seed drew: failing, short and lying reads, failing writes and flushes, lost and
+// misdirected writes on one member. A life ends by close, by death of the process or by a power cut at a random
+// event. Then, without faults, the store must open and hold exactly what was acknowledged, and of what was
+// still under way each run all or nothing; fsck must find nothing that was not done to it.
+//
+// After TigerBeetle's VOPR; the fault atlas is as there: silent damage (lost, misdirected, rotten) strikes member 0
+// only, so that what must be recoverable always is.
+//
+// Invariants
+//   1. Everything follows from the seed: two runs give one trace hash and one image hash.
+//   2. A rejection that is not a StoreError, a wrong byte, a lost or half-visible operation is a violation.
+
+import { isStoreError } from '../../format/errors.js';
+import { Prng } from './prng.js';
+import type { SimIo } from './sim_io.js';
+import { randomDamage, SimWorld, worldImageHash, type WorldImage } from './sim_world.js';
+import { type ObjectSpec, StoreModel, type StoreOp } from './store_model.js';
+import { smallShape, StoreSession, type StoreShape } from './store_session.js';
+
+const RUNS = ['a', 'b/c', 'd', 'e'] as const;
+const TAGS = ['best', 'kept'] as const;
+const LIVES_MAX = 4;
+const ROUNDS_MAX = 7;
+/** Virtual time that a process waits for another's locks, at most. */
+const LOCK_TRIES = 50;
+
+export interface SimulationResult {
+  readonly seed: number;
+  readonly operations: number;
+  readonly acknowledged: number;
+  readonly failed: number;
+  readonly crashes: number;
+  readonly kills: number;
+  readonly faultsFired: number;
+  readonly ioCount: number;
+  readonly traceHash: string;
+  readonly imageHash: string;
+}
+
+/** What a life was given to suffer. */
+interface Weather {
+  readonly read: number;
+  readonly write: number;
+  readonly flush: number;
+  readonly silent: number;
+}
+
+export class Violation extends Error {
+  override readonly name = 'Violation';
+}
+
+export class Simulation {
+  private readonly seed: number;
+  private readonly prng: Prng;
+  private readonly shape: StoreShape;
+  private world: SimWorld;
+  private readonly acked: StoreOp[] = [];
+  private readonly unknown = new Map<string, StoreOp>();
+  private readonly counts = {
+    operations: 0,
+    acknowledged: 0,
+    failed: 0,
+    crashes: 0,
+    kills: 0,
+    faultsFired: 0,
+    ioCount: 0,
+  };
+  private readonly hashes: string[] = [];
+  /** Silent damage was done: fsck may find bad copies on member 0. */
+  private damaged = false;
+
+  constructor(seed: number) {
+    this.seed = seed;
+    this.prng = new Prng(seed);
+    const members = this.prng.between(1, 3);
+    const redundancy = Math.min(members, this.prng.between(1, 3)) as 1 | 2 | 3;
+    this.shape = {
+      ...smallShape(members, redundancy),
+      memberBytes: this.prng.pick([6, 8, 12]) * 1024 * 1024,
+    };
+    this.world = new SimWorld({ seed: this.prng.u32() });
+  }
+
+  async run(): Promise<SimulationResult> {
+    const first = await StoreSession.create(this.world.process(), this.shape);
+    await first.close();
+    const lives = this.prng.between(1, LIVES_MAX);
+    for (let life = 0; life < lives; life += 1) {
+      await this.live();
+      await this.judge();
+    }
+    this.endWorld();
+    const image = worldImageHash(this.world.currentImage());
+    return { seed: this.seed, ...this.counts, traceHash: this.hashes.join(), imageHash: image };
+  }
+
+  // ---- one life
+
+  private async live(): Promise<void> {
+    const end = this.prng.pick(['close', 'crash', 'crash', 'kill'] as const);
+    const io = this.world.process();
+    const fired = this.addWeather();
+    let cut: () => void = () => undefined;
+    const over = new Promise<'cut'>((resolve) => {
+      cut = () => resolve('cut');
+    });
+    if (end !== 'close')
+      this.endAt(this.world.scheduler.eventCount + this.prng.between(1, 1500), end, io, cut);
+    const outcome = await Promise.race([this.work(io), over]);
+    this.world.scheduler.afterEvent = null;
+    if (outcome !== 'cut' && end !== 'close') {
+      if (end === 'crash') this.world.powerCut();
+      else this.world.kill(io);
+    }
+    this.counts.faultsFired += fired();
+    this.world.faults.clear();
+    if (end === 'crash') this.reboot();
+    else if (end === 'kill') this.counts.kills += 1;
+  }
+
+  /** Ends the process or the power after the event of this number. */
+  private endAt(eventNumber: number, end: 'crash' | 'kill', io: SimIo, cut: () => void): void {
+    const { scheduler } = this.world;
+    scheduler.afterEvent = () => {
+      if (scheduler.eventCount < eventNumber) return;
+      scheduler.afterEvent = null;
+      if (end === 'crash') this.world.powerCut();
+      else this.world.kill(io);
+      cut();
+    };
+  }
+
+  private reboot(): void {
+    this.counts.crashes += 1;
+    const image: WorldImage = this.world.crashImage(randomDamage(this.prng), this.prng);
+    this.endWorld();
+    this.world = SimWorld.fromImage(image, this.prng.u32());
+  }
+
+  private endWorld(): void {
+    this.counts.ioCount += this.world.faults.totalOperations;
+    this.hashes.push(this.world.traceHash().toString(16));
+  }
+
+  private addWeather(): () => number {
+    const { prng } = this;
+    const weather: Weather = {
+      read: prng.chance(0.5) ? prng.unit() * 0.1 : 0,
+      write: prng.chance(0.2) ? prng.unit() * 0.02 : 0,
+      flush: prng.chance(0.2) ? prng.unit() * 0.1 : 0,
+      silent: this.shape.redundancy > 1 && prng.chance(0.3) ? prng.unit() * 0.05 : 0,
+    };
+    const { faults } = this.world;
+    const fired: (() => number)[] = [];
+    for (const action of ['errno', 'short', 'zero', 'flip'] as const) {
+      if (weather.read > 0)
+        fired.push(faults.add({ operation: 'read', action, probability: weather.read / 4 }));
+    }
+    if (weather.write > 0) {
+      const errno = prng.pick([5, 28]);
+      fired.push(faults.add({ operation: 'write', action: 'errno', errno, probability: weather.write / 2 }));
+      fired.push(
+        faults.add({
+          operation: 'write',
+          action: prng.pick(['late', 'short', 'zero']),
+          probability: weather.write / 2,
+        }),
+      );
+    }
+    if (weather.flush > 0)
+      fired.push(faults.add({ operation: 'flush', action: 'errno', probability: weather.flush }));
+    if (weather.silent > 0) {
+      const path = this.shape.members[0] ?? '';
+      const area = { path, fromBytes: 1024 * 1024, toBytes: this.shape.memberBytes - 1024 * 1024 };
+      const nth = prng.between(1, 40);
+      const silent = prng.chance(0.5)
+        ? faults.add({ operation: 'write', action: 'lost', probability: weather.silent, ...area })
+        : faults.add({
+            operation: 'write',
+            action: 'misdirect',
+            shiftBytes: 4096 * prng.between(1, 40),
+            nth,
+            ...area,
+          });
+      fired.push(() => {
+        if (silent() > 0) this.damaged = true;
+        return silent();
+      });
+    }
+    return () => fired.reduce((sum, count) => sum + count(), 0);
+  }
+
+  /** Opens and works until done, poisoned, or refused. */
+  private async work(io: SimIo): Promise<void> {
+    let session: StoreSession;
+    try {
+      session = await this.open(io);
+    } catch (error) {
+      this.expectStoreError(error, 'open under faults');
+      return;
+    }
+    const reader = this.prng.chance(0.3) ? await this.startReader() : null;
+    const rounds = this.prng.between(1, ROUNDS_MAX);
+    for (let round = 0; round < rounds && session.store.catalog.poisoned === null; round += 1) {
+      await this.round(session);
+      if (this.prng.chance(0.2)) await this.readUnderFaults(session);
+    }
+    if (reader !== null) await this.judgeReader(reader);
+    await session.close().catch((error: unknown) => this.expectStoreError(error, 'close'));
+  }
+
+  private async open(io: SimIo): Promise<StoreSession> {
+    for (let attempt = 0; ; attempt += 1) {
+      try {
+        return await StoreSession.open(io, this.shape);
+      } catch (error) {
+        if (!isStoreError(error, 'E_LOCKED') || attempt >= LOCK_TRIES) throw error;
+        // A process that was killed keeps its locks until its last I/O ended.
+        const next = this.world.process();
+        await next.clock.sleep(5);
+        io = next;
+      }
+    }
+  }
+
+  /** One operation on each of several runs at once. */
+  private async round(session: StoreSession): Promise<void> {
+    const runs = RUNS.filter(() => this.prng.chance(0.5));
+    await Promise.all(
+      runs.map(async (run) => {
+        const op = this.drawOp(run);
+        this.counts.operations += 1;
+        this.unknown.set(run, op);
+        try {
+          await session.apply(op);
+          this.counts.acknowledged += 1;
+          this.acked.push(op);
+          this.unknown.delete(run);
+        } catch (error) {
+          this.expectStoreError(error, JSON.stringify(op));
+          this.counts.failed += 1;
+          // A refusal without poison left no trace; after one the outcome shows at the next open.
+          if (session.store.catalog.poisoned === null) this.unknown.delete(run);
+        }
+      }),
+    );
+  }
+
+  private async readUnderFaults(session: StoreSession): Promise<void> {
+    if (session.store.catalog.poisoned !== null) return;
+    const expected = StoreModel.after(this.acked).dump();
+    try {
+      const dump = await session.dump();
+      if (dump !== expected) throw new Violation(`a read gave\n${dump}\n-- instead of --\n${expected}`);
+    } catch (error) {
+      this.expectStoreError(error, 'read under faults');
+    }
+  }
+
+  /** A reader in another process: it must go on seeing the state it opened. */
+  private async startReader(): Promise<{ session: StoreSession; expected: string } | null> {
+    const expected = StoreModel.after(this.acked).dump();
+    try {
+      return { session: await StoreSession.open(this.world.process(), this.shape, 'r'), expected };
+    } catch (error) {
+      this.expectStoreError(error, 'reader open');
+      return null;
+    }
+  }
+
+  private async judgeReader(reader: { session: StoreSession; expected: string }): Promise<void> {
+    try {
+      const dump = await reader.session.dump();
+      if (dump !== reader.expected)
+        throw new Violation(`a pinned reader saw\n${dump}\n-- instead of --\n${reader.expected}`);
+      await reader.session.close();
+    } catch (error) {
+      this.expectStoreError(error, 'reader');
+    }
+  }
+
+  // ---- judgement, without faults
+
+  private async judge(): Promise<void> {
+    const session = await this.open(this.world.process()).catch((error: unknown) => {
+      throw new Violation(`the store does not open: ${String(error)}`, { cause: error });
+    });
+    const dump = await session.dump();
+    for (const run of RUNS) this.judgeRun(run, dump);
+    const findings = (await session.check()).filter((finding) => !this.isExpected(finding));
+    if (findings.length > 0) throw new Violation(`fsck found: ${findings.slice(0, 5).join('; ')}`);
+    await session.close();
+  }
+
+  private judgeRun(run: string, dump: string): void {
+    const before = linesOf(StoreModel.after(this.acked).dump(), run);
+    const held = linesOf(dump, run);
+    const op = this.unknown.get(run);
+    this.unknown.delete(run);
+    if (held === before) return;
+    const after = op === undefined ? before : linesOf(StoreModel.after([...this.acked, op]).dump(), run);
+    if (op === undefined || held !== after) {
+      throw new Violation(`run ${run} holds\n${held}\n-- instead of --\n${before}\n-- or --\n${after}`);
+    }
+    this.acked.push(op);
+  }
+
+  /** After silent damage to member 0, bad copies on it are what fsck should find, as long as another copy is good. */
+  private isExpected(finding: string): boolean {
+    return (
+      this.damaged &&
+      finding.includes('"memberIndex":0') &&
+      finding.includes('copy') &&
+      !finding.startsWith('fatal')
+    );
+  }
+
+  private expectStoreError(error: unknown, what: string): void {
+    if (isStoreError(error)) return;
+    if (error instanceof Violation) throw error;
+    throw new Violation(
+      `${what}: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`,
+      { cause: error },
+    );
+  }
+
+  // ---- drawing operations
+
+  private drawOp(run: string): StoreOp {
+    const { prng } = this;
+    const draw = prng.below(12);
+    if (draw < 5) {
+      const redundancy = prng.chance(0.2)
+        ? (prng.between(this.shape.redundancy > 1 ? 2 : 1, this.shape.members.length) as 1 | 2 | 3)
+        : undefined;
+      return {
+        kind: 'put',
+        run,
+        objects: this.drawObjects(),
+        tags: prng.chance(0.2) ? [prng.pick(TAGS)] : [],
+        ...(prng.chance(0.5) ? { step: prng.below(5) } : {}),
+        ...(redundancy === undefined ? {} : { redundancy }),
+      };
+    }
+    if (draw < 6) return { kind: 'link', run, seed: prng.u32() };
+    if (draw < 7) return { kind: 'tag', run, tag: prng.pick(TAGS), nth: prng.below(8) };
+    if (draw < 8) return { kind: 'untag', run, tag: prng.pick(TAGS) };
+    if (draw < 11) return { kind: 'remove', run, nth: prng.below(8) };
+    return { kind: 'abort', run, objects: this.drawObjects() };
+  }
+
+  private drawObjects(): ObjectSpec[] {
+    const { prng } = this;
+    return Array.from({ length: prng.between(1, 5) }, (_unused, i): ObjectSpec => {
+      const byteLength = prng.pick([
+        prng.below(16),
+        prng.below(2049),
+        prng.between(2049, 40_000),
+        prng.between(4096, 600_000),
+      ]);
+      return { name: `o${i}`, byteLength, seed: prng.below(64), ...(prng.chance(0.2) ? { blob: true } : {}) };
+    });
+  }
+}
+
+function linesOf(dump: string, run: string): string {
+  return dump
+    .split('\n')
+    .filter((line) => line.startsWith(`${run}#`))
+    .join('\n');
+}
