@@ -42,7 +42,9 @@ export interface PendingLargeValue {
 export function packLargeValue(value: Uint8Array): PendingLargeValue {
   assert(PIECE_RAW_BYTES === LZ4_RAW_BYTES_MAX, 'the decoder takes whole pieces');
   if (value.byteLength > LARGE_VALUE_BYTES_MAX) {
-    throw new StoreError('E_RANGE', `a catalog value of ${value.byteLength} bytes is over the limit of ${LARGE_VALUE_BYTES_MAX}`);
+    throw new StoreError(
+      'E_RANGE', `a catalog value of ${value.byteLength} bytes is over the limit of ${LARGE_VALUE_BYTES_MAX}`,
+    );
   }
   const pieces: PendingPiece[] = [];
   for (let start = 0; start < value.byteLength; start += PIECE_RAW_BYTES) {

@@ -96,7 +96,8 @@ export class PageStore {
     }
     const first = pointer.copies[0];
     assert(first !== undefined, 'a page pointer has a copy');
-    const key = `${first.member}:${first.sector}:${pointer.birth}:${pointer.sum}:${pointer.storedBytes}:${pointer.kind}`;
+    const { birth, sum, storedBytes, kind } = pointer;
+    const key = `${first.member}:${first.sector}:${birth}:${sum}:${storedBytes}:${kind}`;
     let load = this.#loads.get(key);
     if (load === undefined) {
       load = { promise: this.#read(pointer, treeId, key), waiters: 0 };
@@ -109,12 +110,19 @@ export class PageStore {
   unpin(ref: PageRef): void {
     assert(ref.pins > 0, 'unpin pairs with loadPinned');
     ref.pins -= 1;
+    if (ref.pins === 0) this.#cache.trim();
   }
 
-  /** Starts reading what is not in memory yet; resolves when it is. Never rejects: errors come to who needs the page. */
+  /**
+   * Starts reading what is not in memory yet; resolves when it is. Never rejects: errors come to
+   * whoever needs the page.
+   */
   async prefetch(pointers: readonly PagePointer[], treeId: number): Promise<void> {
     const missing = pointers.filter((pointer) => this.#cache.find(pointer) === null);
-    await Promise.all(missing.map((pointer) => this.loadPinned(pointer, treeId).then((ref) => this.unpin(ref), () => undefined)));
+    await Promise.all(missing.map(async (pointer) => {
+      const ref = await this.loadPinned(pointer, treeId).catch(() => null);
+      if (ref !== null) this.unpin(ref);
+    }));
   }
 
   /** Reads pages in batches past the cache (but takes what is in memory), in the order given. */
@@ -135,6 +143,11 @@ export class PageStore {
   /** A page that was just made durable enters the cache. */
   adopt(pointer: PagePointer, page: CatalogPage, links: (PageRef | null)[] | null): PageRef {
     return this.#cache.insert(pointer, page, links);
+  }
+
+  /** A page that no root after this one reaches: its memory is better used. Views read it again. */
+  forget(pointer: PagePointer): void {
+    this.#cache.drop(pointer);
   }
 
   stats(): PageStoreStats {

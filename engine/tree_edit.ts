@@ -177,7 +177,9 @@ interface SplitPart {
 }
 
 /** Cuts a node that is over its limit; the node keeps the first part. Empty when it fits. */
-function splitNode(editor: TreeEditor, node: LeafNode | BranchNode, changed: number, atRightEdge: boolean): SplitPart[] {
+function splitNode(
+  editor: TreeEditor, node: LeafNode | BranchNode, changed: number, atRightEdge: boolean,
+): SplitPart[] {
   const limitBytes = node.type === 1 ? editor.limits.leafBytes : editor.limits.branchBytes;
   const parts: SplitPart[] = [];
   let current = node;

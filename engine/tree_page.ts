@@ -66,7 +66,9 @@ export function pageContext(rules: PageRules, treeId: number, pointer: PagePoint
 }
 
 /** Bytes whose sum matched, as a page. Errors: E_FORMAT. */
-export function decodeCatalogPage(bytes: Uint8Array, pointer: PagePointer, treeId: number, rules: PageRules): CatalogPage {
+export function decodeCatalogPage(
+  bytes: Uint8Array, pointer: PagePointer, treeId: number, rules: PageRules,
+): CatalogPage {
   const context = pageContext(rules, treeId, pointer);
   const isTreePage = pointer.kind === PAGE_KIND_LEAF || pointer.kind === PAGE_KIND_BRANCH;
   return isTreePage ? decodePage(bytes, pointer, context) : checkPageHeader(bytes, pointer, context);
@@ -75,7 +77,8 @@ export function decodeCatalogPage(bytes: Uint8Array, pointer: PagePointer, treeI
 /** Encoded size of one item of a leaf. */
 export function leafSlotBytes(page: LeafPage, index: number): number {
   const slot = PAGE_HEADER_BYTES + index * LEAF_SLOT_BYTES;
-  return LEAF_SLOT_BYTES + readU16(page.bytes, slot + LEAF_SLOT_KEY_BYTES) + readU32(page.bytes, slot + LEAF_SLOT_VALUE_BYTES);
+  const { bytes } = page;
+  return LEAF_SLOT_BYTES + readU16(bytes, slot + LEAF_SLOT_KEY_BYTES) + readU32(bytes, slot + LEAF_SLOT_VALUE_BYTES);
 }
 
 /** Length of a separator of a branch. */

@@ -24,6 +24,8 @@ export const PAGE_CACHE_BYTES_MIN = 256 * 1024;
 /** What a page costs beside its bytes: its objects and map entry (measured with --expose-gc, rounded up). */
 const PAGE_OVERHEAD_BYTES = 512;
 const LINK_BYTES = 8;
+/** Steps of the clock when a page is unpinned: bounded work for each lookup, enough to come back to the limit. */
+const TRIM_STEPS = 16;
 
 export class PageRef {
   readonly type = 0;
@@ -108,19 +110,28 @@ export class PageCache {
     this.#ring.push(ref);
     this.#byAddress.set(key, ref);
     this.#bytes += costBytes(ref);
-    this.#evictDownTo(this.#limitBytes, ref);
+    // Two turns of the clock: the first may only clear bits; pinned pages can outlast both.
+    if (this.#bytes > this.#limitBytes) this.#evict(this.#ring.length * 2, ref);
     return ref;
+  }
+
+  /** Gives back what pinned pages took over the limit, a few steps at a time. */
+  trim(): void {
+    if (this.#bytes > this.#limitBytes) this.#evict(TRIM_STEPS, null);
+  }
+
+  /** Takes a page out of memory unless it is pinned. */
+  drop(pointer: PagePointer): void {
+    const ref = this.find(pointer);
+    if (ref !== null && ref.pins === 0) this.#remove(ref);
   }
 
   clear(): void {
     for (const ref of [...this.#ring]) if (ref.pins === 0) this.#remove(ref);
   }
 
-  #evictDownTo(limitBytes: number, keep: PageRef): void {
-    // Two turns of the clock: the first may only clear bits; pinned pages can outlast both.
-    let stepsLeft = this.#ring.length * 2;
-    while (this.#bytes > limitBytes && stepsLeft > 0) {
-      stepsLeft -= 1;
+  #evict(stepCount: number, keep: PageRef | null): void {
+    for (let step = 0; step < stepCount && this.#bytes > this.#limitBytes; step += 1) {
       if (this.#hand >= this.#ring.length) this.#hand = 0;
       const ref = this.#ring[this.#hand];
       assert(ref !== undefined && ref.page !== null, 'the ring holds pages in memory');
@@ -153,5 +164,6 @@ export class PageCache {
 }
 
 function costBytes(ref: PageRef): number {
-  return ref.pointer.storedBytes + PAGE_OVERHEAD_BYTES + (ref.pointer.level > 0 ? (ref.page?.itemCount ?? 0) * LINK_BYTES : 0);
+  const linkCount = ref.pointer.level > 0 ? ref.page?.itemCount ?? 0 : 0;
+  return ref.pointer.storedBytes + PAGE_OVERHEAD_BYTES + linkCount * LINK_BYTES;
 }

@@ -207,12 +207,14 @@ export class PageReader {
     const { copies, storedBytes, level } = request.pointer;
     const member = worst?.member ?? copies[0]?.member ?? 0;
     const offsetBytes = worst?.offsetBytes ?? (copies[0]?.sector ?? 0) * SECTOR_BYTES;
-    const tried = faults.map((fault) => `${this.#name(fault.member)} at byte ${fault.offsetBytes}: ${fault.kind}`).join('; ');
+    const tried = faults
+      .map((fault) => `${this.#name(fault.member)} at byte ${fault.offsetBytes}: ${fault.kind}`)
+      .join('; ');
     return new StoreError(
       corrupt === undefined ? 'E_IO' : 'E_CORRUPT',
       `no copy of a page (level ${level}) of the ${treeName(request.treeId)} tree could be verified (${tried})`,
       {
-        where: { ...this.#where(request, member, offsetBytes, storedBytes), ...(worst === undefined ? {} : { errno: worst.errno }) },
+        where: { ...this.#where(request, member, offsetBytes, storedBytes), errno: worst?.errno ?? 0 },
         safe: 'Nothing was changed. Objects that do not need this page can still be read.',
         next: 'Run `ingot fsck` to see what depends on this page.',
       },

@@ -58,23 +58,32 @@ export async function* rangeItems(
   if (bounds.to !== null && compareBytes(bounds.from, bounds.to) >= 0) return;
   let position: Uint8Array | null = reverse ? bounds.to : bounds.from;
   let aheadCount = 1;
+  let stepsUntilAhead = 0;
   for (;;) {
     options.signal?.throwIfAborted();
     const at: Uint8Array | null = position;
-    const attempt = (): RangeStep | MissingPage => takeLeaf(holder, bounds, at, reverse, aheadCount);
+    const wantedAhead = stepsUntilAhead > 0 ? 0 : aheadCount;
+    const attempt = (): RangeStep | MissingPage => takeLeaf(holder, bounds, at, reverse, wantedAhead);
     let step = attempt();
     if (step instanceof MissingPage) {
       step = await retryWithPages(holder, step, attempt);
       // Waited for a device: the next leaves will be wanted as well.
+      aheadCount = Math.max(aheadCount, 2);
+    }
+    stepsUntilAhead -= 1;
+    if (step.ahead.length > 0) {
+      void holder.pages.prefetch(step.ahead, holder.treeId);
+      // Ask again when half of it is used up: a window that slides by one would read page by page.
+      stepsUntilAhead = aheadCount >>> 1;
       aheadCount = Math.min(aheadCount * 2, RANGE_PREFETCH_PAGES_MAX);
     }
-    if (step.ahead.length > 0) void holder.pages.prefetch(step.ahead, holder.treeId);
     for (const item of step.items) {
       options.signal?.throwIfAborted();
       yield item;
     }
     if (step.next === null) return;
-    assert(at === null || (reverse ? compareBytes(step.next, at) < 0 : compareBytes(step.next, at) > 0), 'a range moves on');
+    const moved = at === null ? 1 : compareBytes(step.next, at);
+    assert(at === null || (reverse ? moved < 0 : moved > 0), 'a range moves on');
     position = step.next;
   }
 }
@@ -93,7 +102,8 @@ function takeLeaf(
   const items: RangeItem[] = [];
   for (let i = first; i < end; i += 1) items.push(itemAt(leaf, i));
   if (reverse) items.reverse();
-  return { items, next: nextPosition(path, bounds, reverse), ahead: pointersAhead(holder, path, bounds, reverse, aheadCount) };
+  const next = nextPosition(path, bounds, reverse);
+  return { items, next, ahead: pointersAhead(holder, path, bounds, reverse, aheadCount) };
 }
 
 function leafCount(leaf: ReturnType<typeof pathLeaf>): number {

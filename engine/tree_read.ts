@@ -51,7 +51,9 @@ export interface TreePath {
 export type LeafLike = LeafPage | LeafNode;
 
 /** Runs an attempt until its pages are in memory. */
-export async function retryWithPages<T>(holder: TreeHolder, missing: MissingPage, attempt: () => T | MissingPage): Promise<T> {
+export async function retryWithPages<T>(
+  holder: TreeHolder, missing: MissingPage, attempt: () => T | MissingPage,
+): Promise<T> {
   const pinned: PageRef[] = [];
   let lacking = missing;
   try {
@@ -65,7 +67,9 @@ export async function retryWithPages<T>(holder: TreeHolder, missing: MissingPage
     for (const ref of pinned) holder.pages.unpin(ref);
   }
   throw new StoreError(
-    'E_CONFLICT', `the ${treeName(holder.treeId)} tree changed ${ATTEMPTS_MAX} times under one operation`, { retryable: true },
+    'E_CONFLICT',
+    `the ${treeName(holder.treeId)} tree changed ${ATTEMPTS_MAX} times under one operation`,
+    { retryable: true },
   );
 }
 
@@ -202,7 +206,8 @@ function checkChild(holder: TreeHolder, path: TreePath, index: number, ref: Page
     throw formatError(holder, ref.pointer, `has level ${ref.pointer.level} below a page of level ${levelOf(parent)}`);
   }
   if (parent.type === 0 && ref.pointer.birth > parent.pointer.birth) {
-    throw formatError(holder, ref.pointer, `has birth ${ref.pointer.birth}, after its parent's ${parent.pointer.birth}`);
+    const births = `${ref.pointer.birth}, after its parent's ${parent.pointer.birth}`;
+    throw formatError(holder, ref.pointer, `has birth ${births}`);
   }
   const keys = keyBounds(page);
   const lower = lowerBound(path, depth, index);

@@ -84,7 +84,8 @@ export function planNode(node: TreeNode, plan: PagePlan[]): void {
       const pending = node.pending(i);
       if (pending === null) continue;
       for (const piece of pending.pieces) {
-        plan.push({ storedBytes: pageStoredBytes(PAGE_HEADER_BYTES + piece.stored.byteLength), kind: PAGE_KIND_VALUE_PIECE, level: 0 });
+        const storedBytes = pageStoredBytes(PAGE_HEADER_BYTES + piece.stored.byteLength);
+        plan.push({ storedBytes, kind: PAGE_KIND_VALUE_PIECE, level: 0 });
       }
       plan.push({ storedBytes: indexStoredBytes(pending), kind: PAGE_KIND_VALUE_INDEX, level: 0 });
     }
