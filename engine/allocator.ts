@@ -11,6 +11,7 @@
 // It never changes what is on disk; commit.ts turns grants into records.
 
 import { StoreError, assert } from '../format/errors.js';
+import { dataAreaSectors } from '../format/layout_constants.js';
 import { REGION_SECTORS } from '../format/limits.js';
 import type { AllocateRequest, SpaceGrant } from './contract.js';
 import { DeferredLog } from './deferred.js';
@@ -48,8 +49,7 @@ export class Allocator {
     const sequences = [...options.deferred.keys()].sort((a, b) => a - b);
     for (const sequence of sequences) this.deferred.add(sequence, options.deferred.get(sequence) ?? []);
     for (const member of options.members) {
-      const space = new MemberSpace(member.index, member.formattedBytes, 0, options.load);
-      const free = space.dataSectors - member.allocatedSectors - this.deferred.sectorsOf(member.index);
+      const free = dataAreaSectors(member.formattedBytes) - member.allocatedSectors - this.deferred.sectorsOf(member.index);
       this.#spaces.set(member.index, new MemberSpace(member.index, member.formattedBytes, free, options.load));
     }
   }

@@ -26,7 +26,7 @@ import { writeHints } from './hints_io.js';
 import type { Io, MemberDevice } from './io/port.js';
 import { HEARTBEAT_INTERVAL_MS } from './limits.js';
 import { HeartbeatKeeper } from './locks.js';
-import { chooseAgain, openStore } from './open.js';
+import { chooseSettled, openStore } from './open.js';
 import type { OpenStoreOptions, OpenedStore } from './open.js';
 import { PageStore } from './page_store.js';
 import type { PageFault } from './page_store.js';
@@ -69,7 +69,8 @@ export class StoreCatalog implements Catalog {
   #deferredAtOpen: ReadonlyMap<number, readonly SectorRange[]> = new Map();
   #root: RootView;
   #refreshing: Promise<boolean> | null = null;
-  #closed: Promise<void> | null = null;
+  #closing: Promise<void> | null = null;
+  #isClosed = false;
 
   private constructor(io: Io, opened: OpenedStore, options: CatalogOptions) {
     this.io = io;
@@ -125,7 +126,7 @@ export class StoreCatalog implements Catalog {
         index,
         uuid: entry.uuid,
         device: isOnline ? found?.device ?? null : null,
-        path: found?.device.path ?? '',
+        path: found?.device.path ?? this.#opened.finder.hintedPath(entry.uuid),
         state: isOnline ? 'online' : found === undefined ? 'missing' : 'stale',
         failureDomain: entry.failureDomain === 0 ? '' : entry.failureDomain.toString(16),
         capacitySectors: dataAreaSectors(entry.formattedBytes),
@@ -138,6 +139,10 @@ export class StoreCatalog implements Catalog {
 
   snapshot(): Snapshot {
     this.#checkOpen();
+    return this.#pinned();
+  }
+
+  #pinned(): Snapshot {
     this.#pins.pin(this.#root.superblock.sequence);
     return new Snapshot(this.#root, (sequence) => this.#pins.unpin(sequence));
   }
@@ -171,7 +176,7 @@ export class StoreCatalog implements Catalog {
 
   release(grant: SpaceGrant): void {
     // After a close there is no next commit that could use the space; a crash would have given it back too.
-    if (this.#closed === null) this.#writer().allocator.release(grant);
+    if (!this.#isClosed) this.#writer().allocator.release(grant);
   }
 
   freeSectors(member: number): number {
@@ -194,8 +199,8 @@ export class StoreCatalog implements Catalog {
   }
 
   close(): Promise<void> {
-    this.#closed ??= this.#shutDown();
-    return this.#closed;
+    this.#closing ??= this.#shutDown();
+    return this.#closing;
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -233,10 +238,10 @@ export class StoreCatalog implements Catalog {
 
   async #refreshOnce(): Promise<boolean> {
     const before = this.superblock.sequence;
-    let root = await chooseAgain(this.#opened.finder);
+    let root = await chooseSettled(this.#opened.finder);
     while (root.sequence > this.superblock.sequence) {
       this.#pins.pin(root.sequence);
-      const again = await chooseAgain(this.#opened.finder);
+      const again = await chooseSettled(this.#opened.finder);
       if (again.sequence - root.sequence <= 1) {
         const old = this.superblock.sequence;
         this.#root = new RootView(this.pages, root.superblock, root.rootSum);
@@ -253,7 +258,7 @@ export class StoreCatalog implements Catalog {
   }
 
   async #loadRegion(member: number, region: number): Promise<Awaited<ReturnType<typeof readRegion>>> {
-    const snapshot = this.snapshot();
+    const snapshot = this.#pinned();
     try {
       return await readRegion(snapshot, member, region);
     } finally {
@@ -285,7 +290,9 @@ export class StoreCatalog implements Catalog {
   }
 
   async #shutDown(): Promise<void> {
+    // Changes that were accepted may still read and allocate; only then is the catalog closed.
     await this.#committer?.close();
+    this.#isClosed = true;
     await this.#refreshing?.catch(() => false);
     await this.#heartbeat?.close();
     this.#pins.detach();
@@ -319,7 +326,7 @@ export class StoreCatalog implements Catalog {
   }
 
   #checkOpen(): void {
-    if (this.#closed !== null) throw new StoreError('E_CLOSED', 'the store is closed');
+    if (this.#isClosed) throw new StoreError('E_CLOSED', 'the store is closed');
   }
 }
 

@@ -96,7 +96,7 @@ export class Committer {
   /** Whether an empty root could set deferred space free; makes one when it can. */
   async pushRoot(): Promise<boolean> {
     if (this.#closed || this.#poisoned !== null) return false;
-    const oldest = this.#core.allocator.deferred.sequences[0];
+    const oldest = this.#core.allocator.deferred.oldest;
     if (oldest === undefined || this.#options.pinnedBelow(oldest)) return false;
     await this.commit(async () => undefined);
     return true;

@@ -40,10 +40,14 @@ export function canonicalRanges(ranges: readonly SectorRange[]): SectorRange[] {
 export class DeferredLog {
   readonly #records = new Map<number, readonly SectorRange[]>();
   readonly #sectorsByMember = new Map<number, number>();
+  #newest = 0;
 
   /** Sequences with a record, ascending (records are only ever added with a larger one). */
   get sequences(): number[] {
     return [...this.#records.keys()];
+  }
+  get oldest(): number | undefined {
+    return this.#records.keys().next().value;
   }
   get totalSectors(): number {
     let total = 0;
@@ -62,8 +66,8 @@ export class DeferredLog {
   }
 
   add(sequence: number, ranges: readonly SectorRange[]): void {
-    const newest = this.sequences.at(-1) ?? 0;
-    assert(sequence > newest, 'deferred records come in the order of their roots');
+    assert(sequence > this.#newest, 'deferred records come in the order of their roots');
+    this.#newest = sequence;
     if (ranges.length === 0) return;
     this.#records.set(sequence, ranges);
     for (const range of ranges) this.#count(range.member, range.sectorCount);

@@ -56,7 +56,7 @@ export async function openStore(io: Io, paths: readonly string[], options: OpenS
     if (finder.found.length === 0) throw firstError(finder, paths);
     const root = options.mode === 'rw' ? await chooseForWriting(io, finder, report) : await choosePinned(io, finder);
     noteUnusable(finder, report);
-    noteAbsent(root, report);
+    noteAbsent(root, finder, report);
     checkVersion(root, options.mode);
     if (options.mode === 'rw') checkWritable(root, finder, force);
     const opened = describe(root, finder, report);
@@ -103,10 +103,10 @@ async function finishCreate(io: Io, finder: MemberFinder, root: StoreRoot, repor
 /** Pins the newest root of a store that somebody else may be writing (C17). */
 async function choosePinned(io: Io, finder: MemberFinder): Promise<StoreRoot> {
   const { found } = finder;
-  let root = chooseStoreRoot(found.map((member) => member.tip));
+  let root = await chooseSettled(finder, found.map((member) => member.tip));
   for (let attempt = 0; attempt < MAX_PIN_ATTEMPTS; attempt += 1) {
     for (const { device } of found) io.pin(device.slot, root.sequence);
-    const again = await chooseAgain(finder);
+    const again = await chooseSettled(finder);
     // What root R freed is written after R + 2 at the earliest, so a tip one further is still whole.
     if (again.sequence - root.sequence <= 1) return root;
     for (const { device } of found) io.unpin(device.slot, root.sequence);
@@ -117,17 +117,21 @@ async function choosePinned(io: Io, finder: MemberFinder): Promise<StoreRoot> {
   });
 }
 
-/** Reads the rings once more; a moment at which a writer is half-way through its superblocks is read again. */
-export async function chooseAgain(finder: MemberFinder): Promise<StoreRoot> {
-  let last: unknown;
-  for (let attempt = 0; attempt < MAX_PIN_ATTEMPTS; attempt += 1) {
+/**
+ * The root as readers beside a writer see it. Members are read one after another, so a writer can seem to have left one
+ * behind, or to be half-way through its superblocks: what looks so is read again, and believed when it stays.
+ */
+export async function chooseSettled(finder: MemberFinder, tips?: readonly MemberTip[]): Promise<StoreRoot> {
+  for (let attempt = 0; ; attempt += 1) {
+    const isLast = attempt === MAX_PIN_ATTEMPTS;
     try {
-      return chooseStoreRoot(await finder.readAgain());
+      const root = chooseStoreRoot(attempt === 0 && tips !== undefined ? tips : await finder.readAgain());
+      const lags = root.absentInSync.some((index) => root.standings.has(index));
+      if (!lags || isLast) return root;
     } catch (error) {
-      last = error;
+      if (isLast) throw error;
     }
   }
-  throw last;
 }
 
 function firstError(finder: MemberFinder, paths: readonly string[]): StoreError {
@@ -146,7 +150,7 @@ function checkVersion(root: StoreRoot, mode: 'r' | 'rw'): void {
 
 function checkWritable(root: StoreRoot, finder: MemberFinder, force: boolean): void {
   if (!root.isDegraded) return;
-  const names = root.absentInSync.map((index) => memberName(root.superblock.members[index], index));
+  const names = root.absentInSync.map((index) => memberName(finder, root.superblock.members[index], index));
   const reasons = finder.unusable.map((entry) => `${entry.path}: ${entry.error.message}`);
   const quorum = root.hasWriteQuorum ? '' : '; too few members for a quorum: a newer root may exist on the missing ones';
   throw new StoreError(
@@ -162,17 +166,18 @@ function checkWritable(root: StoreRoot, finder: MemberFinder, force: boolean): v
   );
 }
 
-function memberName(entry: MemberEntry | undefined, index: number): string {
-  return `member ${index} (${entry === undefined ? 'unknown' : toHex(entry.uuid)})`;
+function memberName(finder: MemberFinder, entry: MemberEntry | undefined, index: number): string {
+  const path = entry === undefined ? '' : finder.hintedPath(entry.uuid);
+  return `member ${index} (${path === '' ? '' : `last seen at ${path}, `}uuid ${entry === undefined ? 'unknown' : toHex(entry.uuid)})`;
 }
 
 function noteUnusable(finder: MemberFinder, report: OpenReport): void {
   for (const { path, error } of finder.unusable) report.add(`${path} is not used: ${error.code} ${error.message}`);
 }
 
-function noteAbsent(root: StoreRoot, report: OpenReport): void {
+function noteAbsent(root: StoreRoot, finder: MemberFinder, report: OpenReport): void {
   for (const index of root.absentInSync) {
-    report.add(`degraded: ${memberName(root.superblock.members[index], index)} is missing; what it alone holds cannot be read`);
+    report.add(`degraded: ${memberName(finder, root.superblock.members[index], index)} is missing; what it alone holds cannot be read`);
   }
   if (root.mayBeBehind) report.add('too few members for a quorum: a newer root may exist on the missing ones');
 }

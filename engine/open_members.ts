@@ -10,7 +10,7 @@
 // It chooses no store root (open.ts does).
 
 import { StoreError, isStoreError } from '../format/errors.js';
-import { MEMBERS_MAX, chooseMemberTip, equalBytes } from '../format/index.js';
+import { MEMBERS_MAX, chooseMemberTip, equalBytes, toHex } from '../format/index.js';
 import type { MemberTip, ParsedRing } from '../format/index.js';
 import { readHints } from './hints_io.js';
 import type { Io, MemberDevice } from './io/port.js';
@@ -57,6 +57,7 @@ export class MemberFinder {
   readonly #options: FindOptions;
   readonly #report: OpenReport;
   readonly #devices = new Map<string, MemberDevice>();
+  readonly #hintedPaths = new Map<string, string>();
 
   constructor(io: Io, options: FindOptions, report: OpenReport) {
     this.#io = io;
@@ -73,6 +74,11 @@ export class MemberFinder {
     if (this.#options.mode === 'rw') await this.#lockAndFlush([...this.#devices.values()]);
     for (const device of [...this.#devices.values()]) await this.#read(device);
     await this.#findSiblings();
+  }
+
+  /** Where hints last saw a member; '' when they do not say. */
+  hintedPath(uuid: Uint8Array): string {
+    return this.#hintedPaths.get(toHex(uuid)) ?? '';
   }
 
   /** Reads all found members again (readers, after pinning). */
@@ -173,6 +179,7 @@ export class MemberFinder {
       if (missing.length === 0) continue;
       const hints = await readHints(this.#io, device.slot, formattedBytes);
       for (const hint of hints?.entries ?? []) {
+        this.#hintedPaths.set(toHex(hint.uuid), hint.path);
         if (!missing.some((entry) => equalBytes(entry.uuid, hint.uuid))) continue;
         for (const path of siblingPaths(device.path, hint.path)) {
           if (await this.#tryHint(path, hint.uuid)) break;

@@ -1,7 +1,9 @@
 // Faults guarded: a commit that is not durable, hurts its neighbours, flushes too often, or acknowledges a lie.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { key, makeStore, open, put, read } from './catalog_support.js';
+import { isStoreError } from '../../format/errors.js';
+import { worldImageHash } from '../sim/sim_world.js';
+import { checkPartition, key, makeStore, open, put, read } from './catalog_support.js';
 
 test('what was committed is there after a reopen', async () => {
   const store = await makeStore(2);
@@ -47,4 +49,71 @@ test('a change that throws is rejected alone and leaves no trace', async () => {
   assert.equal(await read(catalog, 'b'), undefined);
   assert.equal(await read(catalog, 'c'), '1');
   await catalog.close();
+});
+
+test('a catalog that finds no room refuses the round, stays usable, and a delete makes room', async () => {
+  const store = await makeStore(2, 4 * 1024 * 1024);
+  const catalog = await open(store);
+  const big = new Uint8Array(60_000).map((_, i) => (i * i * 31 + (i >> 3)) & 255);
+  let stored = 0;
+  const error = await (async (): Promise<unknown> => {
+    for (;;) {
+      try {
+        await catalog.commit((change) => change.put(1, key(`big${stored}`), big.map((byte) => byte ^ stored)));
+        stored += 1;
+      } catch (caught) {
+        return caught;
+      }
+    }
+  })();
+  assert.ok(isStoreError(error, 'E_NO_SPACE'), String(error));
+  assert.ok(stored > 5);
+  assert.equal(catalog.poisoned, null);
+  await checkPartition(catalog);
+  await catalog.commit((change) => change.delete(1, key('big0')));
+  for (let i = 0; i < 3; i += 1) await put(catalog, 'tick', String(i));
+  await catalog.commit((change) => change.put(1, key('bigger'), big));
+  await checkPartition(catalog);
+  await catalog.close();
+});
+
+test('close waits for the commits it accepted and refuses later ones', async () => {
+  const store = await makeStore(2);
+  const catalog = await open(store);
+  const accepted = Promise.all([put(catalog, 'a', '1'), catalog.commit(async (change) => {
+    const grant = await catalog.allocate({ member: 0, sectorCount: 1, purpose: 'catalog' });
+    change.useSpace(grant);
+  })]);
+  const closing = catalog.close();
+  await assert.rejects(put(catalog, 'b', '2'), (error: unknown) => isStoreError(error, 'E_CLOSED'));
+  await accepted;
+  await closing;
+  const again = await open(store);
+  assert.equal(await read(again, 'a'), '1');
+  assert.equal(await read(again, 'b'), undefined);
+  await again.close();
+});
+
+test('an aborted commit that waits leaves the queue; its neighbours go on', async () => {
+  const store = await makeStore(1);
+  const catalog = await open(store);
+  const abort = new AbortController();
+  const first = put(catalog, 'a', '1');
+  const second = catalog.commit((change) => change.put(0, key('b'), key('2')), { signal: abort.signal });
+  abort.abort(new Error('enough'));
+  await assert.rejects(second, /enough/);
+  await first;
+  assert.equal(await read(catalog, 'b'), undefined);
+  await catalog.close();
+});
+
+test('roots of one seed and one history are equal byte for byte', async () => {
+  const run = async (): Promise<string> => {
+    const store = await makeStore(2, 16 * 1024 * 1024, {}, 9);
+    const catalog = await open(store);
+    for (let i = 0; i < 10; i += 1) await Promise.all([put(catalog, `a${i}`, 'x'), put(catalog, `b${i % 3}`, String(i))]);
+    await catalog.close();
+    return worldImageHash(store.world.currentImage());
+  };
+  assert.equal(await run(), await run());
 });
