@@ -139,6 +139,7 @@ export class Loader {
     try {
       this.#options.signal?.throwIfAborted();
       for (;;) {
+        this.#options.signal?.throwIfAborted();
         this.#pump();
         const head = this.#queue[0];
         if (this.#failed) throw this.#failure;
