@@ -40,6 +40,8 @@ export { Transaction } from './transaction.js';
 export { BlobRef, TensorRef, Version } from './version.js';
 export type { ExtentPlace } from './version.js';
 export { decideRetention } from './retention.js';
+export { fsck } from './fsck.js';
+export type { FsckOptions } from './fsck.js';
 export type { WatchOptions } from './watch.js';
 export type * from './types.js';
 export type { Io } from './io/port.js';

@@ -196,6 +196,8 @@ export class Transaction implements AsyncDisposable {
       this.#throwIfAborted(options.signal);
       const plan = this.#plan(options.tags ?? []);
       this.#leafGrants = plan.leafGrants;
+      await options.beforeVisible?.(plan.manifest.manifest.files);
+      this.#throwIfAborted(options.signal);
       const signal = options.signal ?? this.#options.signal;
       const made = await this.#context.catalog.commit(
         (change) => applyCommit(this.#context, change, plan),

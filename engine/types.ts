@@ -202,6 +202,18 @@ export interface CommitOptions {
   /** Tags moved to the new version in the same commit, besides `latest`. */
   readonly tags?: readonly string[];
   readonly signal?: AbortSignal;
+  /**
+   * Called when every byte is written and nothing is visible yet, with the sums of the files added.
+   * When it throws, the transaction is aborted with that error.
+   */
+  readonly beforeVisible?: (files: readonly WrittenFile[]) => Promise<void>;
+}
+/** A file of a transaction, as its bytes were written. */
+export interface WrittenFile {
+  readonly name: string;
+  readonly sizeBytes: number;
+  /** CRC-64/NVME of the whole file. */
+  readonly sum: bigint;
 }
 
 /** Union: a version kept by any rule survives; tagged versions (other than `latest` alone) are always kept. */
