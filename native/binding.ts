@@ -89,6 +89,7 @@ export interface NativeBinding {
   sourceIdentity(handle: NativeHandle, id: number): string;
   allocate(byteLength: number): ArrayBuffer;
   release(buffer: ArrayBufferLike): void;
+  copyToPointer(target: { readonly pointer: bigint; readonly byteLength: number }, bytes: Uint8Array): void;
   read(handle: NativeHandle, id: number, batch: object, status: Uint8Array, unverified: boolean): void;
   write(handle: NativeHandle, id: number, batch: object, status: Uint8Array): void;
   writeRaw(

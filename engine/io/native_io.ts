@@ -164,6 +164,10 @@ export class NativeIo implements Io {
     else this.#native.release(buffer.buffer);
   }
 
+  copyToPointer(pointer: bigint, bytes: Uint8Array): void {
+    translate({}, () => this.#native.copyToPointer({ pointer, byteLength: bytes.length }, bytes));
+  }
+
   async read(batch: ReadBatch): Promise<BatchResult> {
     assert(batch.count <= MAX_BATCH_OPS, 'a batch has at most 65,536 ops');
     const status = new Uint8Array(batch.count);

@@ -1,4 +1,4 @@
-// The Node addon: 23 functions that mirror ingot_core.h, and nothing that decides anything.
+// The Node addon: 24 functions that mirror ingot_core.h, and nothing that decides anything.
 //
 // Invariants
 //   1. JavaScript values are touched on their own thread only. Core threads push finished results
@@ -8,19 +8,32 @@
 //   3. The process stays alive while a call is pending and not a moment longer: the thread-safe
 //      function is referenced exactly while `pending` > 0.
 //   4. When the environment goes (exit, worker terminate), the cleanup hook aborts what is pending,
-//      waits for transfers in flight and joins the core's threads before any memory goes.
+//      waits for transfers in flight and joins the core's threads.
+//   5. Node frees external buffers before it runs that hook, whatever references exist. Memory made by
+//      `allocate` is therefore shared with the calls that use it and unmapped by the last of them.
+//      (Another addon's external memory is that addon's to keep while a worker is terminated.)
 #include <napi.h>
 
-#include <atomic>
+#include <algorithm>
+#include <cstring>
+#include <memory>
 #include <mutex>
+#include <string>
 #include <unordered_map>
 #include <vector>
 
 #include "addon_columns.h"
+#include "addon_memory.h"
 #include "ingot_core.h"
 
 namespace ingot_addon {
 namespace {
+
+/// What a pending call holds on to.
+struct Kept {
+  napi_ref value = nullptr;
+  std::vector<std::shared_ptr<Allocation>> memory;
+};
 
 struct Store {
   napi_env env = nullptr;
@@ -29,7 +42,7 @@ struct Store {
   std::mutex mutex;
   std::vector<ingot_result*> finished;
   // JavaScript thread only:
-  std::unordered_map<uint64_t, napi_ref> kept;
+  std::unordered_map<uint64_t, Kept> kept;
   uint64_t pending = 0;
   // The handle and the thread-safe function; a last poke may arrive after the handle is gone.
   int owners = 2;
@@ -155,7 +168,7 @@ void drain(napi_env raw_env, napi_value callback, void* context, void*) {
     results.Set(static_cast<uint32_t>(i), to_object(env, *finished[i]));
     const auto found = store->kept.find(finished[i]->id);
     if (found != store->kept.end()) {
-      napi_delete_reference(env, found->second);
+      napi_delete_reference(env, found->second.value);
       store->kept.erase(found);
     }
     ingot_result_free(finished[i]);
@@ -167,9 +180,24 @@ void drain(napi_env raw_env, napi_value callback, void* context, void*) {
   napi_call_function(env, env.Undefined(), callback, 1, &argument, &ignored);
 }
 
-/// Counts a call as pending and keeps `value` alive for it.
+void end_core(Store* store) {
+  if (store->context == nullptr) return;
+  ingot_context_destroy(store->context);
+  store->context = nullptr;
+  const std::lock_guard lock(store->mutex);
+  for (ingot_result* result : store->finished) ingot_result_free(result);
+  store->finished.clear();
+  // The references themselves go with the environment; the memory goes now.
+  for (auto& [id, kept] : store->kept) kept.memory.clear();
+}
+
+void on_poke_end(napi_env, void*, void* context) { disown(static_cast<Store*>(context)); }
+
+void on_environment_end(void* data) { end_core(static_cast<Store*>(data)); }
+
+/// Counts a call as pending and keeps `keep` and the memory of `buffers` for it.
 ingot_call begin_call(const Napi::CallbackInfo& info, Store& store, size_t id_index, size_t options_index,
-                      const Napi::Value& keep) {
+                      const Napi::Value& keep, const std::vector<ingot_buffer>& buffers = {}) {
   ingot_call call{};
   call.id = static_cast<uint64_t>(number(info, id_index));
   call.priority = 1;
@@ -184,10 +212,10 @@ ingot_call begin_call(const Napi::CallbackInfo& info, Store& store, size_t id_in
   }
   call.done = on_done;
   call.user = &store;
-  napi_ref reference = nullptr;
   if (keep.IsObject()) {
-    napi_create_reference(info.Env(), keep, 1, &reference);
-    store.kept[call.id] = reference;
+    Kept& kept = store.kept[call.id];
+    napi_create_reference(info.Env(), keep, 1, &kept.value);
+    kept.memory = allocations_of(buffers);
   }
   if (store.pending++ == 0) napi_ref_threadsafe_function(info.Env(), store.poke);
   return call;
@@ -198,25 +226,12 @@ void settle_call(Napi::Env env, Store& store, const ingot_call& call, int result
   if (result >= 0) return;
   const auto found = store.kept.find(call.id);
   if (found != store.kept.end()) {
-    napi_delete_reference(env, found->second);
+    napi_delete_reference(env, found->second.value);
     store.kept.erase(found);
   }
   if (--store.pending == 0) napi_unref_threadsafe_function(env, store.poke);
   fail(env, error);
 }
-
-void end_core(Store* store) {
-  if (store->context == nullptr) return;
-  ingot_context_destroy(store->context);
-  store->context = nullptr;
-  const std::lock_guard lock(store->mutex);
-  for (ingot_result* result : store->finished) ingot_result_free(result);
-  store->finished.clear();
-}
-
-void on_poke_end(napi_env, void*, void* context) { disown(static_cast<Store*>(context)); }
-
-void on_environment_end(void* data) { end_core(static_cast<Store*>(data)); }
 
 Napi::Value open(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
@@ -326,16 +341,15 @@ Napi::Value allocate(const Napi::CallbackInfo& info) {
   if (!(bytes >= 0) || bytes > 9007199254740991.0) throw Napi::RangeError::New(env, "byteLength is out of range");
   const auto length = static_cast<size_t>(bytes);
   if (length == 0) return Napi::ArrayBuffer::New(env, 0);
-  void* data = ingot_memory_allocate(length);
-  if (data == nullptr) throw Napi::RangeError::New(env, "no memory for " + std::to_string(length) + " bytes");
+  const std::shared_ptr<Allocation> allocation = make_allocation(length);
+  if (allocation == nullptr) throw Napi::RangeError::New(env, "no memory for " + std::to_string(length) + " bytes");
   napi_value buffer = nullptr;
-  const auto free_it = [](napi_env, void* memory, void* hint) {
-    ingot_memory_free(memory, reinterpret_cast<uintptr_t>(hint));
-  };
-  const napi_status made = napi_create_external_arraybuffer(env, data, length, free_it, reinterpret_cast<void*>(length), &buffer);
-  if (made == napi_ok) return Napi::Value(env, buffer);
+  const auto give_up = [](napi_env, void* memory, void*) { forget_allocation(memory); };
+  if (napi_create_external_arraybuffer(env, allocation->data, length, give_up, nullptr, &buffer) == napi_ok) {
+    return Napi::Value(env, buffer);
+  }
   // Runtimes with a memory cage refuse external memory; theirs is not aligned, and is bounced.
-  ingot_memory_free(data, length);
+  forget_allocation(allocation->data);
   return Napi::ArrayBuffer::New(env, length);
 }
 
@@ -343,6 +357,14 @@ Napi::Value release(const Napi::CallbackInfo& info) {
   if (!info[0].IsArrayBuffer()) throw Napi::TypeError::New(info.Env(), "release takes an ArrayBuffer");
   auto buffer = info[0].As<Napi::ArrayBuffer>();
   if (!buffer.IsDetached()) buffer.Detach();
+  return info.Env().Undefined();
+}
+
+Napi::Value copy_to_pointer(const Napi::CallbackInfo& info) {
+  const ingot_buffer target = parse_buffer(info[0]);
+  const ingot_buffer bytes = parse_buffer(info[1]);
+  if (bytes.length_bytes > target.length_bytes) throw Napi::RangeError::New(info.Env(), "the bytes do not fit the raw buffer");
+  if (bytes.length_bytes > 0) std::memcpy(target.data, bytes.data, bytes.length_bytes);
   return info.Env().Undefined();
 }
 
@@ -356,7 +378,7 @@ Napi::Value read(const Napi::CallbackInfo& info) {
   Napi::Array keep = Napi::Array::New(info.Env(), 2);
   keep.Set(0U, batch);
   keep.Set(1U, info[3]);
-  const ingot_call call = begin_call(info, store, 1, 2, keep);
+  const ingot_call call = begin_call(info, store, 1, 2, keep, parsed.destinations);
   ingot_error error{};
   settle_call(info.Env(), store, call, ingot_read(store.context, &parsed.columns, &call, &error), error);
   return info.Env().Undefined();
@@ -371,7 +393,7 @@ Napi::Value write(const Napi::CallbackInfo& info) {
   Napi::Array keep = Napi::Array::New(info.Env(), 2);
   keep.Set(0U, batch);
   keep.Set(1U, info[3]);
-  const ingot_call call = begin_call(info, store, 1, 2, keep);
+  const ingot_call call = begin_call(info, store, 1, 2, keep, parsed.sources);
   ingot_error error{};
   settle_call(info.Env(), store, call, ingot_write(store.context, &parsed.columns, &call, &error), error);
   return info.Env().Undefined();
@@ -384,7 +406,7 @@ Napi::Value write_raw(const Napi::CallbackInfo& info) {
   Napi::Array keep = Napi::Array::New(info.Env(), 2);
   keep.Set(0U, info[4]);
   keep.Set(1U, info[5]);
-  const ingot_call call = begin_call(info, store, 1, 6, keep);
+  const ingot_call call = begin_call(info, store, 1, 6, keep, {bytes});
   ingot_error error{};
   const int result = ingot_write_raw(store.context, word(info, 2), static_cast<uint64_t>(number(info, 3)), bytes.data,
                                      bytes.length_bytes, status, &call, &error);
@@ -524,6 +546,7 @@ Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   add("sourceIdentity", source_identity);
   add("allocate", allocate);
   add("release", release);
+  add("copyToPointer", copy_to_pointer);
   add("read", read);
   add("write", write);
   add("writeRaw", write_raw);

@@ -1,6 +1,8 @@
 // See addon_columns.h.
 #include "addon_columns.h"
 
+#include <sys/mman.h>
+
 #include <string>
 
 namespace ingot_addon {
@@ -60,6 +62,15 @@ std::vector<ingot_buffer> buffers(const Napi::Object& batch, const char* name) {
   return out;
 }
 
+/// Large destinations that were not touched yet get huge pages when they are: a device then sees a few
+/// long ranges instead of thousands of pages. Only a hint; its refusal changes nothing.
+void ask_for_huge_pages(const ingot_buffer& buffer) {
+  constexpr uintptr_t kHugePageBytes = 2 * 1024 * 1024;
+  const uintptr_t start = (reinterpret_cast<uintptr_t>(buffer.data) + kHugePageBytes - 1) / kHugePageBytes * kHugePageBytes;
+  const uintptr_t end = (reinterpret_cast<uintptr_t>(buffer.data) + buffer.length_bytes) / kHugePageBytes * kHugePageBytes;
+  if (end > start) madvise(reinterpret_cast<void*>(start), end - start, MADV_HUGEPAGE);
+}
+
 }  // namespace
 
 ingot_buffer parse_buffer(const Napi::Value& value) {
@@ -108,6 +119,7 @@ void parse_read(const Napi::Object& batch, ReadColumns& out) {
   columns.destination = words(batch, "destination", count);
   columns.destination_offset_bytes = doubles(batch, "destinationOffsetBytes", count);
   out.destinations = buffers(batch, "destinations");
+  for (const ingot_buffer& each : out.destinations) ask_for_huge_pages(each);
   columns.destinations = out.destinations.data();
   columns.destinations_count = out.destinations.size();
 }
