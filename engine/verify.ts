@@ -11,6 +11,7 @@
 import { StoreError, assert, crc64Combine } from '../format/index.js';
 import type { Extent } from '../format/extent_record.js';
 import type { Manifest, Piece } from '../format/index.js';
+import { BufferPool } from './buffer_pool.js';
 import { sumCount } from './extent_source.js';
 import { type IoFault, MAX_COPIES, NO_MEMBER, type ReadBatch } from './io/port.js';
 import { ProgressTracker } from './progress.js';
@@ -20,7 +21,7 @@ import type { MaintEvent, OpOptions } from './types.js';
 /** Bytes of extents verified together. */
 export const VERIFY_BATCH_BYTES = 16 * 1024 * 1024;
 /** Batches read ahead. */
-export const VERIFY_IN_FLIGHT = 4;
+export const VERIFY_IN_FLIGHT = 3;
 
 interface ObjectState {
   readonly name: string;
@@ -51,6 +52,7 @@ export async function* verifyVersion(
   const totalBytes = manifest.tensors.reduce((sum, each) => sum + each.rawBytes, 0);
   const progress = new ProgressTracker(context.io.clock, 'verify', { bytes: totalBytes, items: objects.length }, options.onProgress);
   const lease = context.snapshots.lease();
+  const pool = new BufferPool(context.io, VERIFY_IN_FLIGHT * VERIFY_BATCH_BYTES);
   const running: Promise<BatchOutcome>[] = [];
   let scannedBytes = 0;
   let lost = 0;
@@ -59,7 +61,7 @@ export async function* verifyVersion(
     yield* missing;
     for await (const batch of extentBatches(context, lease, ids, object)) {
       options.signal?.throwIfAborted();
-      const task = verifyBatch(context, lease, object, batch, uses, options);
+      const task = verifyBatch(context, lease, pool, object, batch, uses, options);
       task.catch(() => undefined);
       running.push(task);
       if (running.length < VERIFY_IN_FLIGHT) continue;
@@ -83,6 +85,7 @@ export async function* verifyVersion(
     yield { type: 'done', scannedBytes, repaired: 0, unrepairable: lost, durationMs };
   } finally {
     await Promise.allSettled(running);
+    pool.close();
     lease.release();
   }
 }
@@ -127,19 +130,20 @@ async function* extentBatches(
     let batch: [number, Extent][] = [];
     let bytes = 0;
     for (const entry of [...found].sort((a, b) => a[0] - b[0])) {
+      if (batch.length > 0 && bytes + entry[1].storedBytes > VERIFY_BATCH_BYTES) {
+        yield batch;
+        batch = [];
+        bytes = 0;
+      }
       batch.push(entry);
       bytes += entry[1].storedBytes;
-      if (bytes < VERIFY_BATCH_BYTES) continue;
-      yield batch;
-      batch = [];
-      bytes = 0;
     }
     if (batch.length > 0) yield batch;
   }
 }
 
 async function verifyBatch(
-  context: StoreContext, lease: SnapshotLease, object: string, extents: readonly [number, Extent][],
+  context: StoreContext, lease: SnapshotLease, pool: BufferPool, object: string, extents: readonly [number, Extent][],
   uses: ReadonlyMap<number, readonly Use[]>, options: OpOptions,
 ): Promise<BatchOutcome> {
   const sums = await context.extents.sums(lease.snapshot, extents.map(([, extent]) => extent), object);
@@ -148,7 +152,8 @@ async function verifyBatch(
   let scannedBytes = 0;
   const copies = Math.max(...extents.map(([, extent]) => extent.copies.length));
   const totalBytes = extents.reduce((sum, [, extent]) => sum + extent.storedBytes, 0);
-  const buffer = context.io.allocate(totalBytes);
+  // One size for all but the largest extents, so that the pool can use it again.
+  const buffer = pool.take(Math.max(totalBytes, VERIFY_BATCH_BYTES));
   try {
     for (let copy = 0; copy < copies; copy++) {
       const chosen = extents.filter(([, extent]) => context.slotOfMember(extent.copies[copy]?.member ?? -1) !== undefined);
@@ -166,7 +171,7 @@ async function verifyBatch(
       }
     }
   } finally {
-    context.io.release(buffer);
+    pool.give(buffer);
   }
   const bad = extents.filter(([id]) => !good.has(id));
   for (const [id, extent] of bad) findings.push(lostFinding(context, object, id, extent, uses.get(id) ?? []));

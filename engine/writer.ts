@@ -14,6 +14,7 @@
 // This file never makes anything visible: only a commit does (transaction.ts).
 
 import { StoreError, assert, isStoreError } from '../format/errors.js';
+import { BufferPool } from './buffer_pool.js';
 import { ChunkDraft, type ByteSource, START_ALIGNMENT_BYTES, SharedChunks, alignUp } from './chunk_packer.js';
 import type { DraftPart } from './chunk_packer.js';
 import type { MemberState, SpaceGrant } from './contract.js';
@@ -32,46 +33,15 @@ export const WRITE_EARLY_BYTES = 4 * 1024 * 1024;
 /** The last bytes of a 'copy' put are copied, so that the next put overlaps with their writing. */
 export const TAIL_COPY_BYTES = 16 * 1024 * 1024;
 /** Free staging memory kept for reuse at most. */
-export const STAGING_KEEP_BYTES = 32 * 1024 * 1024;
+export const STAGING_KEEP_BYTES = 64 * 1024 * 1024;
 const SECTOR_BYTES = 4096;
-
-/** Reuses engine memory for copies of the caller's bytes. */
-class StagingPool {
-  readonly #context: StoreContext;
-  readonly #free = new Map<number, Uint8Array[]>();
-  #freeBytes = 0;
-
-  constructor(context: StoreContext) {
-    this.#context = context;
-  }
-  take(byteLength: number): Uint8Array {
-    const kept = this.#free.get(byteLength)?.pop();
-    if (kept === undefined) return this.#context.io.allocate(byteLength);
-    this.#freeBytes -= byteLength;
-    return kept;
-  }
-  give(buffer: Uint8Array): void {
-    if (this.#freeBytes + buffer.byteLength > STAGING_KEEP_BYTES) {
-      this.#context.io.release(buffer);
-      return;
-    }
-    this.#freeBytes += buffer.byteLength;
-    const list = this.#free.get(buffer.byteLength);
-    if (list === undefined) this.#free.set(buffer.byteLength, [buffer]);
-    else list.push(buffer);
-  }
-  close(): void {
-    for (const list of this.#free.values()) for (const buffer of list) this.#context.io.release(buffer);
-    this.#free.clear();
-    this.#freeBytes = 0;
-  }
-}
 
 /** What the transactions of one store share. */
 export class WriterPool {
   readonly context: StoreContext;
   readonly budget: MemoryBudget;
-  readonly staging: StagingPool;
+  /** Engine memory for copies of the caller's bytes. */
+  readonly staging: BufferPool;
   readonly writers = new Set<TransactionWriter>();
   /** Bytes placed by member since open; breaks ties between transactions. */
   readonly placedBytes = new Map<number, number>();
@@ -81,7 +51,7 @@ export class WriterPool {
     this.budget = new MemoryBudget(budgetBytes, () => {
       for (const writer of this.writers) writer.sendOff();
     });
-    this.staging = new StagingPool(context);
+    this.staging = new BufferPool(context.io, STAGING_KEEP_BYTES);
   }
   close(): void {
     this.staging.close();
