@@ -28,7 +28,7 @@ import type { LeafItem, TreeNode } from './tree_node.js';
 import type { BranchPage, LeafPage } from './tree_page.js';
 import { rangeItems } from './tree_range.js';
 import type { RangeItem, RangeOptions } from './tree_range.js';
-import { MissingPage, attemptFind, retryWithPages } from './tree_read.js';
+import { MissingPage, attemptFind, checkItemCount, retryWithPages } from './tree_read.js';
 import type { FoundItem, TreeHolder } from './tree_read.js';
 import { adoptNode, planNode, sealNode } from './tree_seal.js';
 import type { PagePlan, PageSink, PageWrite, SealedTree } from './tree_seal.js';
@@ -159,7 +159,7 @@ export class TreeView extends TreeReader {
   readonly rootPointer: PagePointer | null;
 
   constructor(pages: PageStore, treeId: number, root: PagePointer | null, itemCount: number) {
-    assert((root === null) === (itemCount === 0), 'an empty tree is a null root');
+    checkItemCount(treeId, root, itemCount);
     super(pages, treeId, root === null ? null : new PageRef(root));
     this.rootPointer = root;
     this.itemCount = itemCount;
@@ -201,11 +201,11 @@ export class Tree extends TreeReader implements TreeEditor {
     this.#durableItemCount = itemCount;
   }
 
-  /** A tree on a durable root; reads nothing. */
+  /** A tree on a durable root; reads nothing. Throws E_FORMAT when root and count contradict each other. */
   static open(
     pages: PageStore, treeId: number, root: PagePointer | null, itemCount: number, options: TreeOptions = {},
   ): Tree {
-    assert((root === null) === (itemCount === 0), 'an empty tree is a null root');
+    checkItemCount(treeId, root, itemCount);
     return new Tree(pages, treeId, root, itemCount, options);
   }
 
@@ -306,7 +306,7 @@ export class Tree extends TreeReader implements TreeEditor {
     const context = { pages: this.pages, treeId: this.treeId, birth, sink };
     const root = this.root;
     const sealedRoot = root === null || root.type === 0 ? root : sealNode(context, root, writes);
-    assert((sealedRoot === null) === (this.itemCount === 0), 'an empty tree is a null root');
+    checkItemCount(this.treeId, sealedRoot === null ? null : sealedRoot.pointer, this.itemCount);
     this.#sealed = {
       treeId: this.treeId,
       root: sealedRoot === null ? null : sealedRoot.pointer,

@@ -113,5 +113,5 @@ function decodePiece(owner: TreeHolder, piece: ValuePiece, page: CatalogPage, ta
   const stored = decodeValuePiece(page.bytes, piece, context);
   assert(target.byteLength === piece.rawBytes, 'the target is as long as the piece');
   if (piece.codec === PIECE_CODEC_RAW) target.set(stored);
-  else decompressBlockInto(stored, target);
+  else decompressBlockInto(stored, target, context.where);
 }

@@ -7,13 +7,14 @@
 // Invariants
 //   1. What is stored is the bare block, decodable by any LZ4 decoder that knows the raw length.
 //   2. Decoding never allocates more than LZ4_RAW_BYTES_MAX and gives exactly the bytes promised,
-//      or a StoreError E_CORRUPT.
+//      or a StoreError E_FORMAT (its sum was right, so it was written wrong).
 //   3. A block is used only when it saves at least a sixteenth; the choice depends on bytes alone.
 //
 // It never keeps state, and never sees payload of tensors (LZ4 does nothing for weights).
 
 import { compressSync, uncompressSync } from 'lz4-napi';
 import { StoreError, assert } from '../format/errors.js';
+import type { ErrorWhere } from '../format/errors.js';
 
 /** Raw bytes of one value piece at most (format.md F8). */
 export const LZ4_RAW_BYTES_MAX = 245_760;
@@ -32,8 +33,8 @@ export function compressBlock(raw: Uint8Array): Uint8Array | null {
   return new Uint8Array(packed.subarray(PREFIX_BYTES));
 }
 
-/** Decodes a bare block into `target`, which has exactly the promised raw length. */
-export function decompressBlockInto(block: Uint8Array, target: Uint8Array): void {
+/** Decodes a bare block into `target`, which has exactly the promised raw length. Errors: E_FORMAT at `where`. */
+export function decompressBlockInto(block: Uint8Array, target: Uint8Array, where: ErrorWhere = {}): void {
   const rawBytes = target.byteLength;
   assert(rawBytes >= 1 && rawBytes <= LZ4_RAW_BYTES_MAX, 'raw length is in bounds');
   const packed = Buffer.alloc(PREFIX_BYTES + block.byteLength);
@@ -43,12 +44,13 @@ export function decompressBlockInto(block: Uint8Array, target: Uint8Array): void
   try {
     raw = uncompressSync(packed);
   } catch (cause) {
-    throw new StoreError('E_CORRUPT', `an LZ4 block of ${block.byteLength} bytes does not decode`, { cause });
+    throw new StoreError('E_FORMAT', `an LZ4 block of ${block.byteLength} bytes does not decode`, { cause, where });
   }
   if (raw.byteLength !== rawBytes) {
     throw new StoreError(
-      'E_CORRUPT',
+      'E_FORMAT',
       `an LZ4 block of ${block.byteLength} bytes decodes to ${raw.byteLength} bytes instead of ${rawBytes}`,
+      { where },
     );
   }
   target.set(raw);

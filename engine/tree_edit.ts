@@ -27,7 +27,7 @@ import {
 import type { LeafItem, TreeNode } from './tree_node.js';
 import { isLeafPage } from './tree_page.js';
 import {
-  MissingPage, branchOf, childCount, descend, pathLeaf, residentChild,
+  MissingPage, branchOf, checkItemCount, childCount, descend, pathLeaf, residentChild,
 } from './tree_read.js';
 import type { TreeHolder, TreePath } from './tree_read.js';
 import { storedValuePages } from './large_value_store.js';
@@ -90,6 +90,8 @@ export function attemptDelete(editor: TreeEditor, key: Uint8Array): boolean | Mi
   if (valuePages instanceof MissingPage) return valuePages;
   const lacking = planSiblings(editor, path, found);
   if (lacking !== null) return lacking;
+  // The count came with the root; a wrong one shows here at the latest.
+  if (editor.itemCount === 0) checkItemCount(editor.treeId, null, 1);
 
   const nodes = makePathMutable(editor, path);
   const leaf = nodes[nodes.length - 1];

@@ -12,6 +12,7 @@ import {
   BRANCH_SLOT_BYTES, BRANCH_SLOT_KEY_BYTES, LEAF_SLOT_BYTES, LEAF_SLOT_KEY_BYTES, LEAF_SLOT_VALUE_BYTES,
   PAGE_HEADER_BYTES,
 } from '../format/layout.gen.js';
+import { decodeLargeValue } from '../format/large_value.js';
 import { SECTOR_BYTES } from '../format/limits.js';
 import { BranchPage, LeafPage, checkPageHeader, decodePage } from '../format/page.js';
 import type { PageBase, PageContext } from '../format/page.js';
@@ -70,8 +71,19 @@ export function decodeCatalogPage(
   bytes: Uint8Array, pointer: PagePointer, treeId: number, rules: PageRules,
 ): CatalogPage {
   const context = pageContext(rules, treeId, pointer);
-  const isTreePage = pointer.kind === PAGE_KIND_LEAF || pointer.kind === PAGE_KIND_BRANCH;
-  return isTreePage ? decodePage(bytes, pointer, context) : checkPageHeader(bytes, pointer, context);
+  if (pointer.kind !== PAGE_KIND_LEAF && pointer.kind !== PAGE_KIND_BRANCH) {
+    return checkPageHeader(bytes, pointer, context);
+  }
+  const page = decodePage(bytes, pointer, context);
+  if (isLeafPage(page)) checkDescriptors(page, context);
+  return page;
+}
+
+/** Descriptors of large values are checked with their leaf, so that later only pages can be wrong. */
+function checkDescriptors(page: LeafPage, context: PageContext): void {
+  for (let index = 0; index < page.itemCount; index += 1) {
+    if (page.isLarge(index)) decodeLargeValue(page.value(index), { ...context, maxBirth: page.birth });
+  }
 }
 
 /** Encoded size of one item of a leaf. */

@@ -246,6 +246,16 @@ export function formatError(holder: { treeId: number }, pointer: PagePointer, wh
   );
 }
 
+/** Refuses a root whose number of items cannot be right. Errors: E_FORMAT. */
+export function checkItemCount(treeId: number, root: PagePointer | null, itemCount: number): void {
+  if ((root === null) === (itemCount === 0)) return;
+  throw new StoreError(
+    'E_FORMAT',
+    `the ${treeName(treeId)} tree ${root === null ? 'has no root' : 'has a root'} but is said to have ${itemCount} items`,
+    { where: { structure: `${treeName(treeId)} tree` }, safe: 'Nothing was changed.', next: 'Run `ingot fsck`.' },
+  );
+}
+
 /** Where an item is; null when the tree has no such key. */
 export interface FoundItem {
   readonly leaf: LeafLike;
