@@ -251,7 +251,7 @@ export function checkItemCount(treeId: number, root: PagePointer | null, itemCou
   if ((root === null) === (itemCount === 0)) return;
   throw new StoreError(
     'E_FORMAT',
-    `the ${treeName(treeId)} tree ${root === null ? 'has no root' : 'has a root'} but is said to have ${itemCount} items`,
+    `the ${treeName(treeId)} tree ${root === null ? 'has no' : 'has a'} root but is said to have ${itemCount} items`,
     { where: { structure: `${treeName(treeId)} tree` }, safe: 'Nothing was changed.', next: 'Run `ingot fsck`.' },
   );
 }

@@ -237,6 +237,8 @@ function fixSums(members: MemoryMembers, sector: number, oldSum: bigint, root: P
   return fixed;
 }
 
+const keyOf = (id: number): Uint8Array => toBytes(`k${String(id).padStart(4, '0')}`);
+
 async function exercise(tree: Tree, members: MemoryMembers): Promise<void> {
   const tolerate = async (work: () => Promise<unknown>): Promise<void> => {
     try {
@@ -245,17 +247,15 @@ async function exercise(tree: Tree, members: MemoryMembers): Promise<void> {
       assert.ok(isStoreError(error), `damage gives a StoreError, not ${String(error)}`);
     }
   };
-  for (let id = 0; id < 400; id += 37) await tolerate(async () => tree.get(toBytes(`k${String(id).padStart(4, '0')}`)));
+  for (let id = 0; id < 400; id += 37) await tolerate(async () => tree.get(keyOf(id)));
   await tolerate(async () => {
     for await (const item of tree.range(new Uint8Array(0), null)) assert.ok(item.key.length > 0);
   });
   await tolerate(async () => {
     for await (const page of tree.walkPages()) assert.ok(page.kind > 0);
   });
-  for (let id = 0; id < 400; id += 3) await tolerate(async () => tree.delete(toBytes(`k${String(id).padStart(4, '0')}`)));
-  for (let id = 1; id < 400; id += 5) {
-    await tolerate(async () => tree.put(toBytes(`k${String(id).padStart(4, '0')}`), fillValue(id * 9, id)));
-  }
+  for (let id = 0; id < 400; id += 3) await tolerate(async () => tree.delete(keyOf(id)));
+  for (let id = 1; id < 400; id += 5) await tolerate(async () => tree.put(keyOf(id), fillValue(id * 9, id)));
   await tolerate(async () => members.commit(tree, 2));
 }
 
@@ -271,7 +271,7 @@ test('damage under right sums gives a StoreError or an answer, never a crash, a 
       const limits = { leafBytes: 1_200, branchBytes: 1_600 };
       const tree = Tree.open(members.store(), 1, null, 0, limits);
       for (let id = 0; id < 400; id += 1) {
-        await tree.put(toBytes(`k${String(id).padStart(4, '0')}`), fillValue(id % 40 === 0 ? 3_000 : id % 50, id));
+        await tree.put(keyOf(id), fillValue(id % 40 === 0 ? 3_000 : id % 50, id));
       }
       members.commit(tree, 1);
       const sectors = [...members.pages(0).keys()];
