@@ -259,7 +259,7 @@ async function exercise(tree: Tree, members: MemoryMembers): Promise<void> {
   await tolerate(async () => members.commit(tree, 2));
 }
 
-test('damage under right sums gives a StoreError or an answer, never a crash, a hang or a failed assertion', async () => {
+test('damage under right sums gives a typed error or an answer, never a crash, hang or failed assertion', async () => {
   const damage = fc.record({
     page: fc.nat(),
     offsets: fc.array(fc.tuple(fc.nat(), fc.nat(255)), { minLength: 1, maxLength: 4 }),
