@@ -65,8 +65,19 @@ function getBE8(bytes: Uint8Array, at: number, field: string, where?: FormatCont
   return value;
 }
 
+/** UTF-8 of a validated name; names are short and mostly ASCII, where a loop beats the encoder by far. */
+function nameBytes(name: string): Uint8Array {
+  const bytes = new Uint8Array(name.length);
+  for (let index = 0; index < bytes.length; index += 1) {
+    const unit = name.charCodeAt(index);
+    if (unit > 0x7f) return encodeUtf8(name);
+    bytes[index] = unit;
+  }
+  return bytes;
+}
+
 function runsKey(run: string, kind: number, restBytes: number): { key: Uint8Array; rest: number } {
-  const name = encodeUtf8(validateRunName(run));
+  const name = nameBytes(validateRunName(run));
   const key = new Uint8Array(name.length + 2 + restBytes);
   key.set(name);
   key[name.length + 1] = kind;
@@ -79,7 +90,7 @@ export function runKey(run: string): Uint8Array {
 }
 /** Tree 0: one `Tag`; without a tag the first key of all tags of the run. */
 export function tagKey(run: string, tag?: string): Uint8Array {
-  const name = tag === undefined ? new Uint8Array() : encodeUtf8(validateTagName(tag));
+  const name = tag === undefined ? new Uint8Array() : nameBytes(validateTagName(tag));
   const { key, rest } = runsKey(run, RUN_KIND_TAG, name.length);
   key.set(name, rest);
   return key;
@@ -221,8 +232,14 @@ function isLonger(text: string, max: number): boolean {
   return text.length * 3 > max && encoder.encode(text).length > max;
 }
 
+// Most names are plain; these say so in one pass, and everything else takes the long way.
+const PLAIN_RUN = /^[A-Za-z0-9_-][A-Za-z0-9_.-]*(?:\/[A-Za-z0-9_-][A-Za-z0-9_.-]*)*$/;
+const PLAIN_TAG = /^[A-Za-z_-][A-Za-z0-9_.-]*$/;
+const PLAIN_OBJECT = /^[\x20-\x7e]+$/;
+
 /** What is wrong with a run name, as a clause, or null. */
 export function runNameProblem(name: string): string | null {
+  if (name.length <= RUN_NAME_BYTES_MAX && PLAIN_RUN.test(name)) return null;
   if (name === '' || LONE_SURROGATE.test(name)) return 'is empty or not valid Unicode';
   if (isLonger(name, RUN_NAME_BYTES_MAX)) return `has more than ${RUN_NAME_BYTES_MAX} bytes`;
   if (/[\u0000-\u001f@]/.test(name)) return 'contains a control character or @';
@@ -233,6 +250,7 @@ export function runNameProblem(name: string): string | null {
   return null;
 }
 export function tagNameProblem(tag: string): string | null {
+  if (tag.length <= TAG_NAME_BYTES_MAX && PLAIN_TAG.test(tag)) return null;
   if (tag === '' || LONE_SURROGATE.test(tag)) return 'is empty or not valid Unicode';
   if (isLonger(tag, TAG_NAME_BYTES_MAX)) return `has more than ${TAG_NAME_BYTES_MAX} bytes`;
   if (/[\u0000-\u001f@/]/.test(tag)) return 'contains a control character, @ or /';
@@ -241,6 +259,7 @@ export function tagNameProblem(tag: string): string | null {
 }
 /** Tensor and blob names. */
 export function objectNameProblem(name: string): string | null {
+  if (name.length <= OBJECT_NAME_BYTES_MAX && PLAIN_OBJECT.test(name)) return null;
   if (name === '' || LONE_SURROGATE.test(name)) return 'is empty or not valid Unicode';
   if (isLonger(name, OBJECT_NAME_BYTES_MAX)) return `has more than ${OBJECT_NAME_BYTES_MAX} bytes`;
   return name.includes('\0') ? 'contains a zero byte' : null;

@@ -29,6 +29,9 @@ export const FILE_FORMAT_BLOB = 0;
 export const FILE_FORMAT_SAFETENSORS = 1;
 const PIECE_BYTES = 16;
 const BUILDER_BYTES = 64 * 1_024;
+/** Manifests of up to so many objects, of which there may be a million, share one builder and its memory. */
+const SMALL_OBJECTS = 16;
+const smallBuilder = new Builder(4_096);
 
 /** A stretch of an object inside one extent's raw bytes. */
 export interface Piece {
@@ -212,7 +215,9 @@ function encodeFile(builder: Builder, file: File): number {
 export function encodeManifest(manifest: Manifest): Uint8Array {
   const problem = manifestProblem(manifest);
   assert(problem === null, `a manifest obeys F16 and F17: ${problem?.field ?? ''} ${problem?.message ?? ''}`);
-  const builder = new Builder(BUILDER_BYTES);
+  const objects = manifest.tensors.length + manifest.blobs.length + manifest.files.length;
+  const builder = objects <= SMALL_OBJECTS ? smallBuilder : new Builder(BUILDER_BYTES);
+  builder.clear();
   const tensorPlaces = manifest.tensors.map((tensor) => encodeTensor(builder, tensor));
   const blobPlaces = manifest.blobs.map((blob) => encodeBlob(builder, blob));
   const filePlaces = manifest.files.map((file) => encodeFile(builder, file));
