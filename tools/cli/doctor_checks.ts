@@ -1,0 +1,250 @@
+// The single checks of `ingot doctor`. Each says what was found and, where that is not the best, what to do.
+//
+// Invariants
+//   1. 'bad' means that something will not work; 'note' that it works on a slower or missing path; 'ok' the rest.
+//   2. Checks never throw for what they look at: a failure is a finding.
+//   3. Nothing is written; devices are opened for reading.
+
+import { existsSync, readdirSync, readFileSync, statfsSync } from 'node:fs';
+import { open, stat } from 'node:fs/promises';
+import { constants } from 'node:fs';
+import { release } from 'node:os';
+import { basename, join } from 'node:path';
+import { NativeIo } from '../../engine/index.js';
+import { isStoreError } from '../../format/errors.js';
+import { formatBytes } from './progress.js';
+
+export interface DoctorLine {
+  readonly what: string;
+  readonly state: 'ok' | 'note' | 'bad';
+  readonly finding: string;
+  readonly remedy: string | null;
+  readonly path?: string;
+}
+
+/** io_uring with registered files and buffers as the core uses it. */
+const KERNEL_FOR_IO_URING = [5, 11] as const;
+const LIBRARY_DIRECTORIES = [
+  '/usr/lib/x86_64-linux-gnu',
+  '/lib/x86_64-linux-gnu',
+  '/usr/lib64',
+  '/usr/local/cuda/lib64',
+  '/usr/local/cuda/targets/x86_64-linux/lib',
+];
+/** File systems by their magic, as statfs gives it. */
+const FILE_SYSTEMS: Readonly<Record<number, string>> = {
+  0xef53: 'ext4',
+  0x58465342: 'xfs',
+  0x9123683e: 'btrfs',
+  0x01021994: 'tmpfs',
+  0x794c7630: 'overlayfs',
+  0x6969: 'nfs',
+  0x2fc12fc1: 'zfs',
+  0xf2f52010: 'f2fs',
+  0x61756673: 'aufs',
+  0x858458f6: 'ramfs',
+  0x65735546: 'fuse',
+  0x01021997: '9p',
+};
+
+const line = (
+  what: string,
+  state: DoctorLine['state'],
+  finding: string,
+  remedy: string | null = null,
+  path?: string,
+): DoctorLine => ({
+  what,
+  state,
+  finding,
+  remedy,
+  ...(path === undefined ? {} : { path }),
+});
+
+export function checkKernel(): DoctorLine[] {
+  const [major = 0, minor = 0] = release().split('.').map(Number);
+  const [needMajor, needMinor] = KERNEL_FOR_IO_URING;
+  const isNew = major > needMajor || (major === needMajor && minor >= needMinor);
+  const kernel = isNew
+    ? line('kernel', 'ok', `Linux ${release()}`)
+    : line(
+        'kernel',
+        'note',
+        `Linux ${release()}: io_uring needs ${needMajor}.${needMinor}`,
+        'use a newer kernel',
+      );
+  return [kernel, checkUringSwitch(), line('node', 'ok', process.version)];
+}
+
+function checkUringSwitch(): DoctorLine {
+  const path = '/proc/sys/kernel/io_uring_disabled';
+  const value = existsSync(path) ? readFileSync(path, 'utf8').trim() : '0';
+  if (value === '0') return line('io_uring switch', 'ok', 'kernel.io_uring_disabled is 0');
+  const who = value === '1' ? 'for all but a group' : 'for everyone';
+  return line(
+    'io_uring switch',
+    'note',
+    `io_uring is switched off ${who}`,
+    'sysctl -w kernel.io_uring_disabled=0',
+  );
+}
+
+/** Loads the native core and opens its backend, as every command will. */
+export async function checkNative(): Promise<DoctorLine[]> {
+  try {
+    const io = new NativeIo();
+    const { path, reason } = io.backend;
+    await io.close();
+    const state = path === 'io_uring' ? 'ok' : 'note';
+    const remedy =
+      path === 'io_uring' ? null : 'allow io_uring (kernel switch, container seccomp profile, memlock limit)';
+    return [line('native core', 'ok', 'loaded'), line('backend', state, `${path}: ${reason}`, remedy, path)];
+  } catch (error) {
+    const message = error instanceof Error ? error.message : String(error);
+    const next = isStoreError(error) ? (error.next ?? 'npm run setup') : 'npm run setup';
+    return [line('native core', 'bad', message, next)];
+  }
+}
+
+export function checkSystemLimits(): DoctorLine[] {
+  const limits = existsSync('/proc/self/limits') ? readFileSync('/proc/self/limits', 'utf8') : '';
+  const locked = /^Max locked memory\s+(\S+)/m.exec(limits)?.[1] ?? 'unknown';
+  const enough = locked === 'unlimited' || Number(locked) >= 64 * 1024 * 1024;
+  const text = /^\d+$/.test(locked) ? formatBytes(Number(locked)) : locked;
+  const lines = [
+    enough
+      ? line('locked memory', 'ok', `limit ${text}`)
+      : line(
+          'locked memory',
+          'note',
+          `limit ${text}: buffers may not be registered with io_uring`,
+          'ulimit -l unlimited',
+        ),
+  ];
+  const files = /^Max open files\s+(\S+)/m.exec(limits)?.[1] ?? 'unknown';
+  lines.push(line('open files', 'ok', `limit ${files}`));
+  return lines;
+}
+
+const findLibrary = (name: string): string | null => {
+  for (const directory of LIBRARY_DIRECTORIES) {
+    if (!existsSync(directory)) continue;
+    try {
+      const found = readdirSync(directory).find((file) => file === name || file.startsWith(`${name}.`));
+      if (found !== undefined) return join(directory, found);
+    } catch {
+      // A directory that may not be read holds nothing for us either.
+    }
+  }
+  return null;
+};
+
+/** GPU paths: this version has none, and says what a later one would find. */
+export function checkGpu(): DoctorLine[] {
+  const cuda = findLibrary('libcuda.so');
+  const cufile = findLibrary('libcufile.so');
+  const module = existsSync('/proc/driver/nvidia-fs/version');
+  const device = existsSync('/dev/nvidia0');
+  const none = 'this version reads into host memory only';
+  return [
+    cuda === null || !device
+      ? line(
+          'CUDA',
+          'note',
+          `${cuda === null ? 'libcuda.so is not installed' : 'there is no /dev/nvidia0'}; ${none}`,
+          'none needed for host memory; a GPU path needs the NVIDIA driver',
+        )
+      : line('CUDA', 'note', `${cuda} is there, and not used: ${none}`, null),
+    cufile === null
+      ? line(
+          'cuFile',
+          'note',
+          `libcufile.so is not installed; ${none}`,
+          'none needed for host memory; it comes with CUDA (libcufile)',
+        )
+      : line(
+          'cuFile',
+          'note',
+          `${cufile} is there, nvidia-fs is ${module ? '' : 'not '}loaded; ${none}`,
+          null,
+        ),
+  ];
+}
+
+/** A member as the core opens it: its path, its alignment, its failure domain. */
+export async function checkMember(path: string): Promise<DoctorLine[]> {
+  let io: NativeIo | null = null;
+  try {
+    io = new NativeIo();
+    const member = await io.openMember(path, { mode: 'r', direct: 'prefer' });
+    const domain = member.failureDomain === '' ? 'unknown' : member.failureDomain;
+    const facts =
+      `${member.kind}, ${formatBytes(member.sizeBytes)}, ${fileSystemOf(path)}; offsets aligned to ` +
+      `${member.offsetAlignmentBytes}, memory to ${member.memoryAlignmentBytes}; failure domain ${domain}`;
+    await io.closeMember(member.slot);
+    if (member.ioPath === 'buffered') {
+      const remedy = 'put the member on a file system with O_DIRECT (ext4, xfs) or on a block device';
+      return [line(path, 'note', `takes buffered: O_DIRECT is refused there; ${facts}`, remedy, 'buffered')];
+    }
+    const why =
+      member.ioPath === 'threads' ? 'direct I/O by threads (see backend above)' : 'direct I/O by io_uring';
+    return [
+      line(
+        path,
+        member.ioPath === 'threads' ? 'note' : 'ok',
+        `takes ${member.ioPath}: ${why}; ${facts}`,
+        null,
+        member.ioPath,
+      ),
+    ];
+  } catch (error) {
+    const message = error instanceof Error ? error.message : String(error);
+    return [line(path, 'bad', message, isStoreError(error) ? (error.next ?? 'ingot dump') : 'ingot dump')];
+  } finally {
+    await io?.close();
+  }
+}
+
+function fileSystemOf(path: string): string {
+  try {
+    const { type } = statfsSync(path);
+    return `on ${FILE_SYSTEMS[Number(type) >>> 0] ?? `file system 0x${(Number(type) >>> 0).toString(16)}`}`;
+  } catch {
+    return 'on an unknown file system';
+  }
+}
+
+/** A directory or device that is no member: what a member there would take. */
+export async function checkDevice(path: string): Promise<DoctorLine[]> {
+  try {
+    const found = await stat(path);
+    if (found.isBlockDevice()) return [await checkBlockDevice(path)];
+    const target = found.isDirectory() ? path : join(path, '..');
+    const { bavail, bsize } = statfsSync(target);
+    const free = formatBytes(Number(bavail) * Number(bsize));
+    return [line(path, 'ok', `${fileSystemOf(target)}, ${free} free, no member there yet`)];
+  } catch (error) {
+    return [line(path, 'bad', error instanceof Error ? error.message : String(error), 'check the path')];
+  }
+}
+
+async function checkBlockDevice(path: string): Promise<DoctorLine> {
+  const queue = `/sys/class/block/${basename(path)}/queue/logical_block_size`;
+  const sector = existsSync(queue) ? readFileSync(queue, 'utf8').trim() : 'unknown';
+  try {
+    const handle = await open(path, constants.O_RDONLY | constants.O_DIRECT);
+    await handle.close();
+    return line(
+      path,
+      'ok',
+      `block device with O_DIRECT, logical sectors of ${sector} bytes, no member there yet`,
+    );
+  } catch (error) {
+    return line(
+      path,
+      'bad',
+      `block device: ${error instanceof Error ? error.message : String(error)}`,
+      'allow this user to open it',
+    );
+  }
+}

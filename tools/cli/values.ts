@@ -1,0 +1,96 @@
+// The values that options take: sizes, counts, shapes and choices, read strictly.
+//
+// Invariants
+//   1. A value is taken whole or refused with E_USAGE that names the option and what it may be;
+//      nothing is rounded, clipped or guessed.
+//   2. GiB is 2^30 and GB is 10^9, as everywhere in the output.
+//
+// This file knows no option by itself.
+
+import { isDType } from '../../format/dtype.js';
+import { type DType, StoreError } from '../../engine/index.js';
+
+const UNIT_BYTES: Readonly<Record<string, number>> = {
+  '': 1,
+  B: 1,
+  KB: 1e3,
+  MB: 1e6,
+  GB: 1e9,
+  TB: 1e12,
+  PB: 1e15,
+  K: 2 ** 10,
+  M: 2 ** 20,
+  G: 2 ** 30,
+  T: 2 ** 40,
+  P: 2 ** 50,
+  KIB: 2 ** 10,
+  MIB: 2 ** 20,
+  GIB: 2 ** 30,
+  TIB: 2 ** 40,
+  PIB: 2 ** 50,
+};
+
+export function usageError(message: string, next?: string): StoreError {
+  return new StoreError('E_USAGE', message, {
+    safe: 'Nothing was begun.',
+    ...(next === undefined ? {} : { next }),
+  });
+}
+
+/** `8GiB`, `500MB`, `4096`, `1.5GiB` to whole bytes above 0. K, M, G and T alone are binary. */
+export function parseSize(option: string, text: string): number {
+  const match = /^(\d+(?:\.\d+)?)\s*([a-z]*)$/i.exec(text.trim());
+  const unit = UNIT_BYTES[(match?.[2] ?? '?').toUpperCase()];
+  if (match === null || unit === undefined) {
+    throw usageError(`${option} ${text}: must be a size such as 8GiB, 500MB or 4096.`);
+  }
+  const bytes = Number(match[1]) * unit;
+  if (!Number.isSafeInteger(bytes) || bytes <= 0) {
+    throw usageError(`${option} ${text}: must be a whole number of bytes between 1 and 2^53-1.`);
+  }
+  return bytes;
+}
+
+/** A whole number in [least, most]. */
+export function parseWhole(
+  option: string,
+  text: string,
+  least: number,
+  most = Number.MAX_SAFE_INTEGER,
+): number {
+  const value = /^\d+$/.test(text.trim()) ? Number(text) : Number.NaN;
+  if (!Number.isSafeInteger(value) || value < least || value > most) {
+    const upper = most === Number.MAX_SAFE_INTEGER ? '2^53-1' : String(most);
+    throw usageError(`${option} ${text}: must be a whole number between ${least} and ${upper}.`);
+  }
+  return value;
+}
+
+export function parseRedundancy(text: string): 1 | 2 | 3 {
+  if (text !== '1' && text !== '2' && text !== '3')
+    throw usageError(`--redundancy ${text}: must be 1, 2 or 3.`);
+  return Number(text) as 1 | 2 | 3;
+}
+
+export function parseChoice<T extends string>(option: string, text: string, choices: readonly T[]): T {
+  const found = choices.find((choice) => choice === text);
+  if (found === undefined) throw usageError(`${option} ${text}: must be ${choices.join(', ')}.`);
+  return found;
+}
+
+export function parseDType(text: string): DType {
+  const dtype = text.toUpperCase();
+  if (!isDType(dtype)) throw usageError(`--dtype ${text}: is no dtype of safetensors, such as F32 or BF16.`);
+  return dtype;
+}
+
+/** `2,3,4`; empty text is a 0-dim tensor. */
+export function parseShape(text: string): readonly number[] {
+  if (text.trim() === '') return [];
+  return text.split(',').map((part) => parseWhole('--shape', part, 0));
+}
+
+/** For commander: an option that may be given several times. */
+export function collect(value: string, previous: readonly string[] | undefined): readonly string[] {
+  return [...(previous ?? []), value];
+}

@@ -1,0 +1,95 @@
+// ingot import: a safetensors file or a Hugging Face directory becomes a version.
+//
+// Invariants
+//   1. Either the whole model becomes visible, with its tags, or nothing does.
+//   2. A codec that this version does not have is refused before anything is read.
+
+import { basename, resolve } from 'node:path';
+import { StoreError } from '../../format/errors.js';
+import type { CommandModule } from '../cli/program.js';
+import { formatBytes, formatRate } from '../cli/progress.js';
+import { collect, parseRedundancy, parseSize, parseWhole } from '../cli/values.js';
+import { refOf, summaryJson } from '../cli/views.js';
+import { importModel } from '../import/importer.js';
+
+interface Options {
+  readonly as: string;
+  readonly step?: string;
+  readonly tag?: readonly string[];
+  readonly redundancy?: string;
+  readonly chunk?: string;
+  readonly codec: string;
+  readonly verifySource?: boolean;
+}
+
+export const register: CommandModule = (program, actions) => {
+  program
+    .command('import')
+    .description('store a .safetensors file or a Hugging Face directory as a version')
+    .argument('<path>', 'file or directory')
+    .requiredOption('--as <run>', 'run that the version belongs to')
+    .option('--step <n>', 'step of the version in its run')
+    .option('--tag <tag>', 'tag to move to the version; may be given again', collect)
+    .option('--redundancy <n>', "copies of each chunk: 1, 2 or 3 (default: the store's)")
+    .option('--chunk <size>', "bytes of a chunk (default: the store's)")
+    .option('--codec <codec>', 'raw; others come later', 'raw')
+    .option('--verify-source', 'read every source again before the commit and compare')
+    .addHelpText(
+      'after',
+      '\nExamples:\n  ingot import ./Meta-Llama-3-8B --as llama-3-8b --redundancy 1\n' +
+        '  ingot import step-1200.safetensors --as exp42/ckpt --step 1200 --tag best',
+    )
+    .action(
+      actions.action<Options>(async (session, [path = ''], options) => {
+        if (options.codec !== 'raw') {
+          throw new StoreError(
+            'E_UNSUPPORTED',
+            `--codec ${options.codec}: this version stores raw bytes only.`,
+            {
+              next: 'leave --codec away',
+            },
+          );
+        }
+        const settings = {
+          run: options.as,
+          tags: options.tag ?? [],
+          verifySource: options.verifySource === true,
+          metadata: { 'import.source': basename(resolve(path)) },
+          ...(options.step === undefined ? {} : { step: parseWhole('--step', options.step, 0) }),
+          ...(options.redundancy === undefined ? {} : { redundancy: parseRedundancy(options.redundancy) }),
+          ...(options.chunk === undefined ? {} : { chunkBytes: parseSize('--chunk', options.chunk) }),
+        };
+        await session.withStore('rw', async (store) => {
+          const startedMs = performance.now();
+          const meter = session.progress(`import ${options.as}`, null);
+          const ioPath = store.info.members[0]?.ioPath ?? 'unknown';
+          const { version, source } = await importModel(store, path, {
+            ...settings,
+            signal: session.signal,
+            onSource: (found) => meter.setTotal(found.totalBytes),
+            onProgress: (bytes, phase, items) => meter.update({ bytes, phase, items, path: ioPath }),
+          });
+          meter.finish({ bytes: source.totalBytes, path: ioPath });
+          const durationMs = performance.now() - startedMs;
+          for (const note of source.notes) session.log('warn', note);
+          const bytesPerSec = (source.totalBytes * 1000) / durationMs;
+          session.out.object('ingot.import/1', {
+            ...summaryJson(version),
+            format: source.format,
+            sourceBytes: source.totalBytes,
+            notes: source.notes,
+            verifiedSource: options.verifySource === true,
+            path: ioPath,
+            durationMs,
+            bytesPerSec,
+          });
+          const files = source.files.length + source.sidecars.length;
+          session.out.line(
+            `${refOf(version)} (${version.id}): ${source.tensorCount} tensors in ${files} files, ` +
+              `${formatBytes(source.totalBytes)} at ${formatRate(bytesPerSec)} through ${ioPath}`,
+          );
+        });
+        return undefined;
+      }),
+    );
+};

@@ -1,0 +1,73 @@
+// ingot info: one version in figures: sizes, dtypes, files, where its bytes are.
+//
+// Invariants
+//   1. `storedBytes` is what the version takes on members (all copies, padding), `rawBytes` what it holds.
+
+import type { CommandModule } from '../cli/program.js';
+import { formatBytes } from '../cli/progress.js';
+import { formatTime, summaryJson } from '../cli/views.js';
+
+export const register: CommandModule = (program, actions) => {
+  program
+    .command('info')
+    .description('show one version in figures')
+    .argument('<ref>', 'run@tag, run@step, run or v:ID')
+    .action(
+      actions.action<object>(async (session, [ref = '']) => {
+        await session.withStore('r', async (store) => {
+          const version = await store.get(ref, { signal: session.signal });
+          const dtypes = new Map<string, { tensors: number; rawBytes: number; elements: number }>();
+          let parameters = 0;
+          for (const { dtype, shape, byteLength } of version.tensors) {
+            const totals = dtypes.get(dtype) ?? { tensors: 0, rawBytes: 0, elements: 0 };
+            const elements = shape.reduce((product, size) => product * size, 1);
+            totals.tensors++;
+            totals.rawBytes += byteLength;
+            totals.elements += elements;
+            parameters += elements;
+            dtypes.set(dtype, totals);
+          }
+          const files = version.files.map(({ name, sizeBytes, sum, format }) => ({
+            name,
+            sizeBytes,
+            crc64: sum,
+            format,
+          }));
+          session.out.object('ingot.info/1', {
+            ...summaryJson(version),
+            elementCount: parameters,
+            dtypes: Object.fromEntries(dtypes),
+            files,
+          });
+          const ratio =
+            version.byteLength === 0
+              ? ''
+              : ` (${(version.storedBytes / version.byteLength).toFixed(4)} of raw)`;
+          session.out.fields([
+            ['run', version.run],
+            ['version', version.id],
+            ['step', version.step ?? '-'],
+            ['tags', version.tags.join(', ') || '-'],
+            ['created', formatTime(version.createdAt)],
+            ['tensors', `${version.tensorCount}, ${parameters} elements`],
+            ['blobs', version.blobCount],
+            [
+              'files',
+              `${version.fileCount}${version.fileCount > 0 ? ', each exportable byte for byte' : ''}`,
+            ],
+            ['raw', `${formatBytes(version.byteLength)} (${version.byteLength} bytes)`],
+            ['stored', `${formatBytes(version.storedBytes)}${ratio}`],
+            ['redundancy', version.redundancy],
+            ['chunk', formatBytes(version.chunkBytes)],
+            ...[...dtypes].map(
+              ([dtype, { tensors, rawBytes }]) =>
+                [dtype, `${tensors} tensors, ${formatBytes(rawBytes)}`] as const,
+            ),
+            ...Object.entries(version.metadata).map(([key, value]) => [key, value] as const),
+            ...Object.entries(version.metrics).map(([key, value]) => [key, String(value)] as const),
+          ]);
+        });
+        return undefined;
+      }),
+    );
+};
