@@ -19,7 +19,11 @@ import type { SectorRange } from './deferred.js';
 import { MemberSpace } from './free_space.js';
 import type { RegionLoader } from './free_space.js';
 import {
-  MAX_CATALOG_RUNS, MAX_GRANT_SECTORS, MAX_RELEASE_COMMITS, RESERVE_DIVISOR, RESERVE_MAX_DIVISOR,
+  MAX_CATALOG_RUNS,
+  MAX_GRANT_SECTORS,
+  MAX_RELEASE_COMMITS,
+  RESERVE_DIVISOR,
+  RESERVE_MAX_DIVISOR,
   RESERVE_MIN_SECTORS,
 } from './limits.js';
 
@@ -49,8 +53,14 @@ export class Allocator {
     const sequences = [...options.deferred.keys()].sort((a, b) => a - b);
     for (const sequence of sequences) this.deferred.add(sequence, options.deferred.get(sequence) ?? []);
     for (const member of options.members) {
-      const free = dataAreaSectors(member.formattedBytes) - member.allocatedSectors - this.deferred.sectorsOf(member.index);
-      this.#spaces.set(member.index, new MemberSpace(member.index, member.formattedBytes, free, options.load));
+      const free =
+        dataAreaSectors(member.formattedBytes) -
+        member.allocatedSectors -
+        this.deferred.sectorsOf(member.index);
+      this.#spaces.set(
+        member.index,
+        new MemberSpace(member.index, member.formattedBytes, free, options.load),
+      );
     }
   }
 
@@ -80,7 +90,9 @@ export class Allocator {
     const space = this.#spaces.get(member);
     if (space === undefined) {
       throw new StoreError('E_DEVICE_LOST', `member ${member} is not online: no space can be taken on it`, {
-        where: { memberIndex: member }, safe: 'nothing was written', next: 'ingot status',
+        where: { memberIndex: member },
+        safe: 'nothing was written',
+        next: 'ingot status',
       });
     }
     return space;
@@ -91,13 +103,16 @@ export class Allocator {
     const { member, sectorCount } = request;
     assert(Number.isSafeInteger(sectorCount) && sectorCount >= 1, 'a grant has at least one sector');
     if (sectorCount > MAX_GRANT_SECTORS) {
-      throw new StoreError('E_RANGE', `${sectorCount} sectors asked in one grant; at most ${MAX_GRANT_SECTORS}`);
+      throw new StoreError(
+        'E_RANGE',
+        `${sectorCount} sectors asked in one grant; at most ${MAX_GRANT_SECTORS}`,
+      );
     }
     for (let pushed = 0; ; pushed += 1) {
       const sector = await this.#inTurn(member, () => this.#find(request));
       if (sector !== null) return { member, sector, sectorCount };
       if (pushed >= MAX_RELEASE_COMMITS || this.deferred.totalSectors === 0) throw this.#noSpace(request);
-      if (!await this.#pushRoot()) throw this.#noSpace(request);
+      if (!(await this.#pushRoot())) throw this.#noSpace(request);
     }
   }
 
@@ -205,10 +220,11 @@ export class Allocator {
   #noSpace(request: AllocateRequest): StoreError {
     const { member, sectorCount, purpose } = request;
     const space = this.space(member);
-    const mib = (sectors: number): string => `${(sectors * 4096 / 1_048_576).toFixed(1)} MiB`;
-    const numbers = `needed ${mib(sectorCount)}, free ${mib(space.availableSectors)} `
-      + `(longest run known ${mib(space.largestKnown())}), reserve ${mib(this.reserveSectors(member))}, `
-      + `still held by recent roots or readers ${mib(this.deferred.sectorsOf(member))}`;
+    const mib = (sectors: number): string => `${((sectors * 4096) / 1_048_576).toFixed(1)} MiB`;
+    const numbers =
+      `needed ${mib(sectorCount)}, free ${mib(space.availableSectors)} ` +
+      `(longest run known ${mib(space.largestKnown())}), reserve ${mib(this.reserveSectors(member))}, ` +
+      `still held by recent roots or readers ${mib(this.deferred.sectorsOf(member))}`;
     return new StoreError('E_NO_SPACE', `member ${member} has no room for ${purpose}: ${numbers}`, {
       where: { memberIndex: member, lengthBytes: sectorCount * 4096 },
       safe: 'everything committed is untouched; nothing of this transaction is visible',

@@ -17,14 +17,12 @@ import { Allocator } from './allocator.js';
 import { CatalogCore, TREE_FREE_SPACE } from './catalog_core.js';
 import type { OnlineMember } from './catalog_core.js';
 import { Committer } from './commit.js';
-import type {
-  AllocateRequest, Catalog, CatalogChange, MemberState, SpaceGrant, TreeId,
-} from './contract.js';
+import type { AllocateRequest, Catalog, CatalogChange, MemberState, SpaceGrant, TreeId } from './contract.js';
 import type { SectorRange } from './deferred.js';
 import { readDeferred, readRegion } from './free_records.js';
 import { writeHints } from './hints_io.js';
 import type { Io, MemberDevice } from './io/port.js';
-import { HEARTBEAT_INTERVAL_MS } from './limits.js';
+import { HEARTBEAT_INTERVAL_MS, ROOTS_BEFORE_REUSE } from './limits.js';
 import { HeartbeatKeeper } from './locks.js';
 import { chooseSettled, openStore } from './open.js';
 import type { OpenStoreOptions, OpenedStore } from './open.js';
@@ -42,8 +40,15 @@ export interface CatalogOptions extends OpenStoreOptions {
   readonly onPageFault?: (fault: PageFault) => void;
 }
 
-/** Opens the store that has a member at each path (missing siblings are looked for through hints). Errors as openStore. */
-export async function openCatalog(io: Io, paths: readonly string[], options: CatalogOptions): Promise<StoreCatalog> {
+/**
+ * Opens the store that has a member at each path (missing siblings are looked for through hints). Errors as
+ * openStore.
+ */
+export async function openCatalog(
+  io: Io,
+  paths: readonly string[],
+  options: CatalogOptions,
+): Promise<StoreCatalog> {
   const opened = await openStore(io, paths, options);
   try {
     return await StoreCatalog.start(io, opened, options);
@@ -125,7 +130,7 @@ export class StoreCatalog implements Catalog {
       states.push({
         index,
         uuid: entry.uuid,
-        device: isOnline ? found?.device ?? null : null,
+        device: isOnline ? (found?.device ?? null) : null,
         path: found?.device.path ?? this.#opened.finder.hintedPath(entry.uuid),
         state: isOnline ? 'online' : found === undefined ? 'missing' : 'stale',
         failureDomain: entry.failureDomain === 0 ? '' : entry.failureDomain.toString(16),
@@ -144,7 +149,30 @@ export class StoreCatalog implements Catalog {
 
   #pinned(): Snapshot {
     this.#pins.pin(this.#root.superblock.sequence);
-    return new Snapshot(this.#root, (sequence) => this.#pins.unpin(sequence));
+    return new Snapshot(this.#root, {
+      unpin: (sequence) => this.#pins.unpin(sequence),
+      explain: this.writable ? null : (error, sequence) => this.#explain(error, sequence),
+    });
+  }
+
+  /**
+   * Damage seen in a root that a writer has long left is its space written anew, not damage (commit.md
+   * C17).
+   */
+  async #explain(error: unknown, sequence: number): Promise<unknown> {
+    if (this.#isClosed || !isStoreError(error, 'E_CORRUPT')) return error;
+    const newest = await chooseSettled(this.#opened.finder).catch(() => null);
+    if (newest === null || newest.sequence <= sequence + ROOTS_BEFORE_REUSE) return error;
+    return new StoreError(
+      'E_CONFLICT',
+      `root ${sequence} is gone: the store is at root ${newest.sequence} and its space was reused`,
+      {
+        cause: error,
+        retryable: true,
+        safe: 'the newest root is whole',
+        next: 'refresh and read again',
+      },
+    );
   }
 
   refresh(): Promise<boolean> {
@@ -191,7 +219,8 @@ export class StoreCatalog implements Catalog {
   }
 
   async commit<T>(
-    apply: (change: CatalogChange) => Promise<T>, options: { signal?: AbortSignal } = {},
+    apply: (change: CatalogChange) => Promise<T>,
+    options: { signal?: AbortSignal } = {},
   ): Promise<T> {
     this.#writer();
     assert(this.#committer !== null, 'a writer has a committer');
@@ -210,14 +239,18 @@ export class StoreCatalog implements Catalog {
   async #startWriter(options: CatalogOptions): Promise<void> {
     const core = this.#writer();
     const deferred = await readDeferred(this.#root.tree(TREE_FREE_SPACE));
-    core.setAllocator(new Allocator({
-      members: this.online.map(({ index, formattedBytes }) => ({
-        index, formattedBytes, allocatedSectors: this.superblock.members[index]?.allocatedSectors ?? 0,
-      })),
-      deferred,
-      load: (member, region) => this.#loadRegion(member, region),
-      pushRoot: () => this.#committer?.pushRoot() ?? Promise.resolve(false),
-    }));
+    core.setAllocator(
+      new Allocator({
+        members: this.online.map(({ index, formattedBytes }) => ({
+          index,
+          formattedBytes,
+          allocatedSectors: this.superblock.members[index]?.allocatedSectors ?? 0,
+        })),
+        deferred,
+        load: (member, region) => this.#loadRegion(member, region),
+        pushRoot: () => this.#committer?.pushRoot() ?? Promise.resolve(false),
+      }),
+    );
     await writeHints(this.io, this.online, this.superblock, this.#opened.report);
     const isSimulated = this.#opened.found.every((member) => member.device.kind === 'simulated');
     this.#heartbeat = new HeartbeatKeeper(this.io, this.online, this.superblock);
@@ -232,7 +265,9 @@ export class StoreCatalog implements Catalog {
       this.#deferredAtOpen = await readDeferred(this.#root.tree(TREE_FREE_SPACE));
     } catch (error) {
       if (!isStoreError(error)) throw error;
-      this.#opened.report.add(`deferred space could not be read, so free space is shown without it: ${(error as Error).message}`);
+      this.#opened.report.add(
+        `deferred space could not be read, so free space is shown without it: ${(error as Error).message}`,
+      );
     }
   }
 
@@ -269,7 +304,8 @@ export class StoreCatalog implements Catalog {
   #makeCore(): CatalogCore {
     const { superblock, rootSum, online } = this.#opened;
     let branchId = 0n;
-    while (branchId === 0n) branchId = new DataView(this.io.random.bytes(8).slice().buffer).getBigUint64(0, true);
+    while (branchId === 0n)
+      branchId = new DataView(this.io.random.bytes(8).slice().buffer).getBigUint64(0, true);
     return new CatalogCore({ io: this.io, pages: this.pages, superblock, rootSum, online, branchId });
   }
 

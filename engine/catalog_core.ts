@@ -65,9 +65,14 @@ export class CatalogCore {
     this.#rootSum = options.rootSum;
     this.nextId = options.superblock.nextId;
     this.nextVersionId = options.superblock.nextVersionId;
-    this.trees = TREE_IDS.map((id) => Tree.open(
-      this.pages, id, this.#superblock.treeRoots[id] ?? null, this.#superblock.treeItemCounts[id] ?? 0,
-    ));
+    this.trees = TREE_IDS.map((id) =>
+      Tree.open(
+        this.pages,
+        id,
+        this.#superblock.treeRoots[id] ?? null,
+        this.#superblock.treeItemCounts[id] ?? 0,
+      ),
+    );
   }
 
   get superblock(): Superblock {

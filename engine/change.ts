@@ -1,8 +1,8 @@
 // One change on its way into the next root: the CatalogChange that a caller's `apply` sees.
 //
 // Invariants
-//   1. A change that is taken back leaves trees exactly as they were; its space uses and frees were only noted,
-//      so there is nothing else to undo. Ids it took stay burned.
+//   1. A change that is taken back leaves trees exactly as they were; its space uses and frees were only
+//      noted, so there is nothing else to undo. Ids it took stay burned.
 //   2. A change whose `apply` has ended does nothing any more: late calls are our caller's bug and throw.
 //   3. Each range is used or freed once within a change.
 //
@@ -37,7 +37,10 @@ export class Change implements CatalogChange {
   }
 
   range(
-    tree: TreeId, from: Uint8Array, to: Uint8Array | null, options?: { reverse?: boolean; signal?: AbortSignal },
+    tree: TreeId,
+    from: Uint8Array,
+    to: Uint8Array | null,
+    options?: { reverse?: boolean; signal?: AbortSignal },
   ): AsyncIterableIterator<TreeItem> {
     this.#checkOpen();
     return this.#core.tree(tree).range(from, to, options);
@@ -76,10 +79,15 @@ export class Change implements CatalogChange {
     this.#checkOpen();
     const { start, end } = this.#core.allocator.space(member).dataArea;
     if (!(sectorCount >= 1) || sector < start || sector + sectorCount > end) {
-      throw new StoreError('E_CORRUPT', `freed sectors ${sector}+${sectorCount} lie outside member ${member}'s data area`, {
-        where: { memberIndex: member, offsetBytes: sector * 4096, structure: 'extent' },
-        safe: 'this change was left out', next: 'ingot fsck',
-      });
+      throw new StoreError(
+        'E_CORRUPT',
+        `freed sectors ${sector}+${sectorCount} lie outside member ${member}'s data area`,
+        {
+          where: { memberIndex: member, offsetBytes: sector * 4096, structure: 'extent' },
+          safe: 'this change was left out',
+          next: 'ingot fsck',
+        },
+      );
     }
     this.frees.push({ member, sector, sectorCount });
   }
@@ -119,11 +127,13 @@ export class Change implements CatalogChange {
 }
 
 function overlapsAny(ranges: readonly SectorRange[], range: SectorRange): boolean {
-  // Uses come in order of placement, so the newest are compared first; long lists are checked again by the allocator.
+  // Uses come in order of placement, so the newest are compared first; long lists are checked again by the
+  // allocator.
   for (let i = ranges.length - 1; i >= 0 && i >= ranges.length - 8; i -= 1) {
     const other = ranges[i] as SectorRange;
     if (other.member !== range.member) continue;
-    if (other.sector < range.sector + range.sectorCount && range.sector < other.sector + other.sectorCount) return true;
+    if (other.sector < range.sector + range.sectorCount && range.sector < other.sector + other.sectorCount)
+      return true;
   }
   return false;
 }

@@ -4,11 +4,12 @@
 //
 // Invariants
 //   1. One round at a time. What arrives while a round runs waits for the next (group commit).
-//   2. A change is acknowledged after its root is durable and verified, never before; all of a round at once, in order.
-//   3. A change that throws is taken back and rejected alone (commit.md C5); a round without room for its pages is
-//      taken back whole, and nothing was written.
-//   4. After any failure from the first page write on, the committer is poisoned for good (commit.md C1): waiting and
-//      later changes are refused. Whether that last root survived is known only after a reopen.
+//   2. A change is acknowledged after its root is durable and verified, never before; all of a round at
+//      once, in order.
+//   3. A change that throws is taken back and rejected alone (commit.md C5); a round without room for its
+//      pages is taken back whole, and nothing was written.
+//   4. After any failure from the first page write on, the committer is poisoned for good (commit.md C1):
+//      waiting and later changes are refused. Whether that last root survived is known only after a reopen.
 //   5. An aborted change that still waits leaves the queue; one that is in a round has that round's outcome.
 //
 // It never retries.
@@ -69,9 +70,13 @@ export class Committer {
     if (this.#closed) return Promise.reject(new StoreError('E_CLOSED', 'the store is closed'));
     if (this.#poisoned !== null) return Promise.reject(this.#refusal());
     if (this.#queue.length >= MAX_QUEUED_CHANGES) {
-      return Promise.reject(new StoreError('E_RANGE', `${MAX_QUEUED_CHANGES} commits wait already`, {
-        retryable: true, safe: 'this change left no trace', next: 'await some commits first',
-      }));
+      return Promise.reject(
+        new StoreError('E_RANGE', `${MAX_QUEUED_CHANGES} commits wait already`, {
+          retryable: true,
+          safe: 'this change left no trace',
+          next: 'await some commits first',
+        }),
+      );
     }
     return new Promise<T>((resolve, reject) => {
       const onAbort = (): void => {
@@ -129,7 +134,9 @@ export class Committer {
     let build: RootBuild | null = null;
     try {
       const { superblock } = core;
-      core.expiredRecords.push(...await core.allocator.releaseExpired(superblock.sequence, this.#options.pinnedBelow));
+      core.expiredRecords.push(
+        ...(await core.allocator.releaseExpired(superblock.sequence, this.#options.pinnedBelow)),
+      );
       build = await this.#prepare(round, applied);
       if (build === null) return;
       const warnings = await makeDurable(core.io, core.online, build.superblock, build.writes);
@@ -169,7 +176,9 @@ export class Committer {
       return await buildRoot(core, { uses, frees });
     } catch (error) {
       if (!isRefusal(error)) throw error;
-      core.trees.forEach((tree, index) => tree.rollback(marks[index] as Savepoint));
+      core.trees.forEach((tree, index) => {
+        tree.rollback(marks[index] as Savepoint);
+      });
       for (const { waiting } of applied) waiting.reject(error);
       return null;
     }

@@ -1,11 +1,13 @@
 // Building the next root in memory: trees sealed into pages, the free map fitted to them, the superblock.
 //
-// The free tree records which sectors its own pages take. It is fitted: pack the pages it would have, write down what
-// that takes, see whether its pages are still the same, repeat. Sizes hardly ever change, so two rounds do.
+// The free tree records which sectors its own pages take. It is fitted: pack the pages it would have, write
+// down what that takes, see whether its pages are still the same, repeat. Sizes hardly ever change, so two
+// rounds do.
 //
 // Invariants
 //   1. Nothing is written here. Until the caller adopts the build, `undo` puts everything back.
-//   2. Data area = reachable + deferred + free holds for the root that is built, sector by sector (format F14).
+//   2. Data area = reachable + deferred + free holds for the root that is built, sector by sector (format
+//      F14).
 //   3. The free tree's records and its pages agree exactly: the fit ends only when a round changed nothing.
 //   4. Page order, addresses and bytes depend on the changes and the space only.
 //
@@ -43,7 +45,10 @@ export interface SpaceUse {
   readonly frees: readonly SectorRange[];
 }
 
-/** Builds the root after `core.superblock`. Rejects with E_NO_SPACE, everything put back, when pages find no room. */
+/**
+ * Builds the root after `core.superblock`. Rejects with E_NO_SPACE, everything put back, when pages find no
+ * room.
+ */
 export async function buildRoot(core: CatalogCore, space: SpaceUse): Promise<RootBuild> {
   const builder = new RootBuilder(core, space);
   try {
@@ -114,7 +119,9 @@ class RootBuilder {
   async #packAnywhere(plan: Parameters<PagePool['pack']>[0]): Promise<PackedPages> {
     const { online, allocator, superblock } = this.#core;
     const turn = rotated(online, this.#sequence);
-    const roomiest = [...online].sort((a, b) => allocator.freeSectors(b.index) - allocator.freeSectors(a.index));
+    const roomiest = [...online].sort(
+      (a, b) => allocator.freeSectors(b.index) - allocator.freeSectors(a.index),
+    );
     for (const candidates of [turn, roomiest]) {
       const { members } = choosePlacement(candidates, superblock.catalogCopies);
       const pool = new PagePool(allocator, members);
@@ -136,7 +143,7 @@ class RootBuilder {
       let changed = await this.#writeRegions(written);
       const deferred = canonicalRanges([...freed, ...this.#freeTree.freed.flatMap(pointerRanges)]);
       const record = deferred.length === 0 ? null : encodeDeferred(deferred);
-      changed = await this.#write(written, deferredKey(this.#sequence), record) || changed;
+      changed = (await this.#write(written, deferredKey(this.#sequence), record)) || changed;
       if (!changed && packed !== null && samePlan(packed.plan, this.#freeTree.sealPlan())) {
         this.#sealFreeTree(packed);
         return deferred;
@@ -144,7 +151,9 @@ class RootBuilder {
       packed = await this.#repackFreeTree(Math.max(fit - FITS_BEFORE_SKIPPING, 0));
     }
     throw new StoreError('E_CONFLICT', `the free map did not settle in ${MAX_FREE_TREE_FITS} rounds`, {
-      retryable: true, safe: 'nothing was written', next: 'try again',
+      retryable: true,
+      safe: 'nothing was written',
+      next: 'try again',
     });
   }
 
@@ -161,13 +170,17 @@ class RootBuilder {
       for (const region of space.dirtyRegions()) {
         const runs = space.record(region);
         const bytes = runs === null ? null : encodeRegion(runs);
-        changed = await this.#write(written, regionKey(space.member, region), bytes) || changed;
+        changed = (await this.#write(written, regionKey(space.member, region), bytes)) || changed;
       }
     }
     return changed;
   }
 
-  async #write(written: Map<string, Uint8Array | null>, key: Uint8Array, value: Uint8Array | null): Promise<boolean> {
+  async #write(
+    written: Map<string, Uint8Array | null>,
+    key: Uint8Array,
+    value: Uint8Array | null,
+  ): Promise<boolean> {
     const name = key.join();
     const before = written.get(name);
     if (before === null && value === null) return false;
@@ -186,8 +199,9 @@ class RootBuilder {
       this.#core.allocator.space(range.member).unuse(range.sector, range.sectorCount);
     }
     this.#freeTreePacked.ranges = [];
-    const packed = await pool.pack(plan, skip) ?? await this.#packAnywhere(plan);
-    for (const range of packed.used) this.#core.allocator.space(range.member).use(range.sector, range.sectorCount);
+    const packed = (await pool.pack(plan, skip)) ?? (await this.#packAnywhere(plan));
+    for (const range of packed.used)
+      this.#core.allocator.space(range.member).use(range.sector, range.sectorCount);
     this.#freeTreePacked.ranges = packed.used;
     return packed;
   }
@@ -206,7 +220,10 @@ class RootBuilder {
       treeRoots[sealed.treeId] = sealed.root;
       treeItemCounts[sealed.treeId] = sealed.itemCount;
     }
-    assert(trees.every((tree) => treeItemCounts[tree.treeId] === tree.itemCount), 'a tree that is not dirty has its old count');
+    assert(
+      trees.every((tree) => treeItemCounts[tree.treeId] === tree.itemCount),
+      'a tree that is not dirty has its old count',
+    );
     return {
       ...parent,
       sequence: this.#sequence,
@@ -225,7 +242,10 @@ class RootBuilder {
   #memberEntry(entry: MemberEntry, index: number, deferred: readonly SectorRange[]): MemberEntry {
     const { superblock: parent, rootSum, allocator, online } = this.#core;
     if (!online.some((member) => member.index === index)) return entry;
-    const newlyDeferred = deferred.reduce((sum, range) => sum + (range.member === index ? range.sectorCount : 0), 0);
+    const newlyDeferred = deferred.reduce(
+      (sum, range) => sum + (range.member === index ? range.sectorCount : 0),
+      0,
+    );
     return {
       ...entry,
       allocatedSectors: allocator.allocatedSectors(index) - newlyDeferred,
@@ -247,11 +267,17 @@ class RootBuilder {
 
   #noSpace(bytes: number): StoreError {
     const { online, allocator, superblock } = this.#core;
-    const free = online.map((member) => `member ${member.index}: ${allocator.freeSectors(member.index) * SECTOR_BYTES}`);
+    const free = online.map(
+      (member) => `member ${member.index}: ${allocator.freeSectors(member.index) * SECTOR_BYTES}`,
+    );
     return new StoreError(
       'E_NO_SPACE',
-      `no room for ${superblock.catalogCopies} copies of ${bytes} bytes of catalog pages; free bytes: ${free.join(', ')}`,
-      { safe: 'everything committed is untouched; this commit left no trace', next: 'ingot prune or ingot rm, then try again' },
+      `no room for ${superblock.catalogCopies} copies of ${bytes} bytes of catalog pages; ` +
+        `free bytes: ${free.join(', ')}`,
+      {
+        safe: 'everything committed is untouched; this commit left no trace',
+        next: 'ingot prune or ingot rm, then try again',
+      },
     );
   }
 }
@@ -263,11 +289,18 @@ export function pointerRanges(pointer: PagePointer): SectorRange[] {
 }
 
 function samePlan(a: PackedPages['plan'], b: PackedPages['plan']): boolean {
-  return a.length === b.length && a.every((page, i) => {
-    const other = b[i];
-    return other !== undefined && page.storedBytes === other.storedBytes && page.kind === other.kind
-      && page.level === other.level;
-  });
+  return (
+    a.length === b.length &&
+    a.every((page, i) => {
+      const other = b[i];
+      return (
+        other !== undefined &&
+        page.storedBytes === other.storedBytes &&
+        page.kind === other.kind &&
+        page.level === other.level
+      );
+    })
+  );
 }
 
 function sameBytes(a: Uint8Array, b: Uint8Array): boolean {

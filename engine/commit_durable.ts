@@ -21,14 +21,21 @@ import { writeSuperblock } from './superblock_io.js';
 
 /** Steps 3 to 7. Resolves to lines for the operator (a copy that did not read back), usually none. */
 export async function makeDurable(
-  io: Io, online: readonly OnlineMember[], superblock: Superblock, writes: readonly PageWrite[],
+  io: Io,
+  online: readonly OnlineMember[],
+  superblock: Superblock,
+  writes: readonly PageWrite[],
 ): Promise<string[]> {
   await writePages(io, online, writes);
   await flushAll(io, online, `the pages of root ${superblock.sequence}`);
   return writeSuperblock(io, online, superblock);
 }
 
-async function writePages(io: Io, online: readonly OnlineMember[], writes: readonly PageWrite[]): Promise<void> {
+async function writePages(
+  io: Io,
+  online: readonly OnlineMember[],
+  writes: readonly PageWrite[],
+): Promise<void> {
   const slots = new Map(online.map((member) => [member.index, member.slot]));
   for (let start = 0; start < writes.length; start += MAX_PAGES_PER_BATCH) {
     const part = writes.slice(start, start + MAX_PAGES_PER_BATCH);
@@ -40,7 +47,8 @@ async function writePages(io: Io, online: readonly OnlineMember[], writes: reado
       const { pointer } = part[i] as PageWrite;
       if (batch.segmentSums[i] === pointer.sum) continue;
       throw new StoreError('E_CORRUPT', 'a catalog page changed in memory between sealing and writing', {
-        where: { structure: 'page', ...firstPlace(pointer) }, safe: 'the last acknowledged root is untouched',
+        where: { structure: 'page', ...firstPlace(pointer) },
+        safe: 'the last acknowledged root is untouched',
         next: 'check the memory of this machine',
       });
     }
@@ -68,12 +76,24 @@ function pageBatch(writes: readonly PageWrite[], slots: ReadonlyMap<number, numb
     source[i] = i;
   }
   return {
-    priority: 0, count, copyMember, copyOffsetBytes,
-    rawBytes: bytes, storedBytes: bytes, segmentBytes: new Float64Array(count).fill(PAGE_STORED_BYTES_MAX),
-    pieceStart: index, pieceCount: new Uint32Array(count).fill(1), pieceBytes: bytes,
-    pieceOffsetBytes: new Float64Array(count), pieceSource: source, pieceSourceOffsetBytes: new Float64Array(count),
-    sources: writes.map((write) => write.bytes), files: [],
-    sumIndex: index, segmentSums: new BigUint64Array(count), rawSums: new BigUint64Array(count),
+    priority: 0,
+    count,
+    copyMember,
+    copyOffsetBytes,
+    rawBytes: bytes,
+    storedBytes: bytes,
+    segmentBytes: new Float64Array(count).fill(PAGE_STORED_BYTES_MAX),
+    pieceStart: index,
+    pieceCount: new Uint32Array(count).fill(1),
+    pieceBytes: bytes,
+    pieceOffsetBytes: new Float64Array(count),
+    pieceSource: source,
+    pieceSourceOffsetBytes: new Float64Array(count),
+    sources: writes.map((write) => write.bytes),
+    files: [],
+    sumIndex: index,
+    segmentSums: new BigUint64Array(count),
+    rawSums: new BigUint64Array(count),
     pieceSums: new BigUint64Array(count),
   };
 }
@@ -84,16 +104,22 @@ function firstPlace(pointer: PageWrite['pointer']): { memberIndex: number; offse
 }
 
 function pageError(
-  write: PageWrite, fault: { slot: number; offsetBytes: number; errno: number } | undefined, online: readonly OnlineMember[],
+  write: PageWrite,
+  fault: { slot: number; offsetBytes: number; errno: number } | undefined,
+  online: readonly OnlineMember[],
 ): StoreError {
   const member = online.find((entry) => entry.slot === fault?.slot);
   const errno = fault?.errno ?? 0;
   return new StoreError('E_IO', `writing a catalog page failed with errno ${errno}`, {
     where: {
-      structure: 'page', errno, lengthBytes: write.pointer.storedBytes,
-      ...(member === undefined ? firstPlace(write.pointer)
+      structure: 'page',
+      errno,
+      lengthBytes: write.pointer.storedBytes,
+      ...(member === undefined
+        ? firstPlace(write.pointer)
         : { member: member.path, memberIndex: member.index, offsetBytes: fault?.offsetBytes ?? 0 }),
     },
-    safe: 'the last acknowledged root is untouched', next: 'ingot doctor',
+    safe: 'the last acknowledged root is untouched',
+    next: 'ingot doctor',
   });
 }

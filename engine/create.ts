@@ -3,8 +3,9 @@
 //   create files -> lock -> zero head and tail -> identity blocks -> flush -> pages -> flush -> superblock 1
 //
 // Invariants
-//   1. Until superblock 1 stands on a member it is "not an Ingot member"; what was on it is gone from the moment that
-//      its head was zeroed. A crash between two members is finished by the next writer (open.ts).
+//   1. Until superblock 1 stands on a member it is "not an Ingot member"; what was on it is gone from the
+//      moment that its head was zeroed. A crash between two members is finished by the next writer
+//      (open.ts).
 //   2. Root 1 is built and made durable by the same code as every later root.
 //   3. Nothing is overwritten without `force`: the Io refuses existing files and devices in use or signed.
 //
@@ -12,9 +13,24 @@
 
 import { StoreError, assert } from '../format/errors.js';
 import {
-  CHUNK_BYTES_DEFAULT, CHUNK_BYTES_MIN, EXTENT_BYTES_MAX, FORMAT_MAJOR, FORMAT_MINOR, HEAD_BYTES, MEMBERS_MAX,
-  MEMBER_BYTES_MIN, MEMBER_IN_SYNC, SEGMENT_SHIFT_DEFAULT, SEGMENT_SHIFT_MAX, SEGMENT_SHIFT_MIN, TAIL_BYTES, TREE_COUNT,
-  encodeMember, encodeUtf8, formattedBytesFor, memberKey,
+  CHUNK_BYTES_DEFAULT,
+  CHUNK_BYTES_MIN,
+  EXTENT_BYTES_MAX,
+  FORMAT_MAJOR,
+  FORMAT_MINOR,
+  HEAD_BYTES,
+  MEMBERS_MAX,
+  MEMBER_BYTES_MIN,
+  MEMBER_IN_SYNC,
+  SEGMENT_SHIFT_DEFAULT,
+  SEGMENT_SHIFT_MAX,
+  SEGMENT_SHIFT_MIN,
+  TAIL_BYTES,
+  TREE_COUNT,
+  encodeMember,
+  encodeUtf8,
+  formattedBytesFor,
+  memberKey,
 } from '../format/index.js';
 import type { MemberEntry, Superblock } from '../format/index.js';
 import { Allocator } from './allocator.js';
@@ -47,15 +63,21 @@ interface Settings {
   readonly segmentBytes: number;
 }
 
-/** Makes a store and leaves it closed. Resolves to its uuid. Errors: E_USAGE, E_RANGE, E_EXISTS, E_LOCKED, E_NO_SPACE, E_IO. */
+/**
+ * Makes a store and leaves it closed. Resolves to its uuid. Errors: E_USAGE, E_RANGE, E_EXISTS, E_LOCKED,
+ * E_NO_SPACE, E_IO.
+ */
 export async function createStore(io: Io, options: CreateStoreOptions): Promise<Uint8Array> {
   const settings = checkOptions(options);
   const devices: MemberDevice[] = [];
   try {
     for (const { path, sizeBytes } of options.members) {
-      devices.push(await io.createMember(path, {
-        ...(sizeBytes === undefined ? {} : { sizeBytes }), force: options.force === true,
-      }));
+      devices.push(
+        await io.createMember(path, {
+          ...(sizeBytes === undefined ? {} : { sizeBytes }),
+          force: options.force === true,
+        }),
+      );
     }
     await lockWriters(io, devices, options.force === true);
     const storeUuid = io.random.bytes(16).slice();
@@ -77,51 +99,94 @@ export async function createStore(io: Io, options: CreateStoreOptions): Promise<
 
 function checkOptions(options: CreateStoreOptions): Settings {
   const { members } = options;
-  const usage = (message: string): StoreError => new StoreError('E_USAGE', message, { safe: 'nothing was written' });
-  if (members.length < 1 || members.length > MEMBERS_MAX) throw usage(`a store has 1 to ${MEMBERS_MAX} members, not ${members.length}`);
-  if (new Set(members.map((member) => member.path)).size !== members.length) throw usage('a member path is given twice');
+  const usage = (message: string): StoreError =>
+    new StoreError('E_USAGE', message, { safe: 'nothing was written' });
+  if (members.length < 1 || members.length > MEMBERS_MAX)
+    throw usage(`a store has 1 to ${MEMBERS_MAX} members, not ${members.length}`);
+  if (new Set(members.map((member) => member.path)).size !== members.length)
+    throw usage('a member path is given twice');
   const redundancy = options.redundancy ?? Math.min(members.length, 2);
   if (![1, 2, 3].includes(redundancy)) throw usage(`redundancy is 1, 2 or 3, not ${redundancy}`);
-  if (redundancy > members.length) throw usage(`redundancy ${redundancy} needs ${redundancy} members; there are ${members.length}`);
+  if (redundancy > members.length)
+    throw usage(`redundancy ${redundancy} needs ${redundancy} members; there are ${members.length}`);
   const segmentBytes = options.segmentBytes ?? 2 ** SEGMENT_SHIFT_DEFAULT;
   const shift = Math.log2(segmentBytes);
   if (!Number.isInteger(shift) || shift < SEGMENT_SHIFT_MIN || shift > SEGMENT_SHIFT_MAX) {
     throw usage(`segmentBytes is a power of two in 4 KiB..1 MiB, not ${segmentBytes}`);
   }
   const chunkBytes = options.chunkBytes ?? CHUNK_BYTES_DEFAULT;
-  if (!Number.isSafeInteger(chunkBytes) || chunkBytes < CHUNK_BYTES_MIN || chunkBytes > EXTENT_BYTES_MAX || chunkBytes % segmentBytes !== 0) {
+  if (
+    !Number.isSafeInteger(chunkBytes) ||
+    chunkBytes < CHUNK_BYTES_MIN ||
+    chunkBytes > EXTENT_BYTES_MAX ||
+    chunkBytes % segmentBytes !== 0
+  ) {
     throw usage(`chunkBytes is a multiple of segmentBytes in 64 KiB..64 MiB, not ${chunkBytes}`);
   }
   for (const { path, sizeBytes } of members) {
-    if (sizeBytes === undefined || (Number.isSafeInteger(sizeBytes) && formattedBytesFor(sizeBytes) > 0)) continue;
+    if (sizeBytes === undefined || (Number.isSafeInteger(sizeBytes) && formattedBytesFor(sizeBytes) > 0))
+      continue;
     throw usage(`member ${path}: ${sizeBytes} bytes; a member has at least ${MEMBER_BYTES_MIN}`);
   }
   return { redundancy, chunkBytes, segmentBytes };
 }
 
 /** What root 1 has as its parent: a root that never stands on a device. */
-function rootZero(io: Io, storeUuid: Uint8Array, devices: readonly MemberDevice[], settings: Settings): Superblock {
+function rootZero(
+  io: Io,
+  storeUuid: Uint8Array,
+  devices: readonly MemberDevice[],
+  settings: Settings,
+): Superblock {
   const nowMs = Math.max(io.clock.nowMs(), 0);
   const members = devices.map((device): MemberEntry => {
     const formattedBytes = formattedBytesFor(device.sizeBytes);
     if (formattedBytes === 0) {
-      throw new StoreError('E_RANGE', `${device.path} has ${device.sizeBytes} bytes; a member has at least ${MEMBER_BYTES_MIN}`, {
-        where: { member: device.path }, safe: 'nothing was written',
-      });
+      throw new StoreError(
+        'E_RANGE',
+        `${device.path} has ${device.sizeBytes} bytes; a member has at least ${MEMBER_BYTES_MIN}`,
+        {
+          where: { member: device.path },
+          safe: 'nothing was written',
+        },
+      );
     }
     return {
-      uuid: io.random.bytes(16).slice(), failureDomain: domainNumber(io, device.failureDomain), formattedBytes,
-      syncedSequence: 0, syncedRootSum: 0n, syncedBranchId: 0n, allocatedSectors: 0, state: MEMBER_IN_SYNC, birthSequence: 1,
+      uuid: io.random.bytes(16).slice(),
+      failureDomain: domainNumber(io, device.failureDomain),
+      formattedBytes,
+      syncedSequence: 0,
+      syncedRootSum: 0n,
+      syncedBranchId: 0n,
+      allocatedSectors: 0,
+      state: MEMBER_IN_SYNC,
+      birthSequence: 1,
     };
   });
   return {
-    storeUuid, formatMajor: FORMAT_MAJOR, formatMinor: FORMAT_MINOR, incompatFeatures: 0n, readOnlyCompatFeatures: 0n,
-    sequence: 0, parentRootSum: 0n, branchId: 0n, inSyncMembers: (1n << BigInt(members.length)) - 1n,
-    createdAtMs: nowMs, committedAtMs: nowMs, membershipEpoch: 1, nextId: 1, nextVersionId: 1,
-    defaultChunkBytes: settings.chunkBytes, defaultSegmentBytes: settings.segmentBytes,
-    defaultRedundancy: settings.redundancy, catalogCopies: Math.max(2, settings.redundancy),
-    keySlotGeneration: 0, versionCount: 0,
-    treeRoots: new Array<null>(TREE_COUNT).fill(null), treeItemCounts: new Array<number>(TREE_COUNT).fill(0), members,
+    storeUuid,
+    formatMajor: FORMAT_MAJOR,
+    formatMinor: FORMAT_MINOR,
+    incompatFeatures: 0n,
+    readOnlyCompatFeatures: 0n,
+    sequence: 0,
+    parentRootSum: 0n,
+    branchId: 0n,
+    inSyncMembers: (1n << BigInt(members.length)) - 1n,
+    createdAtMs: nowMs,
+    committedAtMs: nowMs,
+    membershipEpoch: 1,
+    nextId: 1,
+    nextVersionId: 1,
+    defaultChunkBytes: settings.chunkBytes,
+    defaultSegmentBytes: settings.segmentBytes,
+    defaultRedundancy: settings.redundancy,
+    catalogCopies: Math.max(2, settings.redundancy),
+    keySlotGeneration: 0,
+    versionCount: 0,
+    treeRoots: new Array<null>(TREE_COUNT).fill(null),
+    treeItemCounts: new Array<number>(TREE_COUNT).fill(0),
+    members,
   };
 }
 
@@ -143,30 +208,49 @@ function onlineMembers(root0: Superblock, devices: readonly MemberDevice[]): Onl
 
 async function zeroAreas(io: Io, online: readonly OnlineMember[]): Promise<void> {
   const zeros = new Uint8Array(HEAD_BYTES);
-  await Promise.all(online.flatMap((member) => [
-    io.writeRaw(member.slot, 0, zeros),
-    io.writeRaw(member.slot, member.formattedBytes - TAIL_BYTES, zeros.subarray(0, TAIL_BYTES)),
-  ]));
+  await Promise.all(
+    online.flatMap((member) => [
+      io.writeRaw(member.slot, 0, zeros),
+      io.writeRaw(member.slot, member.formattedBytes - TAIL_BYTES, zeros.subarray(0, TAIL_BYTES)),
+    ]),
+  );
 }
 
 async function writeRootOne(
-  io: Io, root0: Superblock, online: readonly OnlineMember[], devices: readonly MemberDevice[],
+  io: Io,
+  root0: Superblock,
+  online: readonly OnlineMember[],
+  devices: readonly MemberDevice[],
 ): Promise<void> {
   const pages = new PageStore({
-    io, storeUuid: root0.storeUuid, resolveSlot: (member) => online.find((entry) => entry.index === member)?.slot ?? null,
+    io,
+    storeUuid: root0.storeUuid,
+    resolveSlot: (member) => online.find((entry) => entry.index === member)?.slot ?? null,
   });
   const branchId = 1n + BigInt(io.random.bytes(6).reduce((value, byte) => value * 256 + byte, 0));
   const core = new CatalogCore({ io, pages, superblock: root0, rootSum: 0n, online, branchId });
-  core.setAllocator(new Allocator({
-    members: online.map(({ index, formattedBytes }) => ({ index, formattedBytes, allocatedSectors: 0 })),
-    deferred: new Map(), load: () => null, pushRoot: () => Promise.resolve(false),
-  }));
+  core.setAllocator(
+    new Allocator({
+      members: online.map(({ index, formattedBytes }) => ({ index, formattedBytes, allocatedSectors: 0 })),
+      deferred: new Map(),
+      load: () => null,
+      pushRoot: () => Promise.resolve(false),
+    }),
+  );
   const tree = core.tree(TREE_MEMBERS);
   for (const { index, path, formattedBytes } of online) {
     const uuid = root0.members[index]?.uuid ?? new Uint8Array(16);
-    await tree.put(memberKey(index), encodeMember({
-      uuid, path, failureDomain: devices[index]?.failureDomain ?? '', serial: '', formattedBytes, addedAtMs: root0.createdAtMs,
-    }));
+    await tree.put(
+      memberKey(index),
+      encodeMember({
+        uuid,
+        path,
+        failureDomain: devices[index]?.failureDomain ?? '',
+        serial: '',
+        formattedBytes,
+        addedAtMs: root0.createdAtMs,
+      }),
+    );
   }
   const build = await buildRoot(core, { uses: [], frees: [] });
   await makeDurable(io, online, build.superblock, build.writes);

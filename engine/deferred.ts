@@ -3,7 +3,8 @@
 // Invariants
 //   1. Ranges are kept by the sequence of the root that freed them, ascending; within one, by member, then
 //      sector, and two neighbours are never adjacent (the record's canonical form).
-//   2. What root s freed leaves only when the newest root is at least s + ROOTS_BEFORE_REUSE and no pin below s exists.
+//   2. What root s freed leaves only when the newest root is at least s + ROOTS_BEFORE_REUSE and no pin
+//      below s exists.
 //   3. No sector is in two records.
 //
 // It does not read or write records (commit.ts and open.ts do).
@@ -18,7 +19,9 @@ export interface SectorRange {
   readonly sectorCount: number;
 }
 
-/** Canonical form: by member and sector, neighbours joined. Overlaps are a double free and stop the process. */
+/**
+ * Canonical form: by member and sector, neighbours joined. Overlaps are a double free and stop the process.
+ */
 export function canonicalRanges(ranges: readonly SectorRange[]): SectorRange[] {
   const sorted = [...ranges].sort((a, b) => a.member - b.member || a.sector - b.sector);
   const joined: SectorRange[] = [];

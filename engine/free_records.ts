@@ -8,8 +8,15 @@
 
 import { StoreError } from '../format/errors.js';
 import {
-  MEMBERS_MAX, REGION_SECTORS, decodeDeferred, decodeFreeKey, decodeRegion, deferredKey, encodeDeferred,
-  encodeRegion as encodeRegionRuns, regionKey,
+  MEMBERS_MAX,
+  REGION_SECTORS,
+  decodeDeferred,
+  decodeFreeKey,
+  decodeRegion,
+  deferredKey,
+  encodeDeferred,
+  encodeRegion as encodeRegionRuns,
+  regionKey,
 } from '../format/index.js';
 import type { FormatContext } from '../format/index.js';
 import { TREE_FREE_SPACE } from './catalog_core.js';
@@ -29,11 +36,16 @@ function decodeRuns(bytes: Uint8Array, where: FormatContext): SectorRuns {
 }
 
 /** A region's free runs in a root; null when it has no record (all free). Errors: E_FORMAT. */
-export function readRegion(view: CatalogView, member: number, region: number): MaybePromise<SectorRuns | null> {
+export function readRegion(
+  view: CatalogView,
+  member: number,
+  region: number,
+): MaybePromise<SectorRuns | null> {
   const value = view.get(TREE_FREE_SPACE, regionKey(member, region));
-  const decode = (bytes: Uint8Array | undefined): SectorRuns | null => (
-    bytes === undefined ? null : decodeRuns(bytes, { object: `free region ${region} of member ${member}`, memberIndex: member })
-  );
+  const decode = (bytes: Uint8Array | undefined): SectorRuns | null =>
+    bytes === undefined
+      ? null
+      : decodeRuns(bytes, { object: `free region ${region} of member ${member}`, memberIndex: member });
   return value instanceof Promise ? value.then(decode) : decode(value);
 }
 
@@ -54,14 +66,19 @@ export async function readDeferred(freeTree: RangedTree): Promise<Map<number, re
 
 /** All region records of a root, by member and region ascending, one in memory at a time (fsck, rebuild). */
 export async function* readRegions(
-  freeTree: RangedTree, member?: number,
+  freeTree: RangedTree,
+  member?: number,
 ): AsyncGenerator<{ member: number; region: number; free: SectorRuns }, void, undefined> {
   const from = member === undefined ? new Uint8Array([1]) : regionKey(member, 0);
-  const to = member === undefined || member + 1 >= MEMBERS_MAX ? new Uint8Array([2]) : regionKey(member + 1, 0);
+  const to =
+    member === undefined || member + 1 >= MEMBERS_MAX ? new Uint8Array([2]) : regionKey(member + 1, 0);
   for await (const { key, value } of freeTree.range(from, to)) {
     const decoded = decodeFreeKey(key);
     if (decoded.kind !== 'region') throw new StoreError('E_FORMAT', 'a region record has another key');
-    const where = { object: `free region ${decoded.region} of member ${decoded.member}`, memberIndex: decoded.member };
+    const where = {
+      object: `free region ${decoded.region} of member ${decoded.member}`,
+      memberIndex: decoded.member,
+    };
     yield { member: decoded.member, region: decoded.region, free: decodeRuns(value, where) };
   }
 }

@@ -67,10 +67,15 @@ export class MemberSpace {
     this.#dataEnd = dataEndSector(formattedBytes);
     this.dataSectors = this.#dataEnd - DATA_FIRST_SECTOR;
     if (freeSectors < 0 || freeSectors > this.dataSectors) {
-      throw new StoreError('E_FORMAT', `member ${member} has ${this.dataSectors} data sectors, yet ${freeSectors} free`, {
-        where: { memberIndex: member, structure: 'Superblock', field: 'allocatedSectors' },
-        safe: 'the store stays readable', next: 'ingot fsck',
-      });
+      throw new StoreError(
+        'E_FORMAT',
+        `member ${member} has ${this.dataSectors} data sectors, yet ${freeSectors} free`,
+        {
+          where: { memberIndex: member, structure: 'Superblock', field: 'allocatedSectors' },
+          safe: 'the store stays readable',
+          next: 'ingot fsck',
+        },
+      );
     }
     this.regionCount = regionCount(formattedBytes);
     this.#load = load;
@@ -108,7 +113,7 @@ export class MemberSpace {
     const region = Math.floor(sector / REGION_SECTORS);
     if (sector < DATA_FIRST_SECTOR || sector + count > this.bounds(region).end) return false;
     const loaded = this.#loaded.get(region);
-    if (loaded === undefined) return this.#largestAtMost[region] as number < count ? false : 'load';
+    if (loaded === undefined) return (this.#largestAtMost[region] as number) < count ? false : 'load';
     return loaded.available.contains(sector - region * REGION_SECTORS, count);
   }
 
@@ -160,7 +165,10 @@ export class MemberSpace {
   /** Takes back a grant, or a part of one, that nothing uses. */
   giveBack(sector: number, count: number): void {
     const loaded = this.#resident(sector);
-    assert(loaded.persisted.contains(this.#offset(sector), count), 'a released range was granted and not used');
+    assert(
+      loaded.persisted.contains(this.#offset(sector), count),
+      'a released range was granted and not used',
+    );
     loaded.available.add(this.#offset(sector), count);
     this.#availableSectors += count;
     this.#raised(loaded);
@@ -183,7 +191,10 @@ export class MemberSpace {
     loaded.dirty = true;
   }
 
-  /** Takes back `use` of a root that was given up before anything was written: the grant is outstanding again. */
+  /**
+   * Takes back `use` of a root that was given up before anything was written: the grant is outstanding
+   * again.
+   */
   unuse(sector: number, count: number): void {
     const loaded = this.#resident(sector);
     assert(loaded.available.excludes(this.#offset(sector), count), 'space used was not available');
@@ -269,10 +280,15 @@ export class MemberSpace {
     for (let i = 0; i < free.runCount; i += 1) {
       const from = free.start(i) + base;
       if (from >= start && from + free.count(i) <= end) continue;
-      throw new StoreError('E_FORMAT', `free run ${from}+${free.count(i)} lies outside region ${region} of member ${this.member}`, {
-        where: { memberIndex: this.member, structure: 'region record', offsetBytes: from * 4096 },
-        safe: 'nothing was written; the free map is a cache of the other trees', next: 'ingot fsck',
-      });
+      throw new StoreError(
+        'E_FORMAT',
+        `free run ${from}+${free.count(i)} lies outside region ${region} of member ${this.member}`,
+        {
+          where: { memberIndex: this.member, structure: 'region record', offsetBytes: from * 4096 },
+          safe: 'nothing was written; the free map is a cache of the other trees',
+          next: 'ingot fsck',
+        },
+      );
     }
     const loaded = new LoadedRegion(region, free);
     this.#loaded.set(region, loaded);

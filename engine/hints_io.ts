@@ -8,7 +8,12 @@
 
 import { isStoreError } from '../format/errors.js';
 import {
-  HINTS_BYTES, HINT_PATH_BYTES_MAX, decodeHints, encodeHints, equalBytes, hintsCopyOffset,
+  HINTS_BYTES,
+  HINT_PATH_BYTES_MAX,
+  decodeHints,
+  encodeHints,
+  equalBytes,
+  hintsCopyOffset,
 } from '../format/index.js';
 import type { HintEntry, Hints, Superblock } from '../format/index.js';
 import type { OnlineMember } from './catalog_core.js';
@@ -30,7 +35,10 @@ export async function readHints(io: Io, slot: number, formattedBytes: number): P
 
 /** Writes the paths of the members that are online to each of them, where they differ from what is there. */
 export async function writeHints(
-  io: Io, online: readonly OnlineMember[], superblock: Superblock, report: OpenReport,
+  io: Io,
+  online: readonly OnlineMember[],
+  superblock: Superblock,
+  report: OpenReport,
 ): Promise<void> {
   const nowMs = Math.max(io.clock.nowMs(), 0);
   const entries: HintEntry[] = [];
@@ -44,9 +52,13 @@ export async function writeHints(
       const before = await readHints(io, member.slot, member.formattedBytes);
       if (before !== null && sameEntries(before.entries, entries)) continue;
       const bytes = encodeHints({
-        storeUuid: superblock.storeUuid, generation: (before?.generation ?? 0) + 1, writtenAtMs: nowMs, entries,
+        storeUuid: superblock.storeUuid,
+        generation: (before?.generation ?? 0) + 1,
+        writtenAtMs: nowMs,
+        entries,
       });
-      for (const copy of [0, 1]) await io.writeRaw(member.slot, hintsCopyOffset(copy, member.formattedBytes), bytes);
+      for (const copy of [0, 1])
+        await io.writeRaw(member.slot, hintsCopyOffset(copy, member.formattedBytes), bytes);
     } catch (error) {
       if (!isStoreError(error)) throw error;
       report.add(`${member.path}: hints could not be written: ${(error as Error).message}`);
@@ -55,9 +67,16 @@ export async function writeHints(
 }
 
 function sameEntries(a: readonly HintEntry[], b: readonly HintEntry[]): boolean {
-  return a.length === b.length && a.every((entry, i) => {
-    const other = b[i];
-    return other !== undefined && entry.index === other.index && entry.path === other.path
-      && equalBytes(entry.uuid, other.uuid);
-  });
+  return (
+    a.length === b.length &&
+    a.every((entry, i) => {
+      const other = b[i];
+      return (
+        other !== undefined &&
+        entry.index === other.index &&
+        entry.path === other.path &&
+        equalBytes(entry.uuid, other.uuid)
+      );
+    })
+  );
 }

@@ -1,7 +1,7 @@
 // One writer at a time: locks on every member, and the heartbeat for what locks cannot see.
 //
-// Byte-range locks decide between processes of one machine. A drive that two machines see, or two device nodes of
-// one drive, is caught by the heartbeat block that a writer keeps moving (commit.md C16, C19).
+// Byte-range locks decide between processes of one machine. A drive that two machines see, or two device
+// nodes of one drive, is caught by the heartbeat block that a writer keeps moving (commit.md C16, C19).
 //
 // Invariants
 //   1. A writer holds the lock of every member before it reads a superblock and until it closes.
@@ -27,7 +27,8 @@ export async function lockWriters(io: Io, devices: readonly MemberDevice[], forc
     if (!locked) throw lockedError(device, heartbeat, 'holds its writer lock');
     if (heartbeat === null || heartbeat.closedCleanly || force) continue;
     const verdict = judge(io, heartbeat);
-    if (verdict === 'alive') throw lockedError(device, heartbeat, 'is alive and writes through another device node');
+    if (verdict === 'alive')
+      throw lockedError(device, heartbeat, 'is alive and writes through another device node');
     if (verdict === 'unknown') foreign.push({ device, heartbeat });
   }
   if (foreign.length === 0) return;
@@ -49,7 +50,9 @@ export async function readHeartbeat(io: Io, device: { readonly slot: number }): 
   }
 }
 
-/** Whether the writer of an unclosed heartbeat still lives: of this boot we know, of other hosts we do not. */
+/**
+ * Whether the writer of an unclosed heartbeat still lives: of this boot we know, of other hosts we do not.
+ */
 function judge(io: Io, heartbeat: Heartbeat): 'alive' | 'dead' | 'unknown' {
   const me = io.identity();
   if (heartbeat.hostId !== me.hostId) return 'unknown';
@@ -59,10 +62,12 @@ function judge(io: Io, heartbeat: Heartbeat): 'alive' | 'dead' | 'unknown' {
 }
 
 function lockedError(device: MemberDevice, heartbeat: Heartbeat | null, what: string): StoreError {
-  const holder = heartbeat === null ? 'another process'
-    : `process ${heartbeat.processId} on host ${heartbeat.hostId}`;
+  const holder =
+    heartbeat === null ? 'another process' : `process ${heartbeat.processId} on host ${heartbeat.hostId}`;
   return new StoreError('E_LOCKED', `${device.path} is open for writing: ${holder} ${what}`, {
-    where: { member: device.path }, retryable: true, safe: 'nothing was read or written',
+    where: { member: device.path },
+    retryable: true,
+    safe: 'nothing was read or written',
     next: "open it with mode 'r', or end the other writer",
   });
 }
@@ -108,7 +113,8 @@ export class HeartbeatKeeper {
         await this.#io.clock.sleep(intervalMs, this.#stop.signal);
         await this.#beat(false);
       } catch {
-        // Advisory: a beat that cannot be written shows in the member's error counters, and commits will tell.
+        // Advisory: a beat that cannot be written shows in the member's error counters, and commits will
+        // tell.
         if (this.#stop.signal.aborted) return;
       }
     }
@@ -116,14 +122,21 @@ export class HeartbeatKeeper {
 
   async #beat(closed: boolean): Promise<void> {
     this.#counter += 1;
-    await Promise.all(this.#members.map(({ slot, index }) => {
-      const memberUuid = this.#superblock.members[index]?.uuid;
-      assert(memberUuid !== undefined, 'an online member is in the table');
-      const bytes = encodeHeartbeat({
-        ...this.#io.identity(), storeUuid: this.#superblock.storeUuid, memberUuid,
-        session: this.#session, counter: this.#counter, updatedAtMs: Math.max(this.#io.clock.nowMs(), 0), closedCleanly: closed,
-      });
-      return this.#io.writeRaw(slot, HEARTBEAT_OFFSET, bytes);
-    }));
+    await Promise.all(
+      this.#members.map(({ slot, index }) => {
+        const memberUuid = this.#superblock.members[index]?.uuid;
+        assert(memberUuid !== undefined, 'an online member is in the table');
+        const bytes = encodeHeartbeat({
+          ...this.#io.identity(),
+          storeUuid: this.#superblock.storeUuid,
+          memberUuid,
+          session: this.#session,
+          counter: this.#counter,
+          updatedAtMs: Math.max(this.#io.clock.nowMs(), 0),
+          closedCleanly: closed,
+        });
+        return this.#io.writeRaw(slot, HEARTBEAT_OFFSET, bytes);
+      }),
+    );
   }
 }

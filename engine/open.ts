@@ -4,13 +4,14 @@
 //   r:  open -> read rings -> choose root -> pin it -> read again until it stands still
 //
 // Invariants
-//   1. Recovery writes nothing before the root is chosen, and then only that root's own superblock, to copies that do not
-//      hold it (C14). A crash in the midst of it leaves the same root to choose.
+//   1. Recovery writes nothing before the root is chosen, and then only that root's own superblock, to
+//      copies that do not hold it (C14). A crash in the midst of it leaves the same root to choose.
 //   2. A read-only open writes nothing and takes no writer lock (C15).
 //   3. Nothing but superblocks (and hints when a member is missing) is read here, so the time to open
 //      does not grow with the store.
 //   4. Whatever fails, every device opened here is closed and every lock given back.
-//   5. A member that is missing, damaged or behind is named in the report or in the error, with what is safe and what to do.
+//   5. A member that is missing, damaged or behind is named in the report or in the error, with what is
+//      safe and what to do.
 //
 // It reads no tree (catalog.ts does).
 
@@ -46,15 +47,26 @@ export interface OpenedStore {
   readonly finder: MemberFinder;
 }
 
-/** Errors: E_NOT_FOUND, E_FORMAT, E_CORRUPT, E_CONFLICT, E_VERSION, E_LOCKED, E_DEGRADED, E_READ_ONLY, E_IO. */
-export async function openStore(io: Io, paths: readonly string[], options: OpenStoreOptions): Promise<OpenedStore> {
+/**
+ * Errors: E_NOT_FOUND, E_FORMAT, E_CORRUPT, E_CONFLICT, E_VERSION, E_LOCKED, E_DEGRADED, E_READ_ONLY, E_IO.
+ */
+export async function openStore(
+  io: Io,
+  paths: readonly string[],
+  options: OpenStoreOptions,
+): Promise<OpenedStore> {
   const report = new OpenReport();
   const force = options.force === true;
-  const finder = new MemberFinder(io, { mode: options.mode, direct: options.direct ?? 'prefer', force }, report);
+  const finder = new MemberFinder(
+    io,
+    { mode: options.mode, direct: options.direct ?? 'prefer', force },
+    report,
+  );
   try {
     await finder.findAll(paths);
     if (finder.found.length === 0) throw firstError(finder, paths);
-    const root = options.mode === 'rw' ? await chooseForWriting(io, finder, report) : await choosePinned(io, finder);
+    const root =
+      options.mode === 'rw' ? await chooseForWriting(io, finder, report) : await choosePinned(io, finder);
     noteUnusable(finder, report);
     noteAbsent(root, finder, report);
     checkVersion(root, options.mode);
@@ -70,27 +82,41 @@ export async function openStore(io: Io, paths: readonly string[], options: OpenS
 
 async function chooseForWriting(io: Io, finder: MemberFinder, report: OpenReport): Promise<StoreRoot> {
   const root = chooseStoreRoot(finder.found.map((member) => member.tip));
-  if (!await finishCreate(io, finder, root, report)) return root;
+  if (!(await finishCreate(io, finder, root, report))) return root;
   return chooseStoreRoot(finder.found.map((member) => member.tip));
 }
 
 /**
- * Gives root 1 to members that create did not come to: their identity blocks name this store and they hold no other root.
- * Only when nothing is missing then; the pages of root 1 are on all members, since they were flushed first (C20).
+ * Gives root 1 to members that create did not come to: their identity blocks name this store and they hold
+ * no other root. Only when nothing is missing then; the pages of root 1 are on all members, since they were
+ * flushed first (C20).
  */
-async function finishCreate(io: Io, finder: MemberFinder, root: StoreRoot, report: OpenReport): Promise<boolean> {
+async function finishCreate(
+  io: Io,
+  finder: MemberFinder,
+  root: StoreRoot,
+  report: OpenReport,
+): Promise<boolean> {
   if (root.sequence !== 1 || !root.isDegraded) return false;
   const targets = [];
   for (const index of root.absentInSync) {
     const entry = root.superblock.members[index];
-    const unborn = finder.unborn.find((member) => entry !== undefined && equalBytes(member.memberUuid, entry.uuid)
-      && equalBytes(member.storeUuid, root.superblock.storeUuid)
-      && [...member.rootSums].every((sum) => sum === root.rootSum)
-      && member.device.sizeBytes >= entry.formattedBytes);
+    const unborn = finder.unborn.find(
+      (member) =>
+        entry !== undefined &&
+        equalBytes(member.memberUuid, entry.uuid) &&
+        equalBytes(member.storeUuid, root.superblock.storeUuid) &&
+        [...member.rootSums].every((sum) => sum === root.rootSum) &&
+        member.device.sizeBytes >= entry.formattedBytes,
+    );
     if (entry === undefined || unborn === undefined) return false;
     const { formattedBytes, failureDomain } = entry;
     const { slot, path } = unborn.device;
-    targets.push({ unborn, member: { index, slot, path, formattedBytes, failureDomain }, copies: [0, 1, 2, 3] });
+    targets.push({
+      unborn,
+      member: { index, slot, path, formattedBytes, failureDomain },
+      copies: [0, 1, 2, 3],
+    });
   }
   for (const line of await writeCopies(io, targets, root.superblock)) report.add(line);
   for (const { unborn } of targets) {
@@ -103,7 +129,10 @@ async function finishCreate(io: Io, finder: MemberFinder, root: StoreRoot, repor
 /** Pins the newest root of a store that somebody else may be writing (C17). */
 async function choosePinned(io: Io, finder: MemberFinder): Promise<StoreRoot> {
   const { found } = finder;
-  let root = await chooseSettled(finder, found.map((member) => member.tip));
+  let root = await chooseSettled(
+    finder,
+    found.map((member) => member.tip),
+  );
   for (let attempt = 0; attempt < MAX_PIN_ATTEMPTS; attempt += 1) {
     for (const { device } of found) io.pin(device.slot, root.sequence);
     const again = await chooseSettled(finder);
@@ -113,13 +142,16 @@ async function choosePinned(io: Io, finder: MemberFinder): Promise<StoreRoot> {
     root = again;
   }
   throw new StoreError('E_CONFLICT', `the root moved ${MAX_PIN_ATTEMPTS} times while it was being pinned`, {
-    retryable: true, safe: 'nothing was written', next: 'try again',
+    retryable: true,
+    safe: 'nothing was written',
+    next: 'try again',
   });
 }
 
 /**
- * The root as readers beside a writer see it. Members are read one after another, so a writer can seem to have left one
- * behind, or to be half-way through its superblocks: what looks so is read again, and believed when it stays.
+ * The root as readers beside a writer see it. Members are read one after another, so a writer can seem to
+ * have left one behind, or to be half-way through its superblocks: what looks so is read again, and
+ * believed when it stays.
  */
 export async function chooseSettled(finder: MemberFinder, tips?: readonly MemberTip[]): Promise<StoreRoot> {
   for (let attempt = 0; ; attempt += 1) {
@@ -143,20 +175,28 @@ function firstError(finder: MemberFinder, paths: readonly string[]): StoreError 
 function checkVersion(root: StoreRoot, mode: 'r' | 'rw'): void {
   const { writable, unknownReadOnly } = checkFeatures(root.superblock);
   if (writable || mode === 'r') return;
-  throw new StoreError('E_VERSION', `the store uses features 0x${unknownReadOnly.toString(16)} that this version may read but not write`, {
-    safe: 'nothing was written', next: "open it with mode 'r', or use a newer version",
-  });
+  throw new StoreError(
+    'E_VERSION',
+    `the store uses features 0x${unknownReadOnly.toString(16)} that this version may read but not write`,
+    {
+      safe: 'nothing was written',
+      next: "open it with mode 'r', or use a newer version",
+    },
+  );
 }
 
 function checkWritable(root: StoreRoot, finder: MemberFinder, force: boolean): void {
   if (!root.isDegraded) return;
   const names = root.absentInSync.map((index) => memberName(finder, root.superblock.members[index], index));
   const reasons = finder.unusable.map((entry) => `${entry.path}: ${entry.error.message}`);
-  const quorum = root.hasWriteQuorum ? '' : '; too few members for a quorum: a newer root may exist on the missing ones';
+  const quorum = root.hasWriteQuorum
+    ? ''
+    : '; too few members for a quorum: a newer root may exist on the missing ones';
   throw new StoreError(
     'E_DEGRADED',
-    `${names.join(', ')} missing or not usable, so the store opens read-only${quorum}`
-      + `${reasons.length > 0 ? ` (${reasons.join('; ')})` : ''}${force ? '; writing while degraded is not in this version' : ''}`,
+    `${names.join(', ')} missing or not usable, so the store opens read-only${quorum}` +
+      (reasons.length > 0 ? ` (${reasons.join('; ')})` : '') +
+      (force ? '; writing while degraded is not in this version' : ''),
     {
       where: root.absentInSync.length === 0 ? {} : { memberIndex: root.absentInSync[0] ?? 0 },
       ...(finder.unusable[0] === undefined ? {} : { cause: finder.unusable[0].error }),
@@ -168,18 +208,24 @@ function checkWritable(root: StoreRoot, finder: MemberFinder, force: boolean): v
 
 function memberName(finder: MemberFinder, entry: MemberEntry | undefined, index: number): string {
   const path = entry === undefined ? '' : finder.hintedPath(entry.uuid);
-  return `member ${index} (${path === '' ? '' : `last seen at ${path}, `}uuid ${entry === undefined ? 'unknown' : toHex(entry.uuid)})`;
+  const uuid = entry === undefined ? 'unknown' : toHex(entry.uuid);
+  return `member ${index} (${path === '' ? '' : `last seen at ${path}, `}uuid ${uuid})`;
 }
 
 function noteUnusable(finder: MemberFinder, report: OpenReport): void {
-  for (const { path, error } of finder.unusable) report.add(`${path} is not used: ${error.code} ${error.message}`);
+  for (const { path, error } of finder.unusable)
+    report.add(`${path} is not used: ${error.code} ${error.message}`);
 }
 
 function noteAbsent(root: StoreRoot, finder: MemberFinder, report: OpenReport): void {
   for (const index of root.absentInSync) {
-    report.add(`degraded: ${memberName(finder, root.superblock.members[index], index)} is missing; what it alone holds cannot be read`);
+    report.add(
+      `degraded: ${memberName(finder, root.superblock.members[index], index)} is missing; ` +
+        'what it alone holds cannot be read',
+    );
   }
-  if (root.mayBeBehind) report.add('too few members for a quorum: a newer root may exist on the missing ones');
+  if (root.mayBeBehind)
+    report.add('too few members for a quorum: a newer root may exist on the missing ones');
 }
 
 function describe(root: StoreRoot, finder: MemberFinder, report: OpenReport): OpenedStore {
@@ -188,12 +234,19 @@ function describe(root: StoreRoot, finder: MemberFinder, report: OpenReport): Op
     const standing = root.standings.get(tip.memberIndex);
     const entry = root.superblock.members[tip.memberIndex];
     if (entry === undefined) continue;
-    // One that is one behind holds every page of the root already: pages are flushed before superblocks are written.
+    // One that is one behind holds every page of the root already: pages are flushed before superblocks are
+    // written.
     const inSync = standing === 'current' || standing === 'one-behind';
-    if (!inSync) report.add(`${device.path}: member ${tip.memberIndex} is stale (at root ${tip.sequence} of ${root.sequence})`);
+    if (!inSync)
+      report.add(
+        `${device.path}: member ${tip.memberIndex} is stale (at root ${tip.sequence} of ${root.sequence})`,
+      );
     if (!inSync) continue;
     online.push({
-      index: tip.memberIndex, slot: device.slot, path: device.path, formattedBytes: entry.formattedBytes,
+      index: tip.memberIndex,
+      slot: device.slot,
+      path: device.path,
+      formattedBytes: entry.formattedBytes,
       failureDomain: entry.failureDomain,
     });
   }
@@ -205,19 +258,24 @@ function describe(root: StoreRoot, finder: MemberFinder, report: OpenReport): Op
 /** Writes the root to every in-sync copy that lacks it, as a commit would (C14). Idempotent. */
 async function rollForward(io: Io, opened: OpenedStore): Promise<void> {
   const { superblock, rootSum, online, report } = opened;
-  const tips = new Map(opened.found.map((member): [number, MemberTip] => [member.tip.memberIndex, member.tip]));
+  const tips = new Map(
+    opened.found.map((member): [number, MemberTip] => [member.tip.memberIndex, member.tip]),
+  );
   const targets = [];
   for (const member of online) {
     const tip = tips.get(member.index);
-    const holds = tip !== undefined && tip.rootSum === rootSum && tip.sequence === superblock.sequence ? tip.copies : [];
+    const holds =
+      tip !== undefined && tip.rootSum === rootSum && tip.sequence === superblock.sequence ? tip.copies : [];
     const copies = [0, 1, 2, 3].filter((copy) => !holds.includes(copy));
     if (copies.length > 0) targets.push({ member, copies });
   }
   if (targets.length === 0) return;
   for (const line of await writeCopies(io, targets, superblock)) report.add(line);
   for (const { member, copies } of targets) {
-    report.add(copies.length === RING_COPIES
-      ? `${member.path}: rolled forward to root ${superblock.sequence}`
-      : `${member.path}: superblock copies ${copies.join(', ')} of root ${superblock.sequence} written again`);
+    report.add(
+      copies.length === RING_COPIES
+        ? `${member.path}: rolled forward to root ${superblock.sequence}`
+        : `${member.path}: superblock copies ${copies.join(', ')} of root ${superblock.sequence} written again`,
+    );
   }
 }

@@ -1,10 +1,11 @@
 // Finding and reading the members of a store: devices, locks, rings, siblings through hints.
 //
 // Invariants
-//   1. In 'rw' mode a member is locked, and flushed, before any of its superblocks is read (commit.md C14, C16).
+//   1. In 'rw' mode a member is locked, and flushed, before any of its superblocks is read (commit.md C14,
+//      C16).
 //   2. Nothing is written here.
-//   3. A path that cannot be used is remembered with its error and never makes another path fail; the caller decides
-//      whether what is left suffices.
+//   3. A path that cannot be used is remembered with its error and never makes another path fail; the
+//      caller decides whether what is left suffices.
 //   4. Hints only add paths to try: identity comes from superblocks alone (format.md section 8).
 //
 // It chooses no store root (open.ts does).
@@ -25,7 +26,10 @@ export interface FoundMember {
   readonly formattedBytes: number;
 }
 
-/** A device that create had prepared, by its identity block, when it was cut short: no superblock quorum yet. */
+/**
+ * A device that create had prepared, by its identity block, when it was cut short: no superblock quorum
+ * yet.
+ */
 export interface UnbornMember {
   readonly device: MemberDevice;
   readonly storeUuid: Uint8Array;
@@ -68,7 +72,10 @@ export class MemberFinder {
   /** Errors that end the open are thrown (E_LOCKED, forks, aborts); others become `unusable`. */
   async findAll(paths: readonly string[]): Promise<void> {
     if (paths.length === 0 || paths.length > MEMBERS_MAX) {
-      throw new StoreError('E_USAGE', `a store has 1 to ${MEMBERS_MAX} members, ${paths.length} paths were given`);
+      throw new StoreError(
+        'E_USAGE',
+        `a store has 1 to ${MEMBERS_MAX} members, ${paths.length} paths were given`,
+      );
     }
     for (const path of paths) await this.#open(path);
     if (this.#options.mode === 'rw') await this.#lockAndFlush([...this.#devices.values()]);
@@ -116,14 +123,22 @@ export class MemberFinder {
   async #lockAndFlush(devices: readonly MemberDevice[]): Promise<void> {
     await lockWriters(this.#io, devices, this.#options.force);
     if (devices.length === 0) return;
-    const results = await this.#io.flush(devices.map((device) => device.slot), { priority: 0 });
+    const results = await this.#io.flush(
+      devices.map((device) => device.slot),
+      { priority: 0 },
+    );
     for (const result of results) {
       if (result.errno === 0) continue;
       const device = devices.find((entry) => entry.slot === result.slot);
-      throw new StoreError('E_IO', `flushing ${device?.path ?? 'a member'} before it is trusted failed with errno ${result.errno}`, {
-        where: { member: device?.path ?? '', errno: result.errno },
-        safe: 'nothing was written', next: 'ingot doctor; a read-only open still works',
-      });
+      throw new StoreError(
+        'E_IO',
+        `flushing ${device?.path ?? 'a member'} before it is trusted failed with errno ${result.errno}`,
+        {
+          where: { member: device?.path ?? '', errno: result.errno },
+          safe: 'nothing was written',
+          next: 'ingot doctor; a read-only open still works',
+        },
+      );
     }
   }
 
@@ -136,7 +151,8 @@ export class MemberFinder {
       this.#note(device, tip);
       this.found.push({ device, tip, formattedBytes });
     } catch (error) {
-      if (!isStoreError(error) || isStoreError(error, 'E_CONFLICT') || isStoreError(error, 'E_VERSION')) throw error;
+      if (!isStoreError(error) || isStoreError(error, 'E_CONFLICT') || isStoreError(error, 'E_VERSION'))
+        throw error;
       const unusable = { path: device.path, error: error as StoreError };
       this.unusable.push(unusable);
       await this.#readUnborn(device, rings, unusable);
@@ -150,7 +166,11 @@ export class MemberFinder {
     await this.#read(member.device);
   }
 
-  async #readUnborn(device: MemberDevice, rings: readonly ParsedRing[], unusable: UnusablePath): Promise<void> {
+  async #readUnborn(
+    device: MemberDevice,
+    rings: readonly ParsedRing[],
+    unusable: UnusablePath,
+  ): Promise<void> {
     const identity = await readHeartbeat(this.#io, device);
     if (identity === null) return;
     const rootSums = new Set<bigint>();
@@ -163,19 +183,25 @@ export class MemberFinder {
 
   #note(device: MemberDevice, tip: MemberTip): void {
     for (const lone of tip.newerLoneCopies) {
-      this.#report.add(`${device.path}: copy ${lone.copy} alone holds a newer root ${lone.sequence}: a commit that was cut short, `
-        + 'or an acknowledged one after two further faults');
+      this.#report.add(
+        `${device.path}: copy ${lone.copy} alone holds a newer root ${lone.sequence}: a commit that was cut short, ` +
+          'or an acknowledged one after two further faults',
+      );
     }
     for (const slot of tip.invalidSlots) {
-      this.#report.add(`${device.path}: superblock copy ${slot.copy}, slot ${slot.slot} is not valid (${slot.reason})`);
+      this.#report.add(
+        `${device.path}: superblock copy ${slot.copy}, slot ${slot.slot} is not valid (${slot.reason})`,
+      );
     }
   }
 
   /** Tries the paths that hints name for members of the table which were not found. */
   async #findSiblings(): Promise<void> {
     for (const { device, tip, formattedBytes } of [...this.found]) {
-      const missing = tip.superblock.members.filter((entry) => entry.state !== 0
-        && !this.found.some((member) => equalBytes(member.tip.memberUuid, entry.uuid)));
+      const missing = tip.superblock.members.filter(
+        (entry) =>
+          entry.state !== 0 && !this.found.some((member) => equalBytes(member.tip.memberUuid, entry.uuid)),
+      );
       if (missing.length === 0) continue;
       const hints = await readHints(this.#io, device.slot, formattedBytes);
       for (const hint of hints?.entries ?? []) {
@@ -227,18 +253,27 @@ export function named<T>(path: string, choose: () => T): T {
     if (!isStoreError(error)) throw error;
     const known = error as StoreError;
     throw new StoreError(known.code, `${path}: ${known.message}`, {
-      where: { ...known.where, member: path }, cause: known,
-      ...(known.safe === undefined ? {} : { safe: known.safe }), ...(known.next === undefined ? {} : { next: known.next }),
+      where: { ...known.where, member: path },
+      cause: known,
+      ...(known.safe === undefined ? {} : { safe: known.safe }),
+      ...(known.next === undefined ? {} : { next: known.next }),
     });
   }
 }
 
 function truncatedError(device: MemberDevice, formattedBytes: number): StoreError {
   return new StoreError(
-    'E_FORMAT', `${device.path}: the device has ${device.sizeBytes} bytes but was formatted with ${formattedBytes}: it was cut short`,
+    'E_FORMAT',
+    `${device.path}: the device has ${device.sizeBytes} bytes but was formatted with ${formattedBytes}: ` +
+      'it was cut short',
     {
-      where: { member: device.path, offsetBytes: device.sizeBytes, lengthBytes: formattedBytes - device.sizeBytes },
-      safe: 'nothing was written; copies on other members are untouched', next: 'ingot status',
+      where: {
+        member: device.path,
+        offsetBytes: device.sizeBytes,
+        lengthBytes: formattedBytes - device.sizeBytes,
+      },
+      safe: 'nothing was written; copies on other members are untouched',
+      next: 'ingot status',
     },
   );
 }

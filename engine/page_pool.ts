@@ -48,13 +48,16 @@ export class PagePool {
     assert(members.length >= 2, 'every page has at least two copies');
     this.#allocator = allocator;
     this.#columns = members.map((member) => ({
-      member, grants: [], start: { grant: 0, taken: 0 }, end: { grant: 0, taken: 0 },
+      member,
+      grants: [],
+      start: { grant: 0, taken: 0 },
+      end: { grant: 0, taken: 0 },
     }));
   }
 
   /**
-   * Packs a plan after what was kept, reserving more space as needed; null when there is none. Packing again without
-   * `keep` gives the same places out anew. `skip` leaves that many sectors out first.
+   * Packs a plan after what was kept, reserving more space as needed; null when there is none. Packing
+   * again without `keep` gives the same places out anew. `skip` leaves that many sectors out first.
    */
   async pack(plan: readonly PagePlan[], skip = 0): Promise<PackedPages | null> {
     assert(!this.#released, 'the pool is open');
@@ -82,7 +85,11 @@ export class PagePool {
   }
 
   async #packColumn(
-    column: Column, plan: readonly PagePlan[], skip: number, copies: PageCopy[][], used: SectorRange[],
+    column: Column,
+    plan: readonly PagePlan[],
+    skip: number,
+    copies: PageCopy[][],
+    used: SectorRange[],
   ): Promise<boolean> {
     let grantIndex = column.start.grant;
     let taken = column.start.taken + skip;
@@ -91,7 +98,7 @@ export class PagePool {
       for (;;) {
         const grant = column.grants[grantIndex];
         if (grant === undefined) {
-          if (!await this.#reserve(column, plan.slice(i), sectors + taken)) return false;
+          if (!(await this.#reserve(column, plan.slice(i), sectors + taken))) return false;
           continue;
         }
         if (taken + sectors <= grant.sectorCount) {
@@ -110,9 +117,11 @@ export class PagePool {
 
   async #reserve(column: Column, rest: readonly PagePlan[], firstSectors: number): Promise<boolean> {
     const largest = rest.reduce((most, page) => Math.max(most, sectorsOf(page)), firstSectors);
-    const total = rest.reduce((sum, page) => sum + sectorsOf(page), 0) + (firstSectors - sectorsOf(rest[0] as PagePlan));
-    const grants = await this.#allocator.reserveRuns(column.member, total + SLACK_SECTORS, largest)
-      ?? await this.#allocator.reserveRuns(column.member, total, largest);
+    const total =
+      rest.reduce((sum, page) => sum + sectorsOf(page), 0) + (firstSectors - sectorsOf(rest[0] as PagePlan));
+    const grants =
+      (await this.#allocator.reserveRuns(column.member, total + SLACK_SECTORS, largest)) ??
+      (await this.#allocator.reserveRuns(column.member, total, largest));
     if (grants === null) return false;
     column.grants.push(...grants);
     return true;
@@ -120,8 +129,12 @@ export class PagePool {
 
   #releaseAround(grant: SpaceGrant, used: readonly SectorRange[]): void {
     const inside = used
-      .filter((range) => range.member === grant.member && range.sector >= grant.sector
-        && range.sector < grant.sector + grant.sectorCount)
+      .filter(
+        (range) =>
+          range.member === grant.member &&
+          range.sector >= grant.sector &&
+          range.sector < grant.sector + grant.sectorCount,
+      )
       .sort((a, b) => a.sector - b.sector);
     let from = grant.sector;
     const giveBack = (to: number): void => {

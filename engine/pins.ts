@@ -2,8 +2,8 @@
 //
 // Invariants
 //   1. A root is pinned while its count is above zero; counts never go below.
-//   2. A reader of a store that somebody else may write carries its pins into the members' lock bytes (commit.md C17);
-//      a writer keeps its own in memory.
+//   2. A reader of a store that somebody else may write carries its pins into the members' lock bytes
+//      (commit.md C17); a writer keeps its own in memory.
 //
 // It never reads or writes a root.
 
@@ -43,7 +43,8 @@ export class Pins {
       return;
     }
     this.#counts.delete(sequence);
-    if (this.#shared && this.#attached) for (const member of this.#members) this.#io.unpin(member.slot, sequence);
+    if (this.#shared && this.#attached)
+      for (const member of this.#members) this.#io.unpin(member.slot, sequence);
   }
 
   /** Whether anybody, here or elsewhere, reads a root below the sequence (C18: asked of every member). */

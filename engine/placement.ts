@@ -25,8 +25,9 @@ export interface Placement {
 
 /**
  * Chooses `copies` members, the first being the earliest in `candidates` (the caller's order of preference,
- * for instance fewest bytes placed so far); further ones the earliest of other failure domains, then the earliest of the
- * rest. With fewer candidates than copies the last ones repeat (catalog pages of a one-member store).
+ * for instance fewest bytes placed so far); further ones the earliest of other failure domains, then the
+ * earliest of the rest. With fewer candidates than copies the last ones repeat (catalog pages of a
+ * one-member store).
  */
 export function choosePlacement(candidates: readonly PlacementMember[], copies: number): Placement {
   assert(copies >= 1 && copies <= 3, 'one to three copies');

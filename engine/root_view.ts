@@ -22,9 +22,9 @@ export class RootView {
   constructor(pages: PageStore, superblock: Superblock, rootSum: bigint) {
     this.superblock = superblock;
     this.rootSum = rootSum;
-    this.trees = TREE_IDS.map((id) => new TreeView(
-      pages, id, superblock.treeRoots[id] ?? null, superblock.treeItemCounts[id] ?? 0,
-    ));
+    this.trees = TREE_IDS.map(
+      (id) => new TreeView(pages, id, superblock.treeRoots[id] ?? null, superblock.treeItemCounts[id] ?? 0),
+    );
   }
 
   tree(id: TreeId): TreeView {
@@ -32,15 +32,21 @@ export class RootView {
   }
 }
 
+export interface SnapshotOptions {
+  readonly unpin: (sequence: number) => void;
+  /** What an error of a read really means (readers beside a writer); null: what it says. */
+  readonly explain: ((error: unknown, sequence: number) => Promise<unknown>) | null;
+}
+
 export class Snapshot implements CatalogSnapshot {
   readonly #root: RootView;
-  readonly #unpin: (sequence: number) => void;
+  readonly #options: SnapshotOptions;
   #closed = false;
 
   /** The root must be pinned once for this snapshot already. */
-  constructor(root: RootView, unpin: (sequence: number) => void) {
+  constructor(root: RootView, options: SnapshotOptions) {
     this.#root = root;
-    this.#unpin = unpin;
+    this.#options = options;
   }
 
   get sequence(): number {
@@ -56,14 +62,32 @@ export class Snapshot implements CatalogSnapshot {
 
   get(tree: TreeId, key: Uint8Array): MaybePromise<Uint8Array | undefined> {
     if (this.#closed) throw closedError();
-    return this.#root.tree(tree).get(key);
+    const value = this.#root.tree(tree).get(key);
+    if (!(value instanceof Promise) || this.#options.explain === null) return value;
+    return value.catch((error: unknown) => this.#rethrow(error));
   }
 
   range(
-    tree: TreeId, from: Uint8Array, to: Uint8Array | null, options?: { reverse?: boolean; signal?: AbortSignal },
+    tree: TreeId,
+    from: Uint8Array,
+    to: Uint8Array | null,
+    options?: { reverse?: boolean; signal?: AbortSignal },
   ): AsyncIterableIterator<TreeItem> {
     if (this.#closed) throw closedError();
-    return this.#root.tree(tree).range(from, to, options);
+    const items = this.#root.tree(tree).range(from, to, options);
+    return this.#options.explain === null ? items : this.#explained(items);
+  }
+
+  async *#explained(items: AsyncIterable<TreeItem>): AsyncGenerator<TreeItem, void, undefined> {
+    try {
+      yield* items;
+    } catch (error) {
+      await this.#rethrow(error);
+    }
+  }
+
+  async #rethrow(error: unknown): Promise<never> {
+    throw await (this.#options.explain?.(error, this.sequence) ?? error);
   }
 
   itemCount(tree: TreeId): number {
@@ -73,7 +97,7 @@ export class Snapshot implements CatalogSnapshot {
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
-    this.#unpin(this.sequence);
+    this.#options.unpin(this.sequence);
   }
 }
 

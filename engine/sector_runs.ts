@@ -3,8 +3,8 @@
 // Invariants
 //   1. Runs ascend strictly, have at least one sector, and two neighbours are never adjacent.
 //   2. `total` is the sum of the run lengths.
-//   3. `remove` takes only sectors that are all present, `add` only sectors that are all absent: anything else is
-//      a double use or a double free, which is our bug and stops the process.
+//   3. `remove` takes only sectors that are all present, `add` only sectors that are all absent: anything
+//      else is a double use or a double free, which is our bug and stops the process.
 //
 // It knows nothing of members, records or commits.
 
@@ -126,8 +126,8 @@ export class SectorRuns {
     assert(count > 0 && this.excludes(start, count), 'added sectors are all outside the set');
     const before = this.#lastAtOrBelow(start);
     const after = before + 1;
-    const joinsBefore = before >= 0
-      && (this.#starts[before] as number) + (this.#counts[before] as number) === start;
+    const joinsBefore =
+      before >= 0 && (this.#starts[before] as number) + (this.#counts[before] as number) === start;
     const joinsAfter = after < this.#runCount && (this.#starts[after] as number) === start + count;
     if (joinsBefore && joinsAfter) {
       this.#counts[before] = (this.#counts[before] as number) + count + (this.#counts[after] as number);
@@ -165,7 +165,8 @@ export class SectorRuns {
   /** Longest run. */
   largest(): number {
     let most = 0;
-    for (let index = 0; index < this.#runCount; index += 1) most = Math.max(most, this.#counts[index] as number);
+    for (let index = 0; index < this.#runCount; index += 1)
+      most = Math.max(most, this.#counts[index] as number);
     return most;
   }
 

@@ -11,8 +11,17 @@
 
 import { StoreError, assert } from '../format/errors.js';
 import {
-  RING_BYTES, RING_COPIES, RING_SLOTS, RING_WRITE_QUORUM, SLOT_BYTES, decodeSlot, encodeSuperblock, equalBytes,
-  formattedBytesFor, ringCopyOffset, slotOffset,
+  RING_BYTES,
+  RING_COPIES,
+  RING_SLOTS,
+  RING_WRITE_QUORUM,
+  SLOT_BYTES,
+  decodeSlot,
+  encodeSuperblock,
+  equalBytes,
+  formattedBytesFor,
+  ringCopyOffset,
+  slotOffset,
 } from '../format/index.js';
 import type { ParsedRing, SlotResult, Superblock } from '../format/index.js';
 import type { OnlineMember } from './catalog_core.js';
@@ -45,9 +54,15 @@ export async function readRings(io: Io, device: MemberDevice): Promise<MemberRin
   const anySize = Math.max(formattedBytesFor(device.sizeBytes), 4 * 1024 * 1024);
   const head = await Promise.all([0, 1].map((copy) => read(copy, ringCopyOffset(copy, anySize))));
   const formattedBytes = formattedSize(head) ?? formattedBytesFor(device.sizeBytes);
-  if (formattedBytes === 0) return { rings: [...head, null, null], formattedBytes, truncated: false, readErrors };
+  if (formattedBytes === 0)
+    return { rings: [...head, null, null], formattedBytes, truncated: false, readErrors };
   const tail = await Promise.all([2, 3].map((copy) => read(copy, ringCopyOffset(copy, formattedBytes))));
-  return { rings: [...head, ...tail], formattedBytes, truncated: formattedBytes > device.sizeBytes, readErrors };
+  return {
+    rings: [...head, ...tail],
+    formattedBytes,
+    truncated: formattedBytes > device.sizeBytes,
+    readErrors,
+  };
 }
 
 function parseRing(bytes: Uint8Array, copy: number): SlotResult[] {
@@ -72,45 +87,81 @@ function formattedSize(rings: readonly ParsedRing[]): number | null {
 }
 
 /**
- * Writes a root to all four copies of each member, flushes, reads back. Resolves to a line for each copy that did
- * not read back equal (at most one a member). Throws E_IO when a write or flush failed or the quorum was missed.
+ * Writes a root to all four copies of each member, flushes, reads back. Resolves to a line for each copy
+ * that did not read back equal (at most one a member). Throws E_IO when a write or flush failed or the
+ * quorum was missed.
  */
-export async function writeSuperblock(io: Io, members: readonly OnlineMember[], superblock: Superblock): Promise<string[]> {
-  return writeCopies(io, members.map((member) => ({ member, copies: [0, 1, 2, 3] })), superblock);
+export async function writeSuperblock(
+  io: Io,
+  members: readonly OnlineMember[],
+  superblock: Superblock,
+): Promise<string[]> {
+  return writeCopies(
+    io,
+    members.map((member) => ({ member, copies: [0, 1, 2, 3] })),
+    superblock,
+  );
 }
 
 /** The same for chosen copies only: roll forward, and copies lost since the commit. */
 export async function writeCopies(
-  io: Io, targets: readonly { readonly member: OnlineMember; readonly copies: readonly number[] }[], superblock: Superblock,
+  io: Io,
+  targets: readonly { readonly member: OnlineMember; readonly copies: readonly number[] }[],
+  superblock: Superblock,
 ): Promise<string[]> {
   const images = targets.map(({ member }) => copyImages(superblock, member.index));
-  await settleAll(targets.flatMap(({ member, copies }, t) => copies.map((copy) => (
-    io.writeRaw(member.slot, slotOffset(copy, superblock.sequence, member.formattedBytes), image(images[t], copy), { priority: 0 })
-  ))));
-  await flushAll(io, targets.map((target) => target.member), `the superblocks of root ${superblock.sequence}`);
+  await settleAll(
+    targets.flatMap(({ member, copies }, t) =>
+      copies.map((copy) =>
+        io.writeRaw(
+          member.slot,
+          slotOffset(copy, superblock.sequence, member.formattedBytes),
+          image(images[t], copy),
+          { priority: 0 },
+        ),
+      ),
+    ),
+  );
+  await flushAll(
+    io,
+    targets.map((target) => target.member),
+    `the superblocks of root ${superblock.sequence}`,
+  );
   const warnings: string[] = [];
-  await settleAll(targets.map(async ({ member }, t) => {
-    const equal = await readBack(io, member, superblock.sequence, images[t] ?? []);
-    const good = equal.filter(Boolean).length;
-    if (good < RING_WRITE_QUORUM) throw quorumError(member, superblock.sequence, good);
-    equal.forEach((same, copy) => {
-      if (!same) warnings.push(`${member.path}: superblock copy ${copy} of root ${superblock.sequence} did not read back equal`);
-    });
-  }));
+  await settleAll(
+    targets.map(async ({ member }, t) => {
+      const equal = await readBack(io, member, superblock.sequence, images[t] ?? []);
+      const good = equal.filter(Boolean).length;
+      if (good < RING_WRITE_QUORUM) throw quorumError(member, superblock.sequence, good);
+      equal.forEach((same, copy) => {
+        if (!same)
+          warnings.push(
+            `${member.path}: superblock copy ${copy} of root ${superblock.sequence} did not read back equal`,
+          );
+      });
+    }),
+  );
   return warnings.sort();
 }
 
 /** Which of the four copies read back equal to what was meant. */
-async function readBack(io: Io, member: OnlineMember, sequence: number, images: readonly Uint8Array[]): Promise<boolean[]> {
-  return Promise.all(images.map(async (expected, copy) => {
-    try {
-      const offset = slotOffset(copy, sequence, member.formattedBytes);
-      const bytes = await io.readRaw(member.slot, offset, SLOT_BYTES, { priority: 0 });
-      return equalBytes(bytes, expected);
-    } catch {
-      return false;
-    }
-  }));
+async function readBack(
+  io: Io,
+  member: OnlineMember,
+  sequence: number,
+  images: readonly Uint8Array[],
+): Promise<boolean[]> {
+  return Promise.all(
+    images.map(async (expected, copy) => {
+      try {
+        const offset = slotOffset(copy, sequence, member.formattedBytes);
+        const bytes = await io.readRaw(member.slot, offset, SLOT_BYTES, { priority: 0 });
+        return equalBytes(bytes, expected);
+      } catch {
+        return false;
+      }
+    }),
+  );
 }
 
 function copyImages(superblock: Superblock, memberIndex: number): Uint8Array[] {
@@ -131,10 +182,13 @@ async function settleAll(promises: readonly Promise<unknown>[]): Promise<void> {
 
 function quorumError(member: OnlineMember, sequence: number, good: number): StoreError {
   return new StoreError(
-    'E_IO', `only ${good} of ${RING_COPIES} superblock copies of root ${sequence} read back equal; ${RING_WRITE_QUORUM} are needed`,
+    'E_IO',
+    `only ${good} of ${RING_COPIES} superblock copies of root ${sequence} read back equal; ` +
+      `${RING_WRITE_QUORUM} are needed`,
     {
       where: { member: member.path, memberIndex: member.index, structure: 'Superblock' },
-      safe: 'the last acknowledged root is untouched', next: 'ingot doctor',
+      safe: 'the last acknowledged root is untouched',
+      next: 'ingot doctor',
     },
   );
 }

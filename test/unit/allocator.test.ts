@@ -1,4 +1,5 @@
-// Faults guarded: space handed out twice, reused too early, lost, unbounded in memory, or refused though there is some.
+// Faults guarded: space handed out twice, reused too early, lost, unbounded in memory, or refused though
+// there is some.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Allocator } from '../../engine/allocator.js';
@@ -9,9 +10,12 @@ import { Prng } from '../sim/prng.js';
 import type { Held } from './catalog_support.js';
 import { MIB, checkPartition, key, makeStore, open, put } from './catalog_support.js';
 
-const data = (member: number, sectorCount: number, after?: SpaceGrant) => (
-  { member, sectorCount, purpose: 'data' as const, ...(after === undefined ? {} : { after }) }
-);
+const data = (member: number, sectorCount: number, after?: SpaceGrant) => ({
+  member,
+  sectorCount,
+  purpose: 'data' as const,
+  ...(after === undefined ? {} : { after }),
+});
 
 test('grants continue where asked, do not overlap, and come back by a crash', async () => {
   const store = await makeStore(1);
@@ -132,10 +136,18 @@ test('random use and freeing keeps every sector owned once, through crashes', as
 test('a member of 64 TB is served within bounded memory', async () => {
   const allocator = new Allocator({
     members: [{ index: 0, formattedBytes: 64 * 2 ** 40, allocatedSectors: 0 }],
-    deferred: new Map(), load: () => null, pushRoot: async () => false,
+    deferred: new Map(),
+    load: () => null,
+    pushRoot: async () => false,
   });
   let after: SpaceGrant | undefined;
-  for (let i = 0; i < 20_000; i += 1) after = await allocator.allocate({ member: 0, sectorCount: 16_384, purpose: 'data', ...(after === undefined ? {} : { after }) });
+  for (let i = 0; i < 20_000; i += 1)
+    after = await allocator.allocate({
+      member: 0,
+      sectorCount: 16_384,
+      purpose: 'data',
+      ...(after === undefined ? {} : { after }),
+    });
   const [space] = [...allocator.members];
   assert.equal(space?.regionCount, 65_536);
   assert.ok((space?.loadedBytes ?? 0) < 32 * MIB, `${space?.loadedBytes} bytes`);
@@ -145,7 +157,9 @@ test('the same operations give the same addresses whatever is cached', async () 
   const run = async (seed: number): Promise<string> => {
     const store = await makeStore(2, 16 * MIB, {}, seed);
     const catalog = await open(store);
-    const grants = await Promise.all(Array.from({ length: 40 }, (_, i) => catalog.allocate(data(i % 2, 1 + (i % 7)))));
+    const grants = await Promise.all(
+      Array.from({ length: 40 }, (_, i) => catalog.allocate(data(i % 2, 1 + (i % 7)))),
+    );
     await catalog.close();
     return JSON.stringify(grants);
   };

@@ -31,7 +31,12 @@ export interface TestStore {
 }
 
 /** A store with `count` members of `sizeBytes`, closed. */
-export async function makeStore(count: number, sizeBytes = 64 * MIB, options: Partial<CreateStoreOptions> = {}, seed = 1): Promise<TestStore> {
+export async function makeStore(
+  count: number,
+  sizeBytes = 64 * MIB,
+  options: Partial<CreateStoreOptions> = {},
+  seed = 1,
+): Promise<TestStore> {
   const world = new SimWorld({ seed });
   const io = world.process();
   const paths = Array.from({ length: count }, (_, i) => `/store/m${i}.member`);
@@ -58,7 +63,8 @@ export async function read(catalog: StoreCatalog, name: string): Promise<string 
 
 export async function items(view: CatalogView, tree: 0 | 1 | 2 | 3): Promise<Map<string, Uint8Array>> {
   const found = new Map<string, Uint8Array>();
-  for await (const item of view.range(tree, new Uint8Array([0]), null)) found.set(item.key.join(), item.value);
+  for await (const item of view.range(tree, new Uint8Array([0]), null))
+    found.set(item.key.join(), item.value);
   return found;
 }
 
@@ -70,8 +76,8 @@ export interface Held {
 }
 
 /**
- * Proves that pages, `data`, deferred and free ranges of the newest root partition every member's data area, and that the
- * member table counts them right. Returns free sectors by member.
+ * Proves that pages, `data`, deferred and free ranges of the newest root partition every member's data
+ * area, and that the member table counts them right. Returns free sectors by member.
  */
 export async function checkPartition(catalog: StoreCatalog, data: readonly Held[] = []): Promise<number[]> {
   const snapshot = catalog.snapshot();
@@ -79,14 +85,19 @@ export async function checkPartition(catalog: StoreCatalog, data: readonly Held[
   const allocated = owners.map(() => 0);
   const claim = (member: number, sector: number, count: number, owner: number): void => {
     for (let i = sector; i < sector + count; i += 1) {
-      assert.equal(owners[member]?.[i], 0, `sector ${i} of member ${member} is owned by ${owners[member]?.[i]} and ${owner}`);
+      assert.equal(
+        owners[member]?.[i],
+        0,
+        `sector ${i} of member ${member} is owned by ${owners[member]?.[i]} and ${owner}`,
+      );
       (owners[member] as Uint8Array)[i] = owner;
     }
     if (owner !== 3 && owner !== 4) allocated[member] = (allocated[member] ?? 0) + count;
   };
   for (const tree of snapshot.root.trees) {
     for await (const page of tree.walkPages()) {
-      for (const copy of page.pointer.copies) claim(copy.member, copy.sector, page.pointer.storedBytes / 4096, 1);
+      for (const copy of page.pointer.copies)
+        claim(copy.member, copy.sector, page.pointer.storedBytes / 4096, 1);
     }
   }
   for (const range of data) claim(range.member, range.sector, range.sectorCount, 2);
@@ -97,16 +108,24 @@ export async function checkPartition(catalog: StoreCatalog, data: readonly Held[
   const free = owners.map(() => 0);
   for await (const { member, region, free: runs } of readRegions(snapshot.root.tree(3))) {
     withRecord.add(`${member}.${region}`);
-    for (let i = 0; i < runs.runCount; i += 1) claim(member, region * 262_144 + runs.start(i), runs.count(i), 4);
+    for (let i = 0; i < runs.runCount; i += 1)
+      claim(member, region * 262_144 + runs.start(i), runs.count(i), 4);
     free[member] = (free[member] ?? 0) + runs.total;
   }
   owners.forEach((sectors, member) => {
     for (let i = 256; i < sectors.length; i += 1) {
       if (sectors[i] !== 0) continue;
-      assert.ok(!withRecord.has(`${member}.${Math.floor(i / 262_144)}`), `sector ${i} of member ${member} is leaked`);
+      assert.ok(
+        !withRecord.has(`${member}.${Math.floor(i / 262_144)}`),
+        `sector ${i} of member ${member} is leaked`,
+      );
       free[member] = (free[member] ?? 0) + 1;
     }
-    assert.equal(catalog.superblock.members[member]?.allocatedSectors, allocated[member], 'the table counts allocated sectors');
+    assert.equal(
+      catalog.superblock.members[member]?.allocatedSectors,
+      allocated[member],
+      'the table counts allocated sectors',
+    );
   });
   snapshot.close();
   return free;

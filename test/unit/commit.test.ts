@@ -1,4 +1,5 @@
-// Faults guarded: a commit that is not durable, hurts its neighbours, flushes too often, or acknowledges a lie.
+// Faults guarded: a commit that is not durable, hurts its neighbours, flushes too often, or acknowledges a
+// lie.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { isStoreError } from '../../format/errors.js';
@@ -44,7 +45,10 @@ test('a change that throws is rejected alone and leaves no trace', async () => {
     }),
     catalog.commit(async (change) => change.put(0, key('c'), (await change.get(0, key('a'))) ?? key('none'))),
   ]);
-  assert.deepEqual(results.map((result) => result.status), ['fulfilled', 'rejected', 'fulfilled']);
+  assert.deepEqual(
+    results.map((result) => result.status),
+    ['fulfilled', 'rejected', 'fulfilled'],
+  );
   assert.equal(await read(catalog, 'a'), '1');
   assert.equal(await read(catalog, 'b'), undefined);
   assert.equal(await read(catalog, 'c'), '1');
@@ -59,7 +63,13 @@ test('a catalog that finds no room refuses the round, stays usable, and a delete
   const error = await (async (): Promise<unknown> => {
     for (;;) {
       try {
-        await catalog.commit((change) => change.put(1, key(`big${stored}`), big.map((byte) => byte ^ stored)));
+        await catalog.commit((change) =>
+          change.put(
+            1,
+            key(`big${stored}`),
+            big.map((byte) => byte ^ stored),
+          ),
+        );
         stored += 1;
       } catch (caught) {
         return caught;
@@ -80,10 +90,13 @@ test('a catalog that finds no room refuses the round, stays usable, and a delete
 test('close waits for the commits it accepted and refuses later ones', async () => {
   const store = await makeStore(2);
   const catalog = await open(store);
-  const accepted = Promise.all([put(catalog, 'a', '1'), catalog.commit(async (change) => {
-    const grant = await catalog.allocate({ member: 0, sectorCount: 1, purpose: 'catalog' });
-    change.useSpace(grant);
-  })]);
+  const accepted = Promise.all([
+    put(catalog, 'a', '1'),
+    catalog.commit(async (change) => {
+      const grant = await catalog.allocate({ member: 0, sectorCount: 1, purpose: 'catalog' });
+      change.useSpace(grant);
+    }),
+  ]);
   const closing = catalog.close();
   await assert.rejects(put(catalog, 'b', '2'), (error: unknown) => isStoreError(error, 'E_CLOSED'));
   await accepted;
@@ -111,7 +124,8 @@ test('roots of one seed and one history are equal byte for byte', async () => {
   const run = async (): Promise<string> => {
     const store = await makeStore(2, 16 * 1024 * 1024, {}, 9);
     const catalog = await open(store);
-    for (let i = 0; i < 10; i += 1) await Promise.all([put(catalog, `a${i}`, 'x'), put(catalog, `b${i % 3}`, String(i))]);
+    for (let i = 0; i < 10; i += 1)
+      await Promise.all([put(catalog, `a${i}`, 'x'), put(catalog, `b${i % 3}`, String(i))]);
     await catalog.close();
     return worldImageHash(store.world.currentImage());
   };

@@ -1,4 +1,5 @@
-// Faults guarded: a free set that loses or doubles sectors, a record that is not canonical, a free map that does not settle.
+// Faults guarded: a free set that loses or doubles sectors, a record that is not canonical, a free map that
+// does not settle.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { MemberSpace } from '../../engine/free_space.js';
@@ -32,7 +33,10 @@ test('runs agree with a plain set under random removing and adding', () => {
       assert.throws(() => runs.remove(start, count));
       assert.throws(() => runs.add(start, count));
     }
-    assert.equal(runs.total, model.reduce((sum, bit) => sum + bit, 0));
+    assert.equal(
+      runs.total,
+      model.reduce((sum, bit) => sum + bit, 0),
+    );
     if (step % 50 === 0) checkAgainst(runs, model, prng);
   }
 });
@@ -40,7 +44,8 @@ test('runs agree with a plain set under random removing and adding', () => {
 function checkAgainst(runs: SectorRuns, model: Uint8Array, prng: Prng): void {
   const want = 1 + prng.below(8);
   const from = prng.below(model.length);
-  const fits = (start: number): boolean => start + want <= model.length && model.subarray(start, start + want).every((bit) => bit === 1);
+  const fits = (start: number): boolean =>
+    start + want <= model.length && model.subarray(start, start + want).every((bit) => bit === 1);
   const starts = [...model.keys()].filter(fits);
   assert.equal(runs.findLow(want, from), starts.find((start) => start >= from) ?? -1);
   assert.equal(runs.findHigh(want), starts.at(-1) ?? -1);
@@ -81,7 +86,12 @@ test('a member broken into thousands of single sectors keeps committing and stay
   const grants: SpaceGrant[] = [];
   let after: SpaceGrant | undefined;
   for (let i = 0; i < 9000; i += 1) {
-    after = await catalog.allocate({ member: 0, sectorCount: 1, purpose: 'data', ...(after === undefined ? {} : { after }) });
+    after = await catalog.allocate({
+      member: 0,
+      sectorCount: 1,
+      purpose: 'data',
+      ...(after === undefined ? {} : { after }),
+    });
     grants.push(after);
   }
   await catalog.commit(async (change) => {

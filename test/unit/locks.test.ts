@@ -56,17 +56,31 @@ test('a live writer behind another device node is refused; force lifts that', as
   const other = store.world.process();
   const beat = await heartbeatOf(store);
   const { processId, processStart, hostId, bootId } = other.identity();
-  store.world.overwrite(store.paths[0] as string, HEARTBEAT_OFFSET, encodeHeartbeat({
-    ...beat, processId, processStart, hostId, bootId, closedCleanly: false,
-  }));
+  store.world.overwrite(
+    store.paths[0] as string,
+    HEARTBEAT_OFFSET,
+    encodeHeartbeat({
+      ...beat,
+      processId,
+      processStart,
+      hostId,
+      bootId,
+      closedCleanly: false,
+    }),
+  );
   await assert.rejects(open(store), (error: unknown) => isStoreError(error, 'E_LOCKED'));
   await (await open(store, { force: true })).close();
 });
 
-test('another host whose heartbeat stands still for two intervals is taken for dead; one that moves is not', async () => {
+test('another host is taken for dead when its heartbeat stands still for two intervals, and only then', async () => {
   const store = await makeStore(1, 8 * MIB);
   const path = store.paths[0] as string;
-  const beat: Heartbeat = { ...await heartbeatOf(store), hostId: 'elsewhere', closedCleanly: false, counter: 5 };
+  const beat: Heartbeat = {
+    ...(await heartbeatOf(store)),
+    hostId: 'elsewhere',
+    closedCleanly: false,
+    counter: 5,
+  };
   store.world.overwrite(path, HEARTBEAT_OFFSET, encodeHeartbeat(beat));
   const opening = open(store);
   setImmediate(() => store.world.overwrite(path, HEARTBEAT_OFFSET, encodeHeartbeat({ ...beat, counter: 6 })));

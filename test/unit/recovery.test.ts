@@ -34,13 +34,16 @@ async function storeWithOne(members: number, sizeBytes = 8 * MIB): Promise<TestS
 }
 
 for (const operation of ['write', 'flush'] as const) {
-  test(`every failing ${operation} of a commit poisons the handle, and a reopen shows a root that was whole`, async () => {
+  test(`every failing ${operation} of a commit poisons the handle; a reopen shows a whole root`, async () => {
     for (let nth = 1; ; nth += 1) {
       const store = await makeStore(2, 8 * MIB);
       const catalog = await open(store);
       await put(catalog, 'a', 'one');
       const fired = store.world.faults.add({ operation, action: 'errno', errno: 5, nth });
-      const second = await put(catalog, 'a', 'two').then(() => 'acked', (error: unknown) => error);
+      const second = await put(catalog, 'a', 'two').then(
+        () => 'acked',
+        (error: unknown) => error,
+      );
       if (fired() === 0) {
         assert.equal(second, 'acked');
         assert.ok(nth > 2, 'some operations were made to fail');
@@ -55,7 +58,7 @@ for (const operation of ['write', 'flush'] as const) {
       await catalog.close();
       const image = store.world.crashImage(dropAll, new Prng(nth));
       const again = await open(elsewhere(store, image));
-      assert.ok(['one', 'two'].includes(await read(again, 'a') ?? ''), 'exactly before or after');
+      assert.ok(['one', 'two'].includes((await read(again, 'a')) ?? ''), 'exactly before or after');
       await checkPartition(again);
       await put(again, 'b', 'works');
       await again.close();
@@ -69,7 +72,10 @@ interface Cut {
   readonly acked: boolean;
 }
 
-/** Runs `work` and keeps what a power cut after each event would leave: all dropped, all kept, and mixes of damage. */
+/**
+ * Runs `work` and keeps what a power cut after each event would leave: all dropped, all kept, and mixes of
+ * damage.
+ */
 async function cutEverywhere(world: SimWorld, work: () => Promise<unknown>, mixes = 1): Promise<Cut[]> {
   const cuts: Cut[] = [];
   let acked = false;
@@ -82,12 +88,14 @@ async function cutEverywhere(world: SimWorld, work: () => Promise<unknown>, mixe
       cuts.push({ image: world.crashImage(choose, prng), label: `event ${event}, damage ${mix}`, acked });
     }
   };
-  await work().then(() => { acked = true; });
+  await work().then(() => {
+    acked = true;
+  });
   world.scheduler.afterEvent = null;
   return cuts;
 }
 
-test('a power cut at any moment of a commit leaves the state before or after, and what was acknowledged stays', async () => {
+test('a power cut at any moment of a commit leaves the state before or after; what was acked stays', async () => {
   for (const members of [1, 2]) {
     const store = await makeStore(members, 8 * MIB);
     const catalog = await open(store);
@@ -130,7 +138,10 @@ test('a power cut inside recovery leaves the same root to recover', async () => 
       const again = await open(elsewhere(store, cut.image));
       const second = await read(again, 'a');
       // Before the root was made whole another one may still be chosen; afterwards never.
-      assert.ok(second === value || (!cut.acked && ['one', 'two'].includes(second ?? '')), `${label} / ${cut.label}: ${second}`);
+      assert.ok(
+        second === value || (!cut.acked && ['one', 'two'].includes(second ?? '')),
+        `${label} / ${cut.label}: ${second}`,
+      );
       if (cut.acked) assert.equal(second, value);
       await again.close();
       inner += 1;
@@ -210,7 +221,10 @@ test('zeroed, foreign, truncated and doubled members are named, and nothing is w
   const truncated = elsewhere(store, image);
   const whole = truncated.world.disk(second).currentImage();
   truncated.world.putMember(second, { ...whole, sizeBytes: 5 * MIB });
-  await assert.rejects(open(truncated), failsWith('E_DEGRADED', /5242880 bytes but was formatted with 8388608/));
+  await assert.rejects(
+    open(truncated),
+    failsWith('E_DEGRADED', /5242880 bytes but was formatted with 8388608/),
+  );
   const left = await open(truncated, { mode: 'r' });
   assert.equal(await read(left, 'a'), 'one');
   await left.close();
@@ -242,34 +256,48 @@ test('two lost copies of a superblock are written again, a third is a lost quoru
   const catalog = await open(store);
   assert.match(catalog.openReport.join('\n'), /superblock copies 0, 1 of root 2 written again/);
   await catalog.close();
-  assert.deepEqual((await (async () => {
-    const again = await open(store);
-    await again.close();
-    return again;
-  })()).openReport, []);
+  assert.deepEqual(
+    (
+      await (async () => {
+        const again = await open(store);
+        await again.close();
+        return again;
+      })()
+    ).openReport,
+    [],
+  );
 });
 
 test('a create that is cut short anywhere is not a store or a whole one', async () => {
   const world = new SimWorld({ seed: 5 });
   const io = world.process();
   const paths = ['/store/m0.member', '/store/m1.member'];
-  const cuts = await cutEverywhere(world, () => createStore(io, { members: paths.map((path) => ({ path, sizeBytes: 8 * MIB })) }));
+  const cuts = await cutEverywhere(world, () =>
+    createStore(io, { members: paths.map((path) => ({ path, sizeBytes: 8 * MIB })) }),
+  );
   const outcomes = new Map<string, number>();
   for (const { image, label, acked } of cuts) {
     const next = SimWorld.fromImage(image, 3);
-    const outcome = await openCatalog(next.process(), paths, { mode: 'rw' }).then(async (catalog) => {
-      assert.equal(catalog.superblock.sequence, 1);
-      const finished = catalog.openReport.join().includes('interrupted create');
-      await put(catalog, 'a', 'b');
-      await checkPartition(catalog);
-      await catalog.close();
-      return finished ? 'finished' : 'whole';
-    }, (error: unknown) => (isStoreError(error) ? error.code : String(error)));
+    const outcome = await openCatalog(next.process(), paths, { mode: 'rw' }).then(
+      async (catalog) => {
+        assert.equal(catalog.superblock.sequence, 1);
+        const finished = catalog.openReport.join().includes('interrupted create');
+        await put(catalog, 'a', 'b');
+        await checkPartition(catalog);
+        await catalog.close();
+        return finished ? 'finished' : 'whole';
+      },
+      (error: unknown) => (isStoreError(error) ? error.code : String(error)),
+    );
     assert.ok(outcome === 'whole' || outcome === 'finished' || !acked, `${label}: ${outcome}`);
-    assert.ok(['whole', 'finished', 'E_FORMAT', 'E_NOT_FOUND', 'E_CORRUPT'].includes(outcome), `${label}: ${outcome}`);
+    assert.ok(
+      ['whole', 'finished', 'E_FORMAT', 'E_NOT_FOUND', 'E_CORRUPT'].includes(outcome),
+      `${label}: ${outcome}`,
+    );
     outcomes.set(outcome, (outcomes.get(outcome) ?? 0) + 1);
   }
-  for (const outcome of ['whole', 'finished', 'E_FORMAT']) assert.ok((outcomes.get(outcome) ?? 0) > 0, JSON.stringify([...outcomes]));
+  for (const outcome of ['whole', 'finished', 'E_FORMAT'])
+    assert.ok((outcomes.get(outcome) ?? 0) > 0, JSON.stringify([...outcomes]));
 });
 
 test('root sums of a reader stay put while a writer goes on, and refresh follows', async () => {
@@ -280,16 +308,38 @@ test('root sums of a reader stay put while a writer goes on, and refresh follows
   assert.equal(await reader.refresh(), false);
   const pinned = reader.snapshot();
   let told = 0;
-  reader.onRoot(() => { told += 1; });
+  reader.onRoot(() => {
+    told += 1;
+  });
   for (let i = 0; i < 20; i += 1) await put(writer, 'a', `v${i}`);
   reader.pages.dropCache();
-  assert.equal(new TextDecoder().decode(await pinned.get(0, key('a'))), 'one', 'what a pin holds is not overwritten');
+  assert.equal(
+    new TextDecoder().decode(await pinned.get(0, key('a'))),
+    'one',
+    'what a pin holds is not overwritten',
+  );
   assert.equal(await reader.refresh(), true);
   assert.equal(told, 1);
   assert.equal(await read(reader, 'a'), 'v19');
   pinned.close();
   for (let i = 0; i < 5; i += 1) await put(writer, 'a', `w${i}`);
   await checkPartition(writer);
+  await reader.close();
+  await writer.close();
+});
+
+test('a reader that lost its pin is told of a conflict, not of corruption', async () => {
+  const store = await storeWithOne(1);
+  const writer = await open(store);
+  const reading = store.world.process();
+  const reader = await openCatalog(reading, store.paths, { mode: 'r' });
+  const pinned = reader.snapshot();
+  const slot = reader.online[0]?.slot ?? -1;
+  reading.unpin(slot, pinned.sequence);
+  for (let i = 0; i < 60; i += 1) await put(writer, `k${i}`, 'x'.repeat(2000));
+  reader.pages.dropCache();
+  await assert.rejects(async () => pinned.get(0, key('a')), failsWith('E_CONFLICT', /root 2 is gone/));
+  reading.pin(slot, pinned.sequence);
   await reader.close();
   await writer.close();
 });
