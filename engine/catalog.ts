@@ -322,7 +322,16 @@ export class StoreCatalog implements Catalog {
   }
 
   #tell(): void {
-    for (const listener of [...this.#listeners]) listener(this.superblock);
+    for (const listener of [...this.#listeners]) {
+      try {
+        listener(this.superblock);
+      } catch (error) {
+        // The root is durable whatever a listener does; its bug surfaces as an uncaught error of its own.
+        queueMicrotask(() => {
+          throw error;
+        });
+      }
+    }
   }
 
   async #shutDown(): Promise<void> {

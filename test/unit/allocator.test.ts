@@ -153,6 +153,23 @@ test('a member of 64 TB is served within bounded memory', async () => {
   assert.ok((space?.loadedBytes ?? 0) < 32 * MIB, `${space?.loadedBytes} bytes`);
 });
 
+test('a store of two members of 64 TB opens, commits and frees with superblocks and a few pages', async () => {
+  const store = await makeStore(2, 64 * 2 ** 40);
+  const catalog = await open(store);
+  const grant = await catalog.allocate(data(1, 16_384));
+  await catalog.commit(async (change) => change.useSpace(grant));
+  await catalog.commit(async (change) => change.freeSpace(1, grant.sector, grant.sectorCount));
+  const free = catalog.freeSectors(1);
+  for (let i = 0; i < 3; i += 1) await put(catalog, 'a', String(i));
+  assert.ok(catalog.freeSectors(1) > free + 16_000);
+  await catalog.close();
+  const before = store.io.stats().readBytes;
+  const again = await open(store);
+  assert.ok(store.io.stats().readBytes - before < 4 * MIB);
+  assert.ok(again.freeSectors(0) > (63 * 2 ** 40) / 4096);
+  await again.close();
+});
+
 test('the same operations give the same addresses whatever is cached', async () => {
   const run = async (seed: number): Promise<string> => {
     const store = await makeStore(2, 16 * MIB, {}, seed);
