@@ -31,6 +31,7 @@ import {
   encodeUtf8,
   formattedBytesFor,
   memberKey,
+  toHex,
 } from '../format/index.js';
 import type { MemberEntry, Superblock } from '../format/index.js';
 import { Allocator } from './allocator.js';
@@ -44,6 +45,7 @@ import type { Io, MemberDevice } from './io/port.js';
 import { HeartbeatKeeper, lockWriters } from './locks.js';
 import { OpenReport } from './open_report.js';
 import { PageStore } from './page_store.js';
+import { readRings } from './superblock_io.js';
 
 export interface CreateStoreOptions {
   readonly members: readonly { readonly path: string; readonly sizeBytes?: number }[];
@@ -80,6 +82,7 @@ export async function createStore(io: Io, options: CreateStoreOptions): Promise<
       );
     }
     await lockWriters(io, devices, options.force === true);
+    if (options.force !== true) await refuseStores(io, devices);
     const storeUuid = io.random.bytes(16).slice();
     const root0 = rootZero(io, storeUuid, devices, settings);
     const online = onlineMembers(root0, devices);
@@ -129,6 +132,22 @@ function checkOptions(options: CreateStoreOptions): Settings {
     throw usage(`member ${path}: ${sizeBytes} bytes; a member has at least ${MEMBER_BYTES_MIN}`);
   }
   return { redundancy, chunkBytes, segmentBytes };
+}
+
+/** A device that already carries a superblock belongs to a store, whole or not: E_EXISTS. */
+async function refuseStores(io: Io, devices: readonly MemberDevice[]): Promise<void> {
+  for (const device of devices) {
+    const { rings } = await readRings(io, device);
+    const slot = rings
+      .flatMap((ring) => ring ?? [])
+      .find((entry) => entry.kind === 'valid' || entry.kind === 'other-version');
+    if (slot === undefined || (slot.kind !== 'valid' && slot.kind !== 'other-version')) continue;
+    throw new StoreError('E_EXISTS', `${device.path} is a member of store ${toHex(slot.storeUuid)}`, {
+      where: { member: device.path },
+      safe: 'nothing was written',
+      next: 'open that store, or create with force to destroy it',
+    });
+  }
 }
 
 /** What root 1 has as its parent: a root that never stands on a device. */

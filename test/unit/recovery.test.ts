@@ -343,3 +343,25 @@ test('a reader that lost its pin is told of a conflict, not of corruption', asyn
   await reader.close();
   await writer.close();
 });
+
+test('create does not overwrite the member of a store, even where the device itself would allow it', async () => {
+  const store = await storeWithOne(1);
+  // A block device exists always, so its Io does not refuse it.
+  const device = new Proxy(store.io, {
+    get: (io, name) =>
+      name === 'createMember'
+        ? (path: string, options: object) => io.createMember(path, { ...options, force: true })
+        : typeof io[name as keyof typeof io] === 'function'
+          ? (io[name as keyof typeof io] as (...values: never[]) => unknown).bind(io)
+          : io[name as keyof typeof io],
+  });
+  const members = store.paths.map((path) => ({ path, sizeBytes: 8 * MIB }));
+  await assert.rejects(createStore(device, { members }), failsWith('E_EXISTS', /is a member of store/));
+  const catalog = await open(store);
+  assert.equal(await read(catalog, 'a'), 'one');
+  await catalog.close();
+  await createStore(device, { members, force: true });
+  const fresh = await open(store);
+  assert.equal(fresh.superblock.sequence, 1);
+  await fresh.close();
+});
