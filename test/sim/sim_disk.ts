@@ -31,6 +31,10 @@ export interface PendingWrite {
   completedOrder: number;
   /** No later flush makes it durable. */
   doomed: boolean;
+  /** Sent astray by the device: it may run into others. */
+  readonly astray: boolean;
+  /** By block: 1 where a younger write is durable already, so that this one can no longer matter. */
+  superseded: Uint8Array | null;
 }
 
 /** What a crash does to one pending write. `units` of a torn or scrambled one: 0 old, 1 new, 2 garbage. */
@@ -43,6 +47,18 @@ export interface DiskImage {
   readonly blocks: ReadonlyMap<number, Uint8Array>;
 }
 
+/** Marks the blocks of `old` that a younger write in `durable` replaced on the medium. */
+function supersede(old: PendingWrite, durable: readonly PendingWrite[]): void {
+  const oldEnd = old.offsetBytes + old.lengthBytes;
+  for (const write of durable) {
+    const from = Math.max(old.offsetBytes, write.offsetBytes);
+    const to = Math.min(oldEnd, write.offsetBytes + write.lengthBytes);
+    if (from >= to || write.completedOrder < old.completedOrder) continue;
+    old.superseded ??= new Uint8Array(old.lengthBytes / BLOCK_BYTES);
+    old.superseded.fill(1, (from - old.offsetBytes) / BLOCK_BYTES, (to - old.offsetBytes) / BLOCK_BYTES);
+  }
+}
+
 function isZero(block: Uint8Array): boolean {
   return Buffer.compare(block, ZERO_BLOCK) === 0;
 }
@@ -52,9 +68,15 @@ function storeBlock(map: BlockMap, index: number, block: Uint8Array): void {
   else map.set(index, block);
 }
 
-function applyWhole(map: BlockMap, offsetBytes: number, bytes: Uint8Array): void {
+function applyWhole(
+  map: BlockMap,
+  offsetBytes: number,
+  bytes: Uint8Array,
+  skip: Uint8Array | null = null,
+): void {
   const first = offsetBytes / BLOCK_BYTES;
   for (let i = 0; i * BLOCK_BYTES < bytes.length; i += 1) {
+    if (skip !== null && skip[i] === 1) continue;
     storeBlock(map, first + i, bytes.subarray(i * BLOCK_BYTES, (i + 1) * BLOCK_BYTES));
   }
 }
@@ -62,6 +84,7 @@ function applyWhole(map: BlockMap, offsetBytes: number, bytes: Uint8Array): void
 function applyUnits(map: BlockMap, write: PendingWrite, units: Uint8Array, prng: Prng): void {
   const first = write.offsetBytes / BLOCK_BYTES;
   for (let i = 0; i * BLOCK_BYTES < write.lengthBytes; i += 1) {
+    if (write.superseded !== null && write.superseded[i] === 1) continue;
     const block = (map.get(first + i) ?? ZERO_BLOCK).slice();
     for (let unit = 0; unit < UNITS_PER_BLOCK; unit += 1) {
       const choice = units[i * UNITS_PER_BLOCK + unit] ?? 0;
@@ -106,6 +129,8 @@ export class SimDisk {
   creating = false;
   /** Moves whenever what a crash could leave may have changed. */
   generation = 0;
+  /** When set, every read is noted as [offset, bytes]. */
+  readLog: [number, number][] | null = null;
   private current: BlockMap;
   private durable: BlockMap;
   private pending: PendingWrite[] = [];
@@ -131,6 +156,7 @@ export class SimDisk {
   }
 
   read(offsetBytes: number, target: Uint8Array): void {
+    this.readLog?.push([offsetBytes, target.length]);
     let done = 0;
     while (done < target.length) {
       const at = offsetBytes + done;
@@ -152,7 +178,7 @@ export class SimDisk {
       );
     }
     for (const other of this.pending) {
-      if (other.completedOrder !== 0 || astray) continue;
+      if (other.completedOrder !== 0 || astray || other.astray) continue;
       if (
         offsetBytes < other.offsetBytes + other.lengthBytes &&
         other.offsetBytes < offsetBytes + bytes.length
@@ -167,6 +193,8 @@ export class SimDisk {
       bytes,
       completedOrder: 0,
       doomed: false,
+      astray,
+      superseded: null,
     };
     this.generation += 1;
     this.pending.push(write);
@@ -193,6 +221,8 @@ export class SimDisk {
       bytes: write.bytes.subarray(0, appliedBytes),
       completedOrder: 0,
       doomed,
+      astray: write.astray,
+      superseded: null,
     };
     this.pending.push(partial);
     this.endWrite(partial, doomed);
@@ -214,6 +244,7 @@ export class SimDisk {
     for (const write of ordered) applyWhole(this.durable, write.offsetBytes, write.bytes);
     const gone = new Set(covered);
     this.pending = this.pending.filter((write) => !gone.has(write));
+    for (const left of this.pending) if (left.doomed) supersede(left, ordered);
   }
 
   failFlush(covered: readonly PendingWrite[]): void {
@@ -247,7 +278,7 @@ export class SimDisk {
     for (const write of ordered) {
       const damage = choose(write, this.path);
       if (damage === 'drop') continue;
-      if (damage === 'keep') applyWhole(blocks, write.offsetBytes, write.bytes);
+      if (damage === 'keep') applyWhole(blocks, write.offsetBytes, write.bytes, write.superseded);
       else applyUnits(blocks, write, damage.units, prng);
     }
     return { sizeBytes: this.sizeBytes, failureDomain: this.failureDomain, blocks };

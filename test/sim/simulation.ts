@@ -285,7 +285,12 @@ export class Simulation {
   // ---- judgement, without faults
 
   private async judge(): Promise<void> {
-    const session = await this.open(this.world.process()).catch((error: unknown) => {
+    // A write that failed late behind a process's back is told to the next flush, once.
+    const again = (): Promise<StoreSession> => this.open(this.world.process());
+    const late = [...this.world.devices.values()].filter(({ disk }) => disk.lateErrno !== 0).length;
+    let opening = again();
+    for (let i = 0; i < late; i += 1) opening = opening.catch(again);
+    const session = await opening.catch((error: unknown) => {
       throw new Violation(`the store does not open: ${String(error)}`, { cause: error });
     });
     const dump = await session.dump();

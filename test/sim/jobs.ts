@@ -1,0 +1,216 @@
+// Long-running checks as plain data, so that tests, the command line and worker threads run the same thing.
+//
+// Workers matter twice: they use both cores, and the test runner's async hooks slow every promise of its own
+// thread several times over.
+//
+// Invariants
+//   1. A job is a function of its data: the line that reports a violation is enough to replay it.
+//   2. A worker that ends without a report is a violation (a promise that never settled ends a worker silently).
+
+import { Worker } from 'node:worker_threads';
+import { rot, rotTarget, type RotReport } from '../crash/bit_rot.js';
+import { errorText, Explorer, freshImage, workloads } from '../crash/explorer.js';
+import { sweep, type SweepReport } from '../crash/fault_sweep.js';
+import { SMALL_OPS, storeTarget } from '../crash/store_target.js';
+import { Prng } from './prng.js';
+import type { FaultRule } from './sim_faults.js';
+import { Simulation } from './simulation.js';
+import { smallShape } from './store_session.js';
+
+export type Job =
+  /** Workloads of `length` operations (all of them, or `sample` drawn ones), crashed everywhere. */
+  | {
+      readonly kind: 'explore';
+      readonly members: number;
+      readonly length: number;
+      readonly sample?: number;
+      readonly creation?: boolean;
+      readonly damages: number;
+      readonly recoveryDepth: number;
+      readonly recoveryEvery: number;
+      readonly seed: number;
+      readonly budgetMs?: number;
+    }
+  | {
+      readonly kind: 'sweep';
+      readonly members: number;
+      readonly rule: Omit<FaultRule, 'nth'>;
+      readonly seed: number;
+      readonly stride: number;
+    }
+  | {
+      readonly kind: 'rot';
+      readonly members: number;
+      readonly flips: number;
+      readonly seed: number;
+      readonly onlyRead: boolean;
+    }
+  /** Random histories; `twice` runs each again and compares the hashes. */
+  | { readonly kind: 'simulate'; readonly from: number; readonly count: number; readonly twice?: boolean };
+
+export interface JobReport {
+  readonly job: Job;
+  readonly counts: Readonly<Record<string, number>>;
+  readonly violations: readonly string[];
+  readonly durationMs: number;
+}
+
+const VIOLATIONS_MAX = 5;
+
+/** What sweeps and rot work on: extents with sum leaves, inline tensors, a removal. */
+const SWEEP_OPS = [1, 0, 3].map((index) => SMALL_OPS[index]!);
+const ROT_OPS = [1, 0, 5, 2, 4].map((index) => SMALL_OPS[index]!);
+
+/** Every error rule of the k-th I/O sweep. */
+export function sweepRules(): Omit<FaultRule, 'nth'>[] {
+  const rules: Omit<FaultRule, 'nth'>[] = [];
+  for (const sticky of [false, true]) {
+    for (const errno of [5, 28]) rules.push({ operation: 'write', action: 'errno', errno, sticky });
+    for (const action of ['short', 'zero', 'late'] as const)
+      rules.push({ operation: 'write', action, sticky });
+    for (const action of ['errno', 'late'] as const) rules.push({ operation: 'flush', action, sticky });
+    for (const action of ['errno', 'short', 'zero', 'flip'] as const)
+      rules.push({ operation: 'read', action, sticky });
+  }
+  return rules;
+}
+
+export async function runJob(job: Job): Promise<JobReport> {
+  const startedAt = performance.now();
+  const done = (counts: Record<string, number>, violations: readonly string[]): JobReport => ({
+    job,
+    counts,
+    violations,
+    durationMs: performance.now() - startedAt,
+  });
+  switch (job.kind) {
+    case 'explore': {
+      const report = await explore(job);
+      const { violations, ...counts } = report;
+      return done(
+        counts,
+        violations.map((each) => `${each.workload} seed ${each.seed} image ${each.image}: ${each.what}`),
+      );
+    }
+    case 'sweep': {
+      const report: SweepReport = { runs: 0, fired: 0, poisoned: 0, images: 0, reverted: 0, violations: [] };
+      const shape = smallShape(job.members);
+      const base = await freshImage(storeTarget(shape), job.seed);
+      await sweep(
+        { shape, base, ops: SWEEP_OPS, rule: job.rule, seed: job.seed, stride: job.stride },
+        report,
+      );
+      const { violations, ...counts } = report;
+      return done(counts, violations);
+    }
+    case 'rot': {
+      const report: RotReport = { flips: 0, detected: 0, harmless: 0, refused: 0, violations: [] };
+      const shape = smallShape(job.members);
+      const target = await rotTarget(shape, await freshImage(storeTarget(shape), job.seed), ROT_OPS);
+      await rot(target, job.flips, job.seed, report, job.onlyRead);
+      const { violations, ...counts } = report;
+      return done(counts, violations);
+    }
+    case 'simulate':
+      return simulate(job, done);
+  }
+}
+
+async function explore(job: Job & { kind: 'explore' }): Promise<Explorer<unknown>['report']> {
+  const target = storeTarget(smallShape(job.members));
+  const explorer = new Explorer(target, {
+    seed: job.seed,
+    randomDamages: job.damages,
+    recoveryDepth: job.recoveryDepth,
+    recoveryEvery: job.recoveryEvery,
+    ...(job.budgetMs === undefined ? {} : { budgetMs: job.budgetMs }),
+  });
+  if (job.creation === true) await explorer.creation();
+  const base = await freshImage(target, job.seed);
+  let all = [...workloads(SMALL_OPS, job.length)];
+  if (job.sample !== undefined) {
+    const prng = new Prng(job.seed);
+    const longest = all.filter((ops) => ops.length === job.length);
+    all = Array.from({ length: job.sample }, () => prng.pick(longest));
+  }
+  for (const ops of all) {
+    if (explorer.stopped) break;
+    await explorer.workload(base, ops);
+  }
+  return explorer.report;
+}
+
+async function simulate(
+  job: Job & { kind: 'simulate' },
+  done: (counts: Record<string, number>, violations: readonly string[]) => JobReport,
+): Promise<JobReport> {
+  const counts: Record<string, number> = {
+    seeds: 0,
+    operations: 0,
+    acknowledged: 0,
+    failed: 0,
+    crashes: 0,
+    kills: 0,
+    faultsFired: 0,
+    ioCount: 0,
+  };
+  const violations: string[] = [];
+  for (let seed = job.from; seed < job.from + job.count && violations.length < VIOLATIONS_MAX; seed += 1) {
+    try {
+      const result = await new Simulation(seed).run();
+      counts['seeds'] = (counts['seeds'] ?? 0) + 1;
+      for (const name of [
+        'operations',
+        'acknowledged',
+        'failed',
+        'crashes',
+        'kills',
+        'faultsFired',
+        'ioCount',
+      ] as const) {
+        counts[name] = (counts[name] ?? 0) + result[name];
+      }
+      if (job.twice !== true) continue;
+      const again = await new Simulation(seed).run();
+      if (again.traceHash !== result.traceHash) violations.push(`seed ${seed}: two runs gave two traces`);
+      if (again.imageHash !== result.imageHash) violations.push(`seed ${seed}: two runs gave two images`);
+    } catch (error) {
+      violations.push(`seed ${seed} (replay: npm run sim -- --seed ${seed} --seeds 1): ${errorText(error)}`);
+    }
+  }
+  return done(counts, violations);
+}
+
+/** Runs jobs in worker threads, `parallel` at a time; reports come in the order of the jobs. */
+export async function runJobs(
+  jobs: readonly Job[],
+  parallel: number,
+  onReport?: (report: JobReport) => void,
+): Promise<JobReport[]> {
+  const reports: JobReport[] = [];
+  let next = 0;
+  const lane = async (): Promise<void> => {
+    while (next < jobs.length) {
+      const index = next;
+      next += 1;
+      const report = await runInWorker(jobs[index]!);
+      reports[index] = report;
+      onReport?.(report);
+    }
+  };
+  await Promise.all(Array.from({ length: parallel }, lane));
+  return reports;
+}
+
+function runInWorker(job: Job): Promise<JobReport> {
+  return new Promise((resolve) => {
+    const failed = (why: string): void =>
+      resolve({ job, counts: {}, violations: [`${JSON.stringify(job)}: ${why}`], durationMs: 0 });
+    const worker = new Worker(new URL('./job_worker.js', import.meta.url), { workerData: job });
+    worker.once('message', (report: JobReport) => resolve(report));
+    worker.once('error', (error) => failed(errorText(error)));
+    worker.once('exit', (code) =>
+      failed(`the worker ended with code ${code} and no report: a promise never settled`),
+    );
+  });
+}
