@@ -110,13 +110,12 @@ export class HeartbeatKeeper {
   async #run(intervalMs: number): Promise<void> {
     for (;;) {
       try {
-        await this.#io.clock.sleep(intervalMs, this.#stop.signal);
-        await this.#beat(false);
+        await this.#io.clock.sleep(intervalMs, this.#stop.signal, true);
       } catch {
-        // Advisory: a beat that cannot be written shows in the member's error counters, and commits will
-        // tell.
-        if (this.#stop.signal.aborted) return;
+        return;
       }
+      // Advisory: a beat that cannot be written shows in the member's error counters, and commits will tell.
+      await this.#beat(false).catch(() => undefined);
     }
   }
 

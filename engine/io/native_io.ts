@@ -16,10 +16,33 @@ import { setTimeout as sleepTimer } from 'node:timers/promises';
 import { assert, AssertionError, STORE_ERROR_CODES, StoreError } from '../../format/errors.js';
 import type { ErrorWhere, StoreErrorCode } from '../../format/errors.js';
 import { loadNative } from '../../native/index.js';
-import type { NativeBinding, NativeHandle, NativeMember, NativeOptions, NativeResult } from '../../native/index.js';
 import type {
-  BatchOptions, BatchResult, Checksum, Clock, FaultKind, FlushResult, Io, IoBuffer, IoFault, IoPath, IoStats,
-  MemberCreateOptions, MemberDevice, MemberOpenOptions, Random, ReadBatch, SourceFile, WriteBatch, WriteResult,
+  NativeBinding,
+  NativeHandle,
+  NativeMember,
+  NativeOptions,
+  NativeResult,
+} from '../../native/index.js';
+import type {
+  BatchOptions,
+  BatchResult,
+  Checksum,
+  Clock,
+  FaultKind,
+  FlushResult,
+  Io,
+  IoBuffer,
+  IoFault,
+  IoPath,
+  IoStats,
+  MemberCreateOptions,
+  MemberDevice,
+  MemberOpenOptions,
+  Random,
+  ReadBatch,
+  SourceFile,
+  WriteBatch,
+  WriteResult,
 } from './port.js';
 import { MAX_BATCH_OPS, MAX_COPIES, MAX_EXTENT_BYTES, NO_MEMBER } from './port.js';
 
@@ -45,10 +68,13 @@ export interface NativeIoOptions extends Omit<NativeOptions, 'backend'> {
 export const systemClock: Clock = {
   nowMs: () => Date.now(),
   monotonicMs: () => performance.now(),
-  async sleep(durationMs: number, signal?: AbortSignal): Promise<void> {
+  async sleep(durationMs: number, signal?: AbortSignal, background = false): Promise<void> {
     for (let left = durationMs; left > 0 || left === durationMs; left -= TIMER_MS_MAX) {
       try {
-        await sleepTimer(Math.min(Math.max(left, 0), TIMER_MS_MAX), undefined, signal ? { signal } : {});
+        await sleepTimer(Math.min(Math.max(left, 0), TIMER_MS_MAX), undefined, {
+          ref: !background,
+          ...(signal ? { signal } : {}),
+        });
       } catch (error) {
         throw signal?.aborted ? signal.reason : error;
       }
@@ -59,7 +85,10 @@ export const systemClock: Clock = {
 
 export const systemRandom: Random = {
   bytes(count: number): Uint8Array {
-    assert(Number.isSafeInteger(count) && count >= 0 && count <= RANDOM_BYTES_MAX, 'random byte count is out of range');
+    assert(
+      Number.isSafeInteger(count) && count >= 0 && count <= RANDOM_BYTES_MAX,
+      'random byte count is out of range',
+    );
     return randomFillSync(new Uint8Array(count));
   },
 };
@@ -95,7 +124,9 @@ export class NativeIo implements Io {
     this.#native = loadNative();
     const { backend, ...rest } = options;
     const code = backend === 'io_uring' ? 1 : backend === 'threads' ? 2 : 0;
-    const opened = translate({}, () => this.#native.open({ ...rest, backend: code }, (results) => this.#deliver(results)));
+    const opened = translate({}, () =>
+      this.#native.open({ ...rest, backend: code }, (results) => this.#deliver(results)),
+    );
     this.#handle = opened.handle;
     this.backend = { path: pathOf(opened.path), reason: opened.reason };
     this.checksum = { crc64: (bytes, seed = 0n) => this.#native.crc64(bytes, seed) };
@@ -120,7 +151,10 @@ export class NativeIo implements Io {
     });
   }
 
-  async #openMember(path: string, options: Parameters<NativeBinding['memberOpen']>[3]): Promise<MemberDevice> {
+  async #openMember(
+    path: string,
+    options: Parameters<NativeBinding['memberOpen']>[3],
+  ): Promise<MemberDevice> {
     const where = { member: path };
     const result = await this.#call(where, (id) => this.#native.memberOpen(this.#handle, id, path, options));
     if (result.code !== undefined) throw storeError(where, result);
@@ -172,53 +206,87 @@ export class NativeIo implements Io {
     assert(batch.count <= MAX_BATCH_OPS, 'a batch has at most 65,536 ops');
     const status = new Uint8Array(batch.count);
     const result = await this.#batch(batch, batch.destinations, (id) =>
-      this.#native.read(this.#handle, id, batch, status, false));
+      this.#native.read(this.#handle, id, batch, status, false),
+    );
     return toBatchResult(status, result);
   }
 
   async write(batch: WriteBatch): Promise<WriteResult> {
     assert(batch.count <= MAX_BATCH_OPS, 'a batch has at most 65,536 ops');
     const status = new Uint8Array(batch.count);
-    const result = await this.#batch(batch, batch.sources, (id) => this.#native.write(this.#handle, id, batch, status));
-    return { ...toBatchResult(status, result), sourceFaults: toSourceFaults(batch.files, result.sourceFaults) };
+    const result = await this.#batch(batch, batch.sources, (id) =>
+      this.#native.write(this.#handle, id, batch, status),
+    );
+    return {
+      ...toBatchResult(status, result),
+      sourceFaults: toSourceFaults(batch.files, result.sourceFaults),
+    };
   }
 
   async flush(slots: readonly number[], options: BatchOptions = {}): Promise<readonly FlushResult[]> {
-    const result = await this.#batch(options, [], (id) => this.#native.flush(this.#handle, id, slots, options));
+    const result = await this.#batch(options, [], (id) =>
+      this.#native.flush(this.#handle, id, slots, options),
+    );
     return slots.map((slot, index) => ({ slot, errno: result.flushErrno[index] ?? ERRNO_ABORTED }));
   }
 
-  async readRaw(slot: number, offsetBytes: number, lengthBytes: number, options: BatchOptions = {}): Promise<Uint8Array> {
+  async readRaw(
+    slot: number,
+    offsetBytes: number,
+    lengthBytes: number,
+    options: BatchOptions = {},
+  ): Promise<Uint8Array> {
     const bytes = this.allocate(lengthBytes);
     const batch = rawReadBatch(slot, offsetBytes, bytes, options);
     const status = new Uint8Array(batch.count);
     const result = await this.#batch(options, batch.destinations, (id) =>
-      this.#native.read(this.#handle, id, batch, status, true));
+      this.#native.read(this.#handle, id, batch, status, true),
+    );
     this.#requireRaw('read', slot, offsetBytes, lengthBytes, toBatchResult(status, result));
     return bytes;
   }
 
-  async writeRaw(slot: number, offsetBytes: number, bytes: Uint8Array, options: BatchOptions = {}): Promise<void> {
-    assert(offsetBytes % SECTOR_BYTES === 0 && bytes.length % SECTOR_BYTES === 0, 'raw writes are whole 4 KiB sectors');
+  async writeRaw(
+    slot: number,
+    offsetBytes: number,
+    bytes: Uint8Array,
+    options: BatchOptions = {},
+  ): Promise<void> {
+    assert(
+      offsetBytes % SECTOR_BYTES === 0 && bytes.length % SECTOR_BYTES === 0,
+      'raw writes are whole 4 KiB sectors',
+    );
     for (let start = 0; start < bytes.length; start += MAX_EXTENT_BYTES) {
       const part = bytes.subarray(start, Math.min(bytes.length, start + MAX_EXTENT_BYTES));
       const status = new Uint8Array(1);
       const result = await this.#batch(options, [part], (id) =>
-        this.#native.writeRaw(this.#handle, id, slot, offsetBytes + start, part, status, options));
+        this.#native.writeRaw(this.#handle, id, slot, offsetBytes + start, part, status, options),
+      );
       this.#requireRaw('write', slot, offsetBytes + start, part.length, toBatchResult(status, result));
     }
   }
 
-  #requireRaw(verb: string, slot: number, offsetBytes: number, lengthBytes: number, result: BatchResult): void {
+  #requireRaw(
+    verb: string,
+    slot: number,
+    offsetBytes: number,
+    lengthBytes: number,
+    result: BatchResult,
+  ): void {
     if (result.status.every((status) => status === 0)) return;
     const fault = result.faults[0];
     const member = this.#members.get(slot)?.path ?? `slot ${slot}`;
     const errno = fault?.errno ?? 0;
-    const what = fault?.kind === 'short' ? 'the member ended early' : `${fault?.kind ?? 'io'} fault, errno ${errno}`;
-    throw new StoreError('E_IO', `Raw ${verb} of ${lengthBytes} bytes at ${offsetBytes} of ${member} failed: ${what}.`, {
-      where: { member, offsetBytes: fault?.offsetBytes ?? offsetBytes, lengthBytes, errno },
-      safe: verb === 'read' ? 'Nothing was written.' : 'The bytes named may be old, new or mixed.',
-    });
+    const what =
+      fault?.kind === 'short' ? 'the member ended early' : `${fault?.kind ?? 'io'} fault, errno ${errno}`;
+    throw new StoreError(
+      'E_IO',
+      `Raw ${verb} of ${lengthBytes} bytes at ${offsetBytes} of ${member} failed: ${what}.`,
+      {
+        where: { member, offsetBytes: fault?.offsetBytes ?? offsetBytes, lengthBytes, errno },
+        safe: verb === 'read' ? 'Nothing was written.' : 'The bytes named may be old, new or mixed.',
+      },
+    );
   }
 
   tryLockWriter(slot: number): boolean {
@@ -327,7 +395,11 @@ export class NativeIo implements Io {
   }
 
   /** A call with buffers and a signal. */
-  async #batch(options: BatchOptions, buffers: readonly IoBuffer[], start: (id: number) => void): Promise<NativeResult> {
+  async #batch(
+    options: BatchOptions,
+    buffers: readonly IoBuffer[],
+    start: (id: number) => void,
+  ): Promise<NativeResult> {
     const { signal } = options;
     if (signal?.aborted) throw signal.reason;
     const owners = buffers.map((buffer) => (buffer instanceof Uint8Array ? buffer.buffer : undefined));
@@ -394,8 +466,10 @@ function toBatchResult(status: Uint8Array, result: NativeResult): BatchResult {
   const faults: IoFault[] = [];
   const rows = result.faults;
   for (let row = 0; row + FAULT_COLUMNS <= rows.length; row += FAULT_COLUMNS) {
-    const [op = 0, copy = 0, slot = 0, kind = 0, errno = 0, offsetBytes = 0, lengthBytes = 0] =
-      rows.subarray(row, row + FAULT_COLUMNS);
+    const [op = 0, copy = 0, slot = 0, kind = 0, errno = 0, offsetBytes = 0, lengthBytes = 0] = rows.subarray(
+      row,
+      row + FAULT_COLUMNS,
+    );
     faults.push({ op, copy, slot, offsetBytes, lengthBytes, kind: FAULT_KINDS[kind] ?? 'io', errno });
   }
   const bytesByPath: Partial<Record<IoPath, number>> = {};
@@ -415,7 +489,12 @@ function toSourceFaults(files: readonly SourceFile[], rows: Float64Array): Write
 }
 
 /** One op per 64 MiB, starting and ending on whole sectors around what is wanted. */
-function rawReadBatch(slot: number, offsetBytes: number, bytes: Uint8Array, options: BatchOptions): ReadBatch {
+function rawReadBatch(
+  slot: number,
+  offsetBytes: number,
+  bytes: Uint8Array,
+  options: BatchOptions,
+): ReadBatch {
   assert(Number.isSafeInteger(offsetBytes) && offsetBytes >= 0, 'a raw offset is a safe integer');
   const head = offsetBytes % SECTOR_BYTES;
   const base = offsetBytes - head;

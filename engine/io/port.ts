@@ -32,7 +32,8 @@ export interface Clock {
   nowMs(): number;
   /** Monotonic milliseconds, for deadlines and rates. */
   monotonicMs(): number;
-  sleep(durationMs: number, signal?: AbortSignal): Promise<void>;
+  /** With `background` the process may end while this sleeps (the writer's heartbeat). */
+  sleep(durationMs: number, signal?: AbortSignal, background?: boolean): Promise<void>;
 }
 
 export interface Random {
@@ -182,17 +183,30 @@ export interface WriteBatch extends BatchOptions {
 }
 export interface WriteResult extends BatchResult {
   /** A source file that gave an error or fewer bytes than asked, by op. */
-  readonly sourceFaults: readonly { readonly op: number; readonly file: string; readonly offsetBytes: number; readonly errno: number }[];
+  readonly sourceFaults: readonly {
+    readonly op: number;
+    readonly file: string;
+    readonly offsetBytes: number;
+    readonly errno: number;
+  }[];
 }
 
-export interface FlushResult { readonly slot: number; readonly errno: number }
+export interface FlushResult {
+  readonly slot: number;
+  readonly errno: number;
+}
 
 export interface IoStats {
   readonly byPath: Partial<Record<IoPath, { ops: number; bytes: number }>>;
   readonly readBytes: number;
   readonly writtenBytes: number;
   readonly flushes: number;
-  readonly perSlot: readonly { slot: number; readErrors: number; writeErrors: number; checksumErrors: number }[];
+  readonly perSlot: readonly {
+    slot: number;
+    readErrors: number;
+    writeErrors: number;
+    checksumErrors: number;
+  }[];
 }
 
 export interface Io {
@@ -219,7 +233,12 @@ export interface Io {
   flush(slots: readonly number[], options?: BatchOptions): Promise<readonly FlushResult[]>;
 
   /** Unverified device bytes, for superblocks and fsck only. Rejects with StoreError E_IO. */
-  readRaw(slot: number, offsetBytes: number, lengthBytes: number, options?: BatchOptions): Promise<Uint8Array>;
+  readRaw(
+    slot: number,
+    offsetBytes: number,
+    lengthBytes: number,
+    options?: BatchOptions,
+  ): Promise<Uint8Array>;
   /** Overwrites in place, for superblocks, membership hints and heartbeat only. 4 KiB multiples. */
   writeRaw(slot: number, offsetBytes: number, bytes: Uint8Array, options?: BatchOptions): Promise<void>;
 
@@ -232,7 +251,12 @@ export interface Io {
   /** True when another open of the member, in any process, pins a sequence < `sequence`. */
   pinnedBelow(slot: number, sequence: number): boolean;
   /** This process and machine, for the heartbeat block. */
-  identity(): { readonly hostId: string; readonly bootId: string; readonly processId: number; readonly processStart: string };
+  identity(): {
+    readonly hostId: string;
+    readonly bootId: string;
+    readonly processId: number;
+    readonly processStart: string;
+  };
   /** Whether a process of this boot still runs (pid and start time both match). */
   processAlive(processId: number, processStart: string): boolean;
 
