@@ -134,9 +134,8 @@ export class Committer {
     let build: RootBuild | null = null;
     try {
       const { superblock } = core;
-      core.expiredRecords.push(
-        ...(await core.allocator.releaseExpired(superblock.sequence, this.#options.pinnedBelow)),
-      );
+      const expired = await core.allocator.releaseExpired(superblock.sequence, this.#options.pinnedBelow);
+      for (const sequence of expired) core.expiredRecords.push(sequence);
       build = await this.#prepare(round, applied);
       if (build === null) return;
       const warnings = await makeDurable(core.io, core.online, build.superblock, build.writes);

@@ -2,6 +2,7 @@
 // lie.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { MAX_CHANGES_PER_ROOT, MAX_QUEUED_CHANGES } from '../../engine/limits.js';
 import { isStoreError } from '../../format/errors.js';
 import { worldImageHash } from '../sim/sim_world.js';
 import { checkPartition, key, makeStore, open, put, read } from './catalog_support.js';
@@ -130,4 +131,20 @@ test('roots of one seed and one history are equal byte for byte', async () => {
     return worldImageHash(store.world.currentImage());
   };
   assert.equal(await run(), await run());
+});
+
+test('the queue is bounded: one commit too many is refused, the others all land', async () => {
+  const store = await makeStore(1);
+  const catalog = await open(store);
+  const results = await Promise.allSettled(
+    Array.from({ length: MAX_QUEUED_CHANGES + 1 }, () =>
+      catalog.commit(async (change) => change.takeVersionId()),
+    ),
+  );
+  const refused = results.filter((result) => result.status === 'rejected');
+  assert.equal(refused.length, 1);
+  assert.ok(isStoreError(refused[0]?.reason, 'E_RANGE'));
+  assert.equal(catalog.superblock.nextVersionId, MAX_QUEUED_CHANGES + 1);
+  assert.equal(catalog.superblock.sequence, 1 + Math.ceil(MAX_QUEUED_CHANGES / MAX_CHANGES_PER_ROOT));
+  await catalog.close();
 });
