@@ -203,13 +203,40 @@ function checkShape(path: string, text: string): Finding[] {
   return findings;
 }
 
+interface LockEntry {
+  readonly optionalDependencies?: Readonly<Record<string, string>>;
+}
+
+/** Whether the package at `from` finds `name` in the lock: beside itself, or in a folder above. */
+function lockFinds(packages: Readonly<Record<string, LockEntry>>, from: string, name: string): boolean {
+  for (let at = from; ; at = at.slice(0, Math.max(0, at.lastIndexOf('node_modules/') - 1))) {
+    if (Object.hasOwn(packages, at === '' ? `node_modules/${name}` : `${at}/node_modules/${name}`))
+      return true;
+    if (at === '') return false;
+  }
+}
+
+/** `npm ci` refuses a lock that lacks an optional package, also one for another platform. */
+function checkLock(path: string, text: string): Finding[] {
+  const findings: Finding[] = [];
+  const error = (message: string): void => {
+    findings.push({ path, line: 0, rule: 'lock', message, severity: 'error' });
+  };
+  if (/"resolved"\s*:\s*"http/.test(text)) {
+    error('holds resolved addresses; .npmrc has omit-lockfile-registry-resolved for new ones');
+  }
+  const packages = (JSON.parse(text) as { packages?: Record<string, LockEntry> }).packages ?? {};
+  for (const [from, entry] of Object.entries(packages)) {
+    for (const name of Object.keys(entry.optionalDependencies ?? {})) {
+      if (!lockFinds(packages, from, name)) error(`lacks ${name}, which ${from} names: npm ci refuses that`);
+    }
+  }
+  return findings;
+}
+
 /** Everything there is to say about one text file. `path` is relative to the checkout, with '/'. */
 export function checkFile(path: string, text: string): Finding[] {
-  if (path === 'package-lock.json') {
-    if (!/"resolved"\s*:\s*"http/.test(text)) return [];
-    const message = 'holds resolved addresses; .npmrc has omit-lockfile-registry-resolved for new ones';
-    return [{ path, line: 0, rule: 'lock', message, severity: 'error' }];
-  }
+  if (path === 'package-lock.json') return checkLock(path, text);
   if (UNWORDED.includes(path)) return [];
   const imports = hasSuffix(path, SCRIPT_SUFFIXES) ? checkImports(path, text) : [];
   return [...imports, ...checkShape(path, text), ...checkLines(path, text)];

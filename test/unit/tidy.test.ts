@@ -127,6 +127,19 @@ test('a lock file with resolved addresses is refused', () => {
   assert.deepEqual(rules('package-lock.json', '{ "integrity": "sha512-x" }'), []);
 });
 
+test('a lock file that lacks an optional package of another platform is refused, as npm ci would', () => {
+  const lock = (paths: readonly string[]): string => {
+    const packages: Record<string, object> = {
+      'node_modules/a': { optionalDependencies: { '@p/a-win': '1.0.0' } },
+    };
+    for (const path of paths) packages[path] = {};
+    return JSON.stringify({ packages });
+  };
+  assert.deepEqual(rules('package-lock.json', lock([])), ['lock']);
+  assert.deepEqual(rules('package-lock.json', lock(['node_modules/@p/a-win'])), []);
+  assert.deepEqual(rules('package-lock.json', lock(['node_modules/a/node_modules/@p/a-win'])), []);
+});
+
 test('this checkout keeps every rule', () => {
   const { findings, files } = checkTree(ROOT);
   const errors = findings.filter((finding) => finding.severity === 'error');
