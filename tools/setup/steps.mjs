@@ -151,7 +151,7 @@ export const STEPS = [
     name: 'native addon',
     command: 'cmake-js compile',
     purposes: ['quickstart', 'test', 'build'],
-    bytes: 40e6,
+    bytes: 10e6,
     run: () =>
       run(
         bin('cmake-js'),
@@ -164,7 +164,7 @@ export const STEPS = [
     name: 'native tests',
     command: 'cmake --build build/core',
     purposes: ['test'],
-    bytes: 40e6,
+    bytes: 10e6,
     run: () => {
       const hint = 'The compiler output above says where.';
       run('cmake', ['-S', ROOT, '-B', CORE_BUILD, '-G', 'Ninja', '-DCMAKE_BUILD_TYPE=Release'], hint);
