@@ -20,6 +20,9 @@ const BLOCK_BYTES = 4 * 1024 * 1024;
 const DEPTH = 16;
 const LATENCY_BYTES = 4096;
 const LATENCY_COUNT = 50;
+/** fio reads the stretches again and again for this long, after a start that is not counted. */
+const READ_SECONDS = 2;
+const READ_RAMP_SECONDS = 0.3;
 const FIO_TIMEOUT_MS = 300_000;
 const MAX_OUTPUT_BYTES = 16 * 1024 * 1024;
 
@@ -110,7 +113,16 @@ class Fio implements Yardstick {
     }
   }
 
+  /** With registered buffers and files, fio's best; without, where the limit on locked memory refuses them. */
   async #run(args: readonly string[]): Promise<FioJob> {
+    try {
+      return await this.#runPlain(['--fixedbufs', '--registerfiles', ...args]);
+    } catch {
+      return this.#runPlain(args);
+    }
+  }
+
+  async #runPlain(args: readonly string[]): Promise<FioJob> {
     const common = [
       '--output-format=json',
       '--ioengine=io_uring',
