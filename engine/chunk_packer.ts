@@ -35,6 +35,14 @@ export interface ChunkPiece {
   sum: bigint;
 }
 
+/** Engine memory that holds copies of small tensors until the last chunk that uses it is written. */
+export interface Slab {
+  readonly buffer: Uint8Array;
+  usedBytes: number;
+  /** Chunks that use it, and the writer while it still fills it. */
+  users: number;
+}
+
 /** One extent in the making. */
 export class ChunkDraft {
   readonly dtypeCode: number;
@@ -44,6 +52,8 @@ export class ChunkDraft {
   heldBytes = 0;
   /** Engine memory that goes back to the pool once it is written. */
   staging: Uint8Array | null = null;
+  /** Slabs with copies of its small pieces. */
+  readonly slabs = new Set<Slab>();
   /** Settles when it is written or failed; null while it is open. */
   job: Promise<void> | null = null;
   /** For messages: a tensor that lies in it. */

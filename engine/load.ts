@@ -22,6 +22,9 @@ import type { Destination, LoadOptions, ReadOptions, TensorInfo } from './types.
 /** Bytes in flight or landed and not taken, by default. */
 export const DEFAULT_MAX_IN_FLIGHT_BYTES = 256 * 1024 * 1024;
 
+/** Yielded landings that may stay in the queue before it is trimmed. */
+const QUEUE_TRIM = 4096;
+
 /** What a read needs to know of a tensor or blob. */
 export interface Readable {
   readonly name: string;
@@ -106,7 +109,9 @@ export class Loader {
   readonly #options: LoadOptions;
   readonly #stop = new AbortController();
   readonly #running = new Set<Promise<void>>();
-  readonly #queue: Landing[] = [];
+  /** Planned and not yet yielded, from `#head` on. */
+  #queue: Landing[] = [];
+  #head = 0;
   readonly #lease;
   #next = 0;
   /** Parts planned and not yet sent, with the landings they belong to. */
@@ -141,7 +146,7 @@ export class Loader {
       for (;;) {
         this.#options.signal?.throwIfAborted();
         this.#pump();
-        const head = this.#queue[0];
+        const head = this.#queue[this.#head];
         if (this.#failed) throw this.#failure;
         if (head === undefined) {
           if (this.#next >= this.#tensors.length) break;
@@ -153,7 +158,7 @@ export class Loader {
           });
           continue;
         }
-        this.#queue.shift();
+        this.#takeHead();
         this.#heldBytes -= head.landedBytes;
         progress.add(head.record.rawBytes, 1);
         yield tensorInfoOf(head.record);
@@ -167,6 +172,14 @@ export class Loader {
     }
   }
 
+  /** Forgets the landings that were yielded, many at a time: shifting a long array one by one is slow. */
+  #takeHead(): void {
+    this.#head++;
+    if (this.#head < QUEUE_TRIM) return;
+    this.#queue = this.#queue.slice(this.#head);
+    this.#head = 0;
+  }
+
   #limit(): number {
     return this.#options.maxInFlight ?? DEFAULT_MAX_IN_FLIGHT_BYTES;
   }
@@ -175,7 +188,7 @@ export class Loader {
   #pump(): void {
     // Wait for room for a whole batch, so that a consumer of small tensors does not make small batches.
     const room = this.#limit() - this.#inFlightBytes - this.#heldBytes;
-    if (this.#queue.length > 0 && room < this.#batchLimit()) return;
+    if (this.#queue.length > this.#head && room < this.#batchLimit()) return;
     while (!this.#failed && this.#next < this.#tensors.length) {
       const used = this.#inFlightBytes + this.#heldBytes + this.#batchBytes;
       if (used >= this.#limit()) break;

@@ -49,6 +49,7 @@ export async function openWith(ports: StorePorts, location: StoreLocation, optio
     const catalog = await openCatalog(ports.io, paths, {
       mode,
       ...(options.force === undefined ? {} : { force: options.force }),
+      ...(options.cacheBytes === undefined ? {} : { cacheBytes: options.cacheBytes }),
       onPageFault: (fault) => told?.({ ...fault }),
     });
     const store = new Store(catalog, ports.files, ports.closeIo);
@@ -94,8 +95,9 @@ async function makeStore(ports: StorePorts, located: Located, create: CreateOpti
 export async function createWith(ports: StorePorts, location: StoreLocation, create: CreateOptions): Promise<readonly string[]> {
   try {
     const located = await locate(ports.files, location);
-    if (located.paths.length > 0 && create.force !== true) {
-      throw new StoreError('E_EXISTS', `there are members already: ${located.paths.join(', ')}`, {
+    const taken = await existingFiles(ports.files, located.paths);
+    if (taken.length > 0 && create.force !== true) {
+      throw new StoreError('E_EXISTS', `there are members already: ${taken.join(', ')}`, {
         safe: 'nothing was written', next: 'open the store, or create with force to destroy it',
       });
     }
@@ -103,6 +105,13 @@ export async function createWith(ports: StorePorts, location: StoreLocation, cre
   } finally {
     if (ports.closeIo) await ports.io.close();
   }
+}
+
+/** A block device is always there; whether something lives on it is for the core to find out (signatures, use). */
+async function existingFiles(files: DirectoryPort | null, paths: readonly string[]): Promise<readonly string[]> {
+  if (files === null) return paths;
+  const kinds = await Promise.all(paths.map(async (path) => (await files.status(path)).kind));
+  return paths.filter((_, index) => kinds[index] !== 'block');
 }
 
 function nothingThere(location: StoreLocation): StoreError {

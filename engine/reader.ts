@@ -28,6 +28,9 @@ export const READ_BATCH_PARTS = 16_384;
 /** Parts smaller than this that share an extent are read together and copied out. */
 export const GATHER_BELOW_BYTES = 64 * 1024;
 
+/** Engine memory for gathered parts, over all readers of a store, at most. */
+export const GATHER_BUDGET_BYTES = 64 * 1024 * 1024;
+
 /** A stretch of one extent and where it goes. */
 export interface ReadPart {
   /** Tensor or blob, for messages. */
@@ -44,10 +47,13 @@ interface ReadOp {
   readonly extent: Extent;
   readonly offset: number;
   readonly bytes: number;
-  readonly destination: IoBuffer;
+  /** For gathered parts our own memory, given just before the read. */
+  destination: IoBuffer;
   readonly destinationOffset: number;
   readonly parts: readonly ReadPart[];
 }
+const NO_MEMORY = new Uint8Array(0);
+
 interface UsableCopy {
   readonly slot: number;
   readonly offsetBytes: number;
@@ -69,21 +75,32 @@ export class PartReader {
     if (parts.length === 0) return;
     const extents = await this.#source.extents(snapshot, parts.map((part) => part.extentId), object);
     const sums = await this.#source.sums(snapshot, extents.values(), object);
+    const ops = this.#plan(parts, extents);
+    const scratchBytes = ops.reduce((sum, op) => sum + (op.parts.length > 1 ? op.bytes : 0), 0);
     const scratch: Uint8Array[] = [];
+    if (scratchBytes > 0) await this.#context.gatherBudget.acquire(scratchBytes);
     try {
-      const ops = this.#plan(parts, extents, scratch);
+      for (const op of ops) if (op.parts.length > 1) this.#giveScratch(op, scratch);
       const batch = this.#batchOf(ops, sums, object, options);
       options.signal?.throwIfAborted();
       const result = await this.#context.io.read(batch);
       await this.#judge(object, ops, batch, result, options);
       for (const op of ops) if (op.parts.length > 1) scatter(op);
     } finally {
-      for (const buffer of scratch) this.#context.io.release(buffer);
+      for (const buffer of scratch) this.#context.gatherPool.give(buffer);
+      if (scratchBytes > 0) this.#context.gatherBudget.release(scratchBytes);
     }
   }
 
+  /** Buffers of few sizes (powers of two), so that the pool can use them again. */
+  #giveScratch(op: ReadOp, scratch: Uint8Array[]): void {
+    const buffer = this.#context.gatherPool.take(2 ** Math.ceil(Math.log2(Math.max(op.bytes, GATHER_BELOW_BYTES))));
+    scratch.push(buffer);
+    op.destination = buffer;
+  }
+
   /** Gathers small neighbours, and sorts by the place that will be read first. */
-  #plan(parts: readonly ReadPart[], extents: ReadonlyMap<number, Extent>, scratch: Uint8Array[]): ReadOp[] {
+  #plan(parts: readonly ReadPart[], extents: ReadonlyMap<number, Extent>): ReadOp[] {
     const ops: ReadOp[] = [];
     const small = new Map<number, ReadPart[]>();
     for (const part of parts) {
@@ -102,13 +119,13 @@ export class PartReader {
       }
       ops.push({ extent, offset: part.offset, bytes: part.bytes, destination: part.destination, destinationOffset: part.destinationOffset, parts: [part] });
     }
-    for (const [id, list] of small) ops.push(...this.#gather(extents.get(id), list, scratch));
+    for (const [id, list] of small) ops.push(...this.#gather(extents.get(id), list));
     const first = (op: ReadOp): { member: number; sector: number } => op.extent.copies[0] ?? { member: 0, sector: 0 };
     ops.sort((a, b) => first(a).member - first(b).member || first(a).sector - first(b).sector || a.offset - b.offset);
     return ops;
   }
 
-  #gather(extent: Extent | undefined, list: ReadPart[], scratch: Uint8Array[]): ReadOp[] {
+  #gather(extent: Extent | undefined, list: ReadPart[]): ReadOp[] {
     assert(extent !== undefined, 'the extent of a part was fetched');
     list.sort((a, b) => a.offset - b.offset);
     const ops: ReadOp[] = [];
@@ -129,9 +146,7 @@ export class PartReader {
         ops.push({ extent, offset: first.offset, bytes: first.bytes, destination: first.destination, destinationOffset: first.destinationOffset, parts });
         continue;
       }
-      const buffer = this.#context.io.allocate(reach - first.offset);
-      scratch.push(buffer);
-      ops.push({ extent, offset: first.offset, bytes: reach - first.offset, destination: buffer, destinationOffset: 0, parts });
+      ops.push({ extent, offset: first.offset, bytes: reach - first.offset, destination: NO_MEMORY, destinationOffset: 0, parts });
     }
     return ops;
   }

@@ -13,9 +13,12 @@
 
 import { StoreError } from '../format/errors.js';
 import type { Catalog, CatalogSnapshot, MemberState } from './contract.js';
+import { BufferPool } from './buffer_pool.js';
 import { ExtentSource } from './extent_source.js';
 import type { DirectoryPort } from './io/directory_port.js';
 import type { Io } from './io/port.js';
+import { MemoryBudget } from './memory_budget.js';
+import { GATHER_BUDGET_BYTES } from './reader.js';
 import type { ReadFault, StoreEvent } from './types.js';
 
 /** A counted hold on a pinned snapshot. */
@@ -115,6 +118,9 @@ export class StoreContext {
   readonly events = new EventHub();
   /** Extent records and sums, shared by all readers of the store. */
   readonly extents: ExtentSource;
+  /** Memory for small tensors that are read together (reader.ts). */
+  readonly gatherBudget = new MemoryBudget(GATHER_BUDGET_BYTES, () => undefined);
+  readonly gatherPool: BufferPool;
   readonly counters: StoreCounters = { copiesPassedOver: 0, commits: 0, openTransactions: 0 };
   removalSequence = 0;
   /** Members as they were when the store was opened, and those of them that take writes. */
@@ -131,6 +137,7 @@ export class StoreContext {
     this.files = files;
     this.snapshots = new SnapshotPool(catalog);
     this.extents = new ExtentSource(this);
+    this.gatherPool = new BufferPool(this.io, GATHER_BUDGET_BYTES);
     const members = catalog.members;
     this.onlineMembers = members.filter((member) => member.state === 'online' && member.device !== null);
     for (const member of members) {
@@ -199,5 +206,6 @@ export class StoreContext {
     this.#closed = true;
     this.#unsubscribe();
     this.snapshots.close();
+    this.gatherPool.close();
   }
 }

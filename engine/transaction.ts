@@ -274,8 +274,11 @@ export class Transaction implements AsyncDisposable {
     const writer = this.#writerOf();
     ticket.handedOver = true;
     if (draft.rawBytes < this.#settings.segmentBytes) {
-      const kept: ByteSource = copy && view !== null ? { kind: 'memory', buffer: view.slice(), offset: 0 } : source;
-      draft.parts.push(await writer.addSmall(draft.dtypeCode, draft.name, kept, draft.rawBytes));
+      draft.parts.push(
+        copy && view !== null
+          ? await writer.addSmallCopy(draft.dtypeCode, draft.name, view)
+          : await writer.addSmall(draft.dtypeCode, draft.name, source, draft.rawBytes),
+      );
       if (copy && view === null && source.kind === 'memory') await this.#settle(writer, draft.parts);
       return;
     }

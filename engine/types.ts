@@ -313,6 +313,8 @@ export interface OpenOptions {
   readonly mode?: 'r' | 'rw';
   /** Make the store when nothing is there yet; an existing one is opened. */
   readonly create?: CreateOptions;
+  /** Bytes of catalog pages kept in memory (default 96 MiB). A million small versions take about 400 MB. */
+  readonly cacheBytes?: number;
   /** Open although a quorum is missing or a device is in use (see `docs/errors.md`). */
   readonly force?: boolean;
   readonly signal?: AbortSignal;

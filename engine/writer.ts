@@ -16,7 +16,7 @@
 import { StoreError, assert, isStoreError } from '../format/errors.js';
 import { BufferPool } from './buffer_pool.js';
 import { ChunkDraft, type ByteSource, START_ALIGNMENT_BYTES, SharedChunks, alignUp } from './chunk_packer.js';
-import type { DraftPart } from './chunk_packer.js';
+import type { DraftPart, Slab } from './chunk_packer.js';
 import type { MemberState, SpaceGrant } from './contract.js';
 import {
   type IoBuffer, MAX_BATCH_OPS, MAX_COPIES, NO_MEMBER, type SourceFile, type WriteBatch, type WriteResult,
@@ -32,6 +32,8 @@ export const WRITE_BATCH_BYTES = 32 * 1024 * 1024;
 export const WRITE_EARLY_BYTES = 4 * 1024 * 1024;
 /** The last bytes of a 'copy' put are copied, so that the next put overlaps with their writing. */
 export const TAIL_COPY_BYTES = 16 * 1024 * 1024;
+/** Copies of small tensors are gathered in slabs of so many bytes. */
+export const SLAB_BYTES = 128 * 1024;
 /** Free staging memory kept for reuse at most. */
 export const STAGING_KEEP_BYTES = 64 * 1024 * 1024;
 const SECTOR_BYTES = 4096;
@@ -75,6 +77,7 @@ export class TransactionWriter {
   readonly #jobs = new Set<Promise<void>>();
   readonly #lastGrant = new Map<number, SpaceGrant>();
   readonly #placed = new Map<number, number>();
+  #slab: Slab | null = null;
   #open: ChunkDraft[] = [];
   #openBytes = 0;
   #placing: Promise<void> = Promise.resolve();
@@ -92,6 +95,32 @@ export class TransactionWriter {
 
   get failure(): Error | null {
     return this.#failure;
+  }
+
+  /** A copy of a small tensor: the caller's bytes are its own again when this resolves. */
+  async addSmallCopy(dtypeCode: number, name: string, bytes: Uint8Array): Promise<DraftPart> {
+    let slab = this.#slab;
+    if (slab === null || slab.usedBytes + bytes.byteLength > slab.buffer.byteLength) {
+      if (slab !== null) this.#dropSlab();
+      const slabBytes = Math.max(SLAB_BYTES, bytes.byteLength);
+      if (!this.#pool.budget.tryAcquire(slabBytes)) await this.#pool.budget.acquire(slabBytes);
+      // Somebody else's put may have begun a slab while this one waited.
+      if (this.#slab !== null) this.#dropSlab();
+      slab = { buffer: this.#pool.staging.take(slabBytes), usedBytes: 0, users: 1 };
+      this.#slab = slab;
+    }
+    if (this.#failure !== null) throw this.#failure;
+    const offset = slab.usedBytes;
+    slab.buffer.set(bytes, offset);
+    slab.usedBytes += bytes.byteLength;
+    const source: ByteSource = { kind: 'memory', buffer: slab.buffer, offset };
+    const { part, sealed } = this.#shared.add(dtypeCode, name, source, bytes.byteLength);
+    if (!part.chunk.slabs.has(slab)) {
+      part.chunk.slabs.add(slab);
+      slab.users++;
+    }
+    if (sealed !== null) this.#enqueue(sealed);
+    return part;
   }
 
   /** A tensor smaller than a segment. The bytes must stay as they are until its chunk is written. */
@@ -138,6 +167,7 @@ export class TransactionWriter {
 
   /** Sends off whatever waits for more. */
   sendOff(): void {
+    if (this.#slab !== null) this.#dropSlab();
     for (const chunk of this.#shared.takeAll()) this.#push(chunk);
     if (this.#open.length > 0) this.#dispatch();
   }
@@ -175,6 +205,21 @@ export class TransactionWriter {
   /** After a commit: the space is the root's now. */
   close(): void {
     this.#pool.writers.delete(this);
+  }
+
+  /** The writer fills the slab no further. */
+  #dropSlab(): void {
+    const slab = this.#slab;
+    this.#slab = null;
+    if (slab !== null) this.#releaseSlab(slab);
+  }
+
+  #releaseSlab(slab: Slab): void {
+    slab.users--;
+    assert(slab.users >= 0, 'a slab is let go once by each user');
+    if (slab.users > 0) return;
+    this.#pool.staging.give(slab.buffer);
+    this.#pool.budget.release(slab.buffer.byteLength);
   }
 
   #push(chunk: ChunkDraft): void {
@@ -218,6 +263,8 @@ export class TransactionWriter {
       chunk.heldBytes = 0;
       if (chunk.staging !== null) this.#pool.staging.give(chunk.staging);
       chunk.staging = null;
+      for (const slab of chunk.slabs) this.#releaseSlab(slab);
+      chunk.slabs.clear();
       // The sources may be large; the sums are all that is still needed.
       chunk.pieces.length = 0;
     }
