@@ -60,7 +60,8 @@ function update(bytes: Uint8Array, from: number, to: number): void {
   let at = from;
   for (; at + 16 <= to; at += 16) {
     const a = low ^ (bytes[at]! | (bytes[at + 1]! << 8) | (bytes[at + 2]! << 16) | (bytes[at + 3]! << 24));
-    const b = high ^ (bytes[at + 4]! | (bytes[at + 5]! << 8) | (bytes[at + 6]! << 16) | (bytes[at + 7]! << 24));
+    const b =
+      high ^ (bytes[at + 4]! | (bytes[at + 5]! << 8) | (bytes[at + 6]! << 16) | (bytes[at + 7]! << 24));
     const i0 = 3840 + (a & 0xff);
     const i1 = 3584 + ((a >>> 8) & 0xff);
     const i2 = 3328 + ((a >>> 16) & 0xff);
@@ -77,10 +78,40 @@ function update(bytes: Uint8Array, from: number, to: number): void {
     const j5 = 512 + bytes[at + 13]!;
     const j6 = 256 + bytes[at + 14]!;
     const j7 = bytes[at + 15]!;
-    low = L[i0]! ^ L[i1]! ^ L[i2]! ^ L[i3]! ^ L[i4]! ^ L[i5]! ^ L[i6]! ^ L[i7]!
-      ^ L[j0]! ^ L[j1]! ^ L[j2]! ^ L[j3]! ^ L[j4]! ^ L[j5]! ^ L[j6]! ^ L[j7]!;
-    high = H[i0]! ^ H[i1]! ^ H[i2]! ^ H[i3]! ^ H[i4]! ^ H[i5]! ^ H[i6]! ^ H[i7]!
-      ^ H[j0]! ^ H[j1]! ^ H[j2]! ^ H[j3]! ^ H[j4]! ^ H[j5]! ^ H[j6]! ^ H[j7]!;
+    low =
+      L[i0]! ^
+      L[i1]! ^
+      L[i2]! ^
+      L[i3]! ^
+      L[i4]! ^
+      L[i5]! ^
+      L[i6]! ^
+      L[i7]! ^
+      L[j0]! ^
+      L[j1]! ^
+      L[j2]! ^
+      L[j3]! ^
+      L[j4]! ^
+      L[j5]! ^
+      L[j6]! ^
+      L[j7]!;
+    high =
+      H[i0]! ^
+      H[i1]! ^
+      H[i2]! ^
+      H[i3]! ^
+      H[i4]! ^
+      H[i5]! ^
+      H[i6]! ^
+      H[i7]! ^
+      H[j0]! ^
+      H[j1]! ^
+      H[j2]! ^
+      H[j3]! ^
+      H[j4]! ^
+      H[j5]! ^
+      H[j6]! ^
+      H[j7]!;
   }
   for (; at < to; at += 1) {
     const index = (low ^ bytes[at]!) & 0xff;
@@ -181,5 +212,3 @@ export function crc64ZeroExtend(sumA: bigint, zeroBytes: number): bigint {
   shiftRegister(zeroBytes);
   return registerAsSum();
 }
-
-export { crc64Combine as combineSums };

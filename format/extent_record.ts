@@ -22,8 +22,14 @@ import { TableCursor } from './flatbuffer_reader.js';
 import { verifyRecord } from './flatbuffer_verifier.js';
 import { DATA_FIRST_SECTOR } from './layout_constants.js';
 import {
-  COPIES_MAX, EXTENT_BYTES_MAX, EXTENT_INLINE_SUMS_MAX, MEMBERS_MAX, SECTOR_BYTES, SEGMENT_SHIFT_MAX,
-  SEGMENT_SHIFT_MIN, SUM_LEAF_SUMS_MAX,
+  COPIES_MAX,
+  EXTENT_BYTES_MAX,
+  EXTENT_INLINE_SUMS_MAX,
+  MEMBERS_MAX,
+  SECTOR_BYTES,
+  SEGMENT_SHIFT_MAX,
+  SEGMENT_SHIFT_MIN,
+  SUM_LEAF_SUMS_MAX,
 } from './limits.js';
 import type { PageCopy } from './pointer.js';
 import { SUM_ALGORITHM_CRC64_NVME } from './pointer.js';
@@ -90,9 +96,11 @@ function extentProblem(extent: Extent): string | null {
   const { wantedCopies, storedBytes, rawBytes, segmentShift, sumLeafId, sumLeafSlot, dtype } = extent;
   if (!(wantedCopies >= 1 && wantedCopies <= COPIES_MAX)) return `wantedCopies is ${wantedCopies}`;
   if (!(rawBytes >= 1 && rawBytes <= EXTENT_BYTES_MAX)) return `rawBytes is ${rawBytes}`;
-  if (storedBytes !== Math.ceil(rawBytes / SECTOR_BYTES) * SECTOR_BYTES) return `storedBytes is ${storedBytes}`;
+  if (storedBytes !== Math.ceil(rawBytes / SECTOR_BYTES) * SECTOR_BYTES)
+    return `storedBytes is ${storedBytes}`;
   if (!(extent.contentBirth >= 1)) return 'contentBirth is 0';
-  if (!(segmentShift >= SEGMENT_SHIFT_MIN && segmentShift <= SEGMENT_SHIFT_MAX)) return `segmentShift is ${segmentShift}`;
+  if (!(segmentShift >= SEGMENT_SHIFT_MIN && segmentShift <= SEGMENT_SHIFT_MAX))
+    return `segmentShift is ${segmentShift}`;
   if (!(extent.referenceCount >= 1)) return 'referenceCount is 0';
   if (dtype !== DTYPE_CODE_BYTES && dtypeOfCode(dtype) === null) return `dtype is ${dtype}`;
   const count = segmentCount(extent);
@@ -121,7 +129,8 @@ export function encodeExtent(extent: Extent): Uint8Array {
   let sums = 0;
   if (extent.segmentSums.length > 0) {
     builder.startVector(8, extent.segmentSums.length, 8);
-    for (let index = extent.segmentSums.length - 1; index >= 0; index -= 1) builder.addInt64(extent.segmentSums[index]!);
+    for (let index = extent.segmentSums.length - 1; index >= 0; index -= 1)
+      builder.addInt64(extent.segmentSums[index]!);
     sums = builder.endVector();
   }
   ExtentTable.startCopiesVector(builder, extent.copies.length);
@@ -149,7 +158,12 @@ export function encodeExtent(extent: Extent): Uint8Array {
 
 /** Errors: E_FORMAT, E_RANGE. */
 export function decodeExtent(bytes: Uint8Array, where?: FormatContext): Extent {
-  const cursor = new TableCursor(bytes, verifyRecord(bytes, 'Extent', EXTENT_IDENTIFIER, where), 'Extent', where);
+  const cursor = new TableCursor(
+    bytes,
+    verifyRecord(bytes, 'Extent', EXTENT_IDENTIFIER, where),
+    'Extent',
+    where,
+  );
   refuseReserved(cursor, where);
   const start = cursor.vector(EXTENT_FIELD.COPIES);
   const count = cursor.count(EXTENT_FIELD.COPIES);
@@ -157,7 +171,8 @@ export function decodeExtent(bytes: Uint8Array, where?: FormatContext): Extent {
   const copies: ExtentCopy[] = [];
   for (let index = 0; index < count; index += 1) {
     const at = start + index * COPY_BYTES;
-    if (readU16(bytes, at + 18) !== 0 || readU32(bytes, at + 20) !== 0) refuse(where, 'Extent', 'copies', 'reserved');
+    if (readU16(bytes, at + 18) !== 0 || readU32(bytes, at + 20) !== 0)
+      refuse(where, 'Extent', 'copies', 'reserved');
     copies.push({
       member: readU16(bytes, at + 16),
       sector: readU64(bytes, at, 'Extent', 'sector', where),
@@ -188,12 +203,18 @@ export function decodeExtent(bytes: Uint8Array, where?: FormatContext): Extent {
 
 function refuseReserved(cursor: TableCursor, where?: FormatContext): void {
   const F = EXTENT_FIELD;
-  if (cursor.u8(F.SUM_ALGORITHM) !== SUM_ALGORITHM_CRC64_NVME) refuse(where, 'Extent', 'sumAlgorithm', 'is not 1');
+  if (cursor.u8(F.SUM_ALGORITHM) !== SUM_ALGORITHM_CRC64_NVME)
+    refuse(where, 'Extent', 'sumAlgorithm', 'is not 1');
   const coded = cursor.u8(F.TRANSFORM) | cursor.u8(F.DELTA) | cursor.u8(F.CODEC) | cursor.u8(F.CIPHER);
-  if (coded !== 0) refuse(where, 'Extent', 'codec', 'transform, delta, codec and cipher are 0 in version 1.0');
+  if (coded !== 0)
+    refuse(where, 'Extent', 'codec', 'transform, delta, codec and cipher are 0 in version 1.0');
   const reserved = cursor.sum(F.KEY_ID) | cursor.sum(F.ORDINAL) | cursor.sum(F.DELTA_BASE_ID);
-  if (reserved !== 0n || cursor.u32(F.DELTA_BASE_OFFSET) !== 0 || cursor.u8(F.DELTA_DEPTH) !== 0
-    || cursor.count(F.TAGS) !== 0) {
+  if (
+    reserved !== 0n ||
+    cursor.u32(F.DELTA_BASE_OFFSET) !== 0 ||
+    cursor.u8(F.DELTA_DEPTH) !== 0 ||
+    cursor.count(F.TAGS) !== 0
+  ) {
     refuse(where, 'Extent', 'reserved', 'reserved fields are not zero');
   }
 }
@@ -227,14 +248,20 @@ function sumLeafProblem(leaf: SumLeaf): string | null {
 
 /** Errors: E_FORMAT, E_RANGE. */
 export function decodeSumLeaf(bytes: Uint8Array, where?: FormatContext): SumLeaf {
-  const cursor = new TableCursor(bytes, verifyRecord(bytes, 'SumLeaf', SUM_LEAF_IDENTIFIER, where), 'SumLeaf', where);
+  const cursor = new TableCursor(
+    bytes,
+    verifyRecord(bytes, 'SumLeaf', SUM_LEAF_IDENTIFIER, where),
+    'SumLeaf',
+    where,
+  );
   const start = cursor.vector(SUM_LEAF_FIELD.COPIES);
   const count = cursor.count(SUM_LEAF_FIELD.COPIES);
   if (count > COPIES_MAX) refuse(where, 'SumLeaf', 'copies', `${count} copies`);
   const copies: PageCopy[] = [];
   for (let index = 0; index < count; index += 1) {
     const at = start + index * POINTER_COPY_BYTES;
-    if (readU16(bytes, at + 10) !== 0 || readU32(bytes, at + 12) !== 0) refuse(where, 'SumLeaf', 'copies', 'reserved');
+    if (readU16(bytes, at + 10) !== 0 || readU32(bytes, at + 12) !== 0)
+      refuse(where, 'SumLeaf', 'copies', 'reserved');
     copies.push({ member: readU16(bytes, at + 8), sector: readU64(bytes, at, 'SumLeaf', 'sector', where) });
   }
   const leaf: SumLeaf = {

@@ -113,7 +113,8 @@ export class TableCursor {
     const values = new Array<number>(count);
     for (let index = 0; index < count; index += 1) {
       const value = readU64OrInfinity(this.bytes, start + index * 8);
-      values[index] = value === Infinity ? readU64(this.bytes, start + index * 8, this.#record, name, this.#where) : value;
+      values[index] =
+        value === Infinity ? readU64(this.bytes, start + index * 8, this.#record, name, this.#where) : value;
     }
     return values;
   }

@@ -41,7 +41,12 @@ function take(walk: Walk, weight: number, field: string): void {
 }
 
 /** Checks the record whole and gives the position of its root table. Errors: E_FORMAT. */
-export function verifyRecord(bytes: Uint8Array, table: TableName, identifier: string, where?: FormatContext): number {
+export function verifyRecord(
+  bytes: Uint8Array,
+  table: TableName,
+  identifier: string,
+  where?: FormatContext,
+): number {
   const walk: Walk = { bytes, record: table, where, weightLeft: bytes.length * WEIGHT_FACTOR };
   if (bytes.length < FLATBUFFER_HEADER_BYTES + 8) fail(walk, 'bytes', `${bytes.length} bytes are no record`);
   for (let index = 0; index < 4; index += 1) {
@@ -55,7 +60,8 @@ export function verifyRecord(bytes: Uint8Array, table: TableName, identifier: st
 function verifyTable(walk: Walk, at: number, table: TableName, depth: number): void {
   const { bytes } = walk;
   if (depth > DEPTH_MAX) fail(walk, table, 'is nested too deeply');
-  if (at % 4 !== 0 || at < FLATBUFFER_HEADER_BYTES || at + 4 > bytes.length) fail(walk, table, `table at ${at}`);
+  if (at % 4 !== 0 || at < FLATBUFFER_HEADER_BYTES || at + 4 > bytes.length)
+    fail(walk, table, `table at ${at}`);
   const vtable = at - (readU32(bytes, at) | 0);
   if (vtable % 2 !== 0 || vtable < FLATBUFFER_HEADER_BYTES || vtable + 4 > bytes.length) {
     fail(walk, table, `vtable at ${vtable}`);
@@ -77,15 +83,22 @@ function verifyTable(walk: Walk, at: number, table: TableName, depth: number): v
       continue;
     }
     const fieldBytes = field.sort === 'scalar' ? field.bytes : 4;
-    if (offset < 4 || offset + fieldBytes > tableBytes) fail(walk, field.name, `at ${offset} of ${tableBytes}`);
+    if (offset < 4 || offset + fieldBytes > tableBytes)
+      fail(walk, field.name, `at ${offset} of ${tableBytes}`);
     if (field.sort !== 'scalar') verifyReference(walk, at + offset, field, depth);
   }
 }
 
-function verifyReference(walk: Walk, at: number, field: Exclude<FieldSchema, { sort: 'scalar' }>, depth: number): void {
+function verifyReference(
+  walk: Walk,
+  at: number,
+  field: Exclude<FieldSchema, { sort: 'scalar' }>,
+  depth: number,
+): void {
   const { bytes } = walk;
   const start = at + readU32(bytes, at);
-  if (start % 4 !== 0 || start <= at || start + 4 > bytes.length) fail(walk, field.name, `offset to ${start}`);
+  if (start % 4 !== 0 || start <= at || start + 4 > bytes.length)
+    fail(walk, field.name, `offset to ${start}`);
   const count = readU32(bytes, start);
   const unit = field.sort === 'vector' ? field.bytes : field.sort === 'tables' ? 4 : 1;
   const contentBytes = count * unit;

@@ -12,11 +12,24 @@ import type { FormatContext } from './binary.js';
 import { isZero, readU16, readU32, refuse, writeU16, writeU32 } from './binary.js';
 import { assert } from './errors.js';
 import {
-  DEFERRED_ENTRY_BYTES, DEFERRED_ENTRY_MEMBER, DEFERRED_ENTRY_RESERVED0, DEFERRED_ENTRY_SECTOR_COUNT,
-  DEFERRED_ENTRY_SECTOR_HIGH, DEFERRED_HEADER_BYTES, REGION_HEADER_BYTES, REGION_HEADER_FREE_SECTORS, REGION_RUN_BYTES,
+  DEFERRED_ENTRY_BYTES,
+  DEFERRED_ENTRY_MEMBER,
+  DEFERRED_ENTRY_RESERVED0,
+  DEFERRED_ENTRY_SECTOR_COUNT,
+  DEFERRED_ENTRY_SECTOR_HIGH,
+  DEFERRED_HEADER_BYTES,
+  REGION_HEADER_BYTES,
+  REGION_HEADER_FREE_SECTORS,
+  REGION_RUN_BYTES,
 } from './layout.gen.js';
 import { DATA_FIRST_SECTOR } from './layout_constants.js';
-import { DEFERRED_ENTRIES_MAX, MEMBERS_MAX, REGION_BITMAP_BYTES, REGION_RUNS_MAX, REGION_SECTORS } from './limits.js';
+import {
+  DEFERRED_ENTRIES_MAX,
+  MEMBERS_MAX,
+  REGION_BITMAP_BYTES,
+  REGION_RUNS_MAX,
+  REGION_SECTORS,
+} from './limits.js';
 
 export const REGION_ENCODING_RUNS = 0;
 export const REGION_ENCODING_BITMAP = 1;
@@ -84,7 +97,8 @@ export function decodeRegion(
   limits: { readonly from: number; readonly to: number } = { from: 0, to: REGION_SECTORS },
   where?: FormatContext,
 ): RegionRuns {
-  if (bytes.length < REGION_HEADER_BYTES + 4) refuse(where, 'Region', 'bytes', `${bytes.length} bytes are no record`);
+  if (bytes.length < REGION_HEADER_BYTES + 4)
+    refuse(where, 'Region', 'bytes', `${bytes.length} bytes are no record`);
   if (!isZero(bytes, 1, 4)) refuse(where, 'Region', 'reserved', 'is not zero');
   const encoding = bytes[0]!;
   if (encoding !== REGION_ENCODING_RUNS && encoding !== REGION_ENCODING_BITMAP) {
@@ -94,11 +108,17 @@ export function decodeRegion(
   let end = -1;
   for (let index = 0; index < runs.starts.length; index += 1) {
     const start = runs.starts[index]!;
-    if (start <= end || runs.counts[index]! < 1) refuse(where, 'Region', 'runs', `run ${index} at ${start} does not ascend`);
+    if (start <= end || runs.counts[index]! < 1)
+      refuse(where, 'Region', 'runs', `run ${index} at ${start} does not ascend`);
     end = start + runs.counts[index]!;
   }
   if (runs.starts.length > 0 && (runs.starts[0]! < limits.from || end > limits.to)) {
-    refuse(where, 'Region', 'runs', `${runs.starts[0]!}..${end} leave the data area ${limits.from}..${limits.to}`);
+    refuse(
+      where,
+      'Region',
+      'runs',
+      `${runs.starts[0]!}..${end} leave the data area ${limits.from}..${limits.to}`,
+    );
   }
   const freeSectors = readU32(bytes, REGION_HEADER_FREE_SECTORS);
   if (regionFreeSectors(runs) !== freeSectors) {
@@ -109,7 +129,8 @@ export function decodeRegion(
 
 function decodeRuns(bytes: Uint8Array, where?: FormatContext): RegionRuns {
   const runCount = readU32(bytes, REGION_HEADER_BYTES);
-  if (runCount > REGION_RUNS_MAX) refuse(where, 'Region', 'runCount', `is ${runCount}; more than 4096 are a bitmap`);
+  if (runCount > REGION_RUNS_MAX)
+    refuse(where, 'Region', 'runCount', `is ${runCount}; more than 4096 are a bitmap`);
   if (bytes.length !== REGION_HEADER_BYTES + 4 + runCount * REGION_RUN_BYTES) {
     refuse(where, 'Region', 'bytes', `${bytes.length} bytes for ${runCount} runs`);
   }
@@ -127,10 +148,11 @@ function decodeBitmap(bytes: Uint8Array, where?: FormatContext): RegionRuns {
   if (bytes.length !== REGION_HEADER_BYTES + REGION_BITMAP_BYTES) {
     refuse(where, 'Region', 'bytes', `${bytes.length} bytes are no bitmap`);
   }
-  const isFree = (sector: number): boolean => (bytes[REGION_HEADER_BYTES + (sector >>> 3)]! >>> (sector & 7) & 1) === 1;
+  const isFree = (sector: number): boolean =>
+    ((bytes[REGION_HEADER_BYTES + (sector >>> 3)]! >>> (sector & 7)) & 1) === 1;
   const starts: number[] = [];
   const counts: number[] = [];
-  for (let sector = 0; sector < REGION_SECTORS;) {
+  for (let sector = 0; sector < REGION_SECTORS; ) {
     if (!isFree(sector)) {
       // Eight used sectors at a time: a full region is mostly zeros.
       sector += (sector & 7) === 0 && bytes[REGION_HEADER_BYTES + (sector >>> 3)] === 0 ? 8 : 1;
@@ -165,10 +187,14 @@ export function encodeDeferred(ranges: readonly DeferredRange[]): Uint8Array {
 
 /** Errors: E_FORMAT. */
 export function decodeDeferred(bytes: Uint8Array, where?: FormatContext): DeferredRange[] {
-  if (bytes.length < DEFERRED_HEADER_BYTES) refuse(where, 'Deferred', 'bytes', `${bytes.length} bytes are no record`);
+  if (bytes.length < DEFERRED_HEADER_BYTES)
+    refuse(where, 'Deferred', 'bytes', `${bytes.length} bytes are no record`);
   const count = readU32(bytes, 0);
-  if (count < 1 || !isZero(bytes, 4, DEFERRED_HEADER_BYTES)
-    || bytes.length !== DEFERRED_HEADER_BYTES + count * DEFERRED_ENTRY_BYTES) {
+  if (
+    count < 1 ||
+    !isZero(bytes, 4, DEFERRED_HEADER_BYTES) ||
+    bytes.length !== DEFERRED_HEADER_BYTES + count * DEFERRED_ENTRY_BYTES
+  ) {
     refuse(where, 'Deferred', 'count', `is ${count} in ${bytes.length} bytes`);
   }
   const ranges: DeferredRange[] = [];
@@ -181,7 +207,8 @@ export function decodeDeferred(bytes: Uint8Array, where?: FormatContext): Deferr
     };
     const problem = deferredProblem(ranges[index - 1], range);
     if (problem !== null) refuse(where, 'Deferred', `ranges[${index}]`, problem);
-    if (readU32(bytes, at + DEFERRED_ENTRY_RESERVED0) !== 0) refuse(where, 'Deferred', 'reserved', 'is not zero');
+    if (readU32(bytes, at + DEFERRED_ENTRY_RESERVED0) !== 0)
+      refuse(where, 'Deferred', 'reserved', 'is not zero');
     ranges.push(range);
   }
   return ranges;
@@ -190,7 +217,8 @@ export function decodeDeferred(bytes: Uint8Array, where?: FormatContext): Deferr
 function deferredProblem(before: DeferredRange | undefined, range: DeferredRange): string | null {
   if (!(range.member >= 0 && range.member < MEMBERS_MAX)) return `member is ${range.member}`;
   if (!(range.sectorCount >= 1 && range.sectorCount < TWO_32)) return `sectorCount is ${range.sectorCount}`;
-  if (!(range.sector >= DATA_FIRST_SECTOR && range.sector + range.sectorCount <= SECTORS_MAX)) return `sector is ${range.sector}`;
+  if (!(range.sector >= DATA_FIRST_SECTOR && range.sector + range.sectorCount <= SECTORS_MAX))
+    return `sector is ${range.sector}`;
   if (before === undefined || before.member < range.member) return null;
   const ascends = before.member === range.member && before.sector + before.sectorCount < range.sector;
   return ascends ? null : `sector ${range.sector} of member ${range.member} does not ascend`;

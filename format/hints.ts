@@ -6,14 +6,30 @@
 //   3. Texts are UTF-8, cut to whole characters when they are too long to fit.
 
 import {
-  decodeUtf8, encodeUtf8, equalBytes, isZero, readSum, readU16, readU32, readU64OrInfinity, writeSum, writeU16, writeU32,
+  decodeUtf8,
+  encodeUtf8,
+  equalBytes,
+  isZero,
+  readSum,
+  readU16,
+  readU32,
+  readU64OrInfinity,
+  writeSum,
+  writeU16,
+  writeU32,
   writeU64,
 } from './binary.js';
 import { crc64 } from './checksum.js';
 import { assert } from './errors.js';
 import * as layout from './layout.gen.js';
 import { HINTS_BYTES } from './layout_constants.js';
-import { HINT_ENTRIES_MAX, HINT_PATH_BYTES_MAX, HOST_TEXT_BYTES_MAX, MEMBERS_MAX, UUID_BYTES } from './limits.js';
+import {
+  HINT_ENTRIES_MAX,
+  HINT_PATH_BYTES_MAX,
+  HOST_TEXT_BYTES_MAX,
+  MEMBERS_MAX,
+  UUID_BYTES,
+} from './limits.js';
 
 const HINTS_MAGIC = encodeUtf8('INGOTHN1');
 const HEARTBEAT_MAGIC = encodeUtf8('INGOTHB1');
@@ -80,7 +96,8 @@ export function encodeHints(hints: Hints): Uint8Array {
 
 /** The hints of one copy, or null when it is empty or damaged. */
 export function decodeHints(bytes: Uint8Array): Hints | null {
-  if (bytes.length !== HINTS_BYTES || !equalBytes(bytes.subarray(0, HINTS_MAGIC.length), HINTS_MAGIC)) return null;
+  if (bytes.length !== HINTS_BYTES || !equalBytes(bytes.subarray(0, HINTS_MAGIC.length), HINTS_MAGIC))
+    return null;
   if (readSum(bytes, layout.HINTS_HEADER_SUM) !== crc64(bytes, SUM_FROM)) return null;
   for (const [from, to] of layout.HINTS_HEADER_ZERO) if (!isZero(bytes, from, to)) return null;
   const generation = readU64OrInfinity(bytes, layout.HINTS_HEADER_GENERATION);
@@ -123,7 +140,10 @@ function getText(bytes: Uint8Array, at: number): string | null {
 
 /** The 4,096 bytes of the heartbeat block. Texts have no zero bytes. */
 export function encodeHeartbeat(heartbeat: Heartbeat): Uint8Array {
-  assert(heartbeat.storeUuid.length === UUID_BYTES && heartbeat.memberUuid.length === UUID_BYTES, 'uuids have 16 bytes');
+  assert(
+    heartbeat.storeUuid.length === UUID_BYTES && heartbeat.memberUuid.length === UUID_BYTES,
+    'uuids have 16 bytes',
+  );
   const bytes = new Uint8Array(layout.HEARTBEAT_BYTES);
   bytes.set(HEARTBEAT_MAGIC, layout.HEARTBEAT_MAGIC);
   bytes.set(heartbeat.storeUuid, layout.HEARTBEAT_STORE_UUID);
@@ -158,7 +178,13 @@ export function decodeHeartbeat(bytes: Uint8Array): Heartbeat | null {
   return {
     storeUuid: bytes.slice(layout.HEARTBEAT_STORE_UUID, layout.HEARTBEAT_STORE_UUID + UUID_BYTES),
     memberUuid: bytes.slice(layout.HEARTBEAT_MEMBER_UUID, layout.HEARTBEAT_MEMBER_UUID + UUID_BYTES),
-    hostId, bootId, processId, processStart, session: readSum(bytes, layout.HEARTBEAT_SESSION), counter, updatedAtMs,
+    hostId,
+    bootId,
+    processId,
+    processStart,
+    session: readSum(bytes, layout.HEARTBEAT_SESSION),
+    counter,
+    updatedAtMs,
     closedCleanly: closedCleanly === 1,
   };
 }

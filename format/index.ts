@@ -25,7 +25,16 @@ export * from './records.js';
 export * from './sum_leaf_page.js';
 export * from './superblock.js';
 export {
-  BRANCH_SLOT_BYTES, FORMAT_MAJOR, FORMAT_MINOR, HEARTBEAT_BYTES, LARGE_VALUE_BYTES, LEAF_SLOT_BYTES,
-  MEMBER_ENTRY_BYTES, PAGE_HEADER_BYTES, PAGE_POINTER_BYTES, SUPERBLOCK_BYTES, VALUE_PIECE_ENTRY_BYTES,
+  BRANCH_SLOT_BYTES,
+  FORMAT_MAJOR,
+  FORMAT_MINOR,
+  HEARTBEAT_BYTES,
+  LARGE_VALUE_BYTES,
+  LEAF_SLOT_BYTES,
+  MEMBER_ENTRY_BYTES,
+  PAGE_HEADER_BYTES,
+  PAGE_POINTER_BYTES,
+  SUPERBLOCK_BYTES,
+  VALUE_PIECE_ENTRY_BYTES,
 } from './layout.gen.js';
 export { decodeSumLeaf, encodeSumLeaf } from './extent_record.js';

@@ -109,7 +109,10 @@ export function runVersionKey(run: string, versionId: number): Uint8Array {
   return key;
 }
 /** All keys of one kind of one run: from <= key < to. */
-export function runKindRange(run: string, kind: number): { readonly from: Uint8Array; readonly to: Uint8Array } {
+export function runKindRange(
+  run: string,
+  kind: number,
+): { readonly from: Uint8Array; readonly to: Uint8Array } {
   return { from: runsKey(run, kind, 0).key, to: runsKey(run, kind + 1, 0).key };
 }
 /** All keys of one run, of every kind. */
@@ -120,7 +123,10 @@ export function runRange(run: string): { readonly from: Uint8Array; readonly to:
   return { from, to };
 }
 /** All keys of runs whose name starts with `prefix` ('' for all): from <= key < to; `to` null: no upper end. */
-export function runPrefixRange(prefix: string): { readonly from: Uint8Array; readonly to: Uint8Array | null } {
+export function runPrefixRange(prefix: string): {
+  readonly from: Uint8Array;
+  readonly to: Uint8Array | null;
+} {
   const from = encodeUtf8(prefix);
   return { from, to: prefixEnd(from) };
 }
@@ -159,12 +165,8 @@ export function decodeRunsKey(key: Uint8Array, where?: FormatContext): RunsKey {
   return refuse(where, 'RunsKey', 'kind', `${kind} with ${restBytes} bytes after it`);
 }
 
-/** Tree 1: the `Manifest` record. */
-export function manifestKey(versionId: number): Uint8Array {
-  return versionKey(versionId, VERSION_PART_MANIFEST);
-}
 /** Tree 1: part 0 is `Version`, part 1 is `Manifest`. */
-export function versionKey(versionId: number, part: 0 | 1 = VERSION_PART_SUMMARY): Uint8Array {
+export function versionKey(versionId: number, part: 0 | 1): Uint8Array {
   const key = new Uint8Array(9);
   putBE8(key, 0, versionId);
   key[8] = part;
@@ -172,7 +174,8 @@ export function versionKey(versionId: number, part: 0 | 1 = VERSION_PART_SUMMARY
 }
 export function decodeVersionKey(key: Uint8Array, where?: FormatContext): { versionId: number; part: 0 | 1 } {
   const part = key[8];
-  if (key.length !== 9 || (part !== 0 && part !== 1)) refuse(where, 'VersionKey', 'part', `in ${key.length} bytes`);
+  if (key.length !== 9 || (part !== 0 && part !== 1))
+    refuse(where, 'VersionKey', 'part', `in ${key.length} bytes`);
   return { versionId: getBE8(key, 0, 'versionId', where), part };
 }
 /** Tree 2: extents and sum leaves. */
@@ -220,7 +223,8 @@ export function memberKey(member: number): Uint8Array {
 }
 export function decodeMemberKey(key: Uint8Array, where?: FormatContext): number {
   const member = key[0]! * 256 + key[1]!;
-  if (key.length !== 2 || member >= MEMBERS_MAX) refuse(where, 'MemberKey', 'member', `in ${key.length} bytes`);
+  if (key.length !== 2 || member >= MEMBERS_MAX)
+    refuse(where, 'MemberKey', 'member', `in ${key.length} bytes`);
   return member;
 }
 
@@ -308,5 +312,3 @@ export function formatRef(ref: Ref): string {
   if (ref.kind === 'version') return `v:${ref.versionId}`;
   return ref.kind === 'tag' ? `${ref.run}@${ref.tag}` : `${ref.run}@${ref.step}`;
 }
-
-export { decodeExtentKey as idOfExtentKey, runVersionKey as versionOfRunKey };

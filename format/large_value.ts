@@ -8,9 +8,17 @@
 import { isZero, readU32, readU64OrInfinity, refuse, writeU32, writeU64 } from './binary.js';
 import { assert } from './errors.js';
 import {
-  LARGE_VALUE_BYTES, LARGE_VALUE_PIECE_COUNT, LARGE_VALUE_POINTER, LARGE_VALUE_RAW_BYTES, LARGE_VALUE_RESERVED0,
-  PAGE_HEADER_BYTES, VALUE_PIECE_ENTRY_BYTES, VALUE_PIECE_ENTRY_CODEC, VALUE_PIECE_ENTRY_RAW_BYTES,
-  VALUE_PIECE_ENTRY_RESERVED0, VALUE_PIECE_ENTRY_STORED_BYTES,
+  LARGE_VALUE_BYTES,
+  LARGE_VALUE_PIECE_COUNT,
+  LARGE_VALUE_POINTER,
+  LARGE_VALUE_RAW_BYTES,
+  LARGE_VALUE_RESERVED0,
+  PAGE_HEADER_BYTES,
+  VALUE_PIECE_ENTRY_BYTES,
+  VALUE_PIECE_ENTRY_CODEC,
+  VALUE_PIECE_ENTRY_RAW_BYTES,
+  VALUE_PIECE_ENTRY_RESERVED0,
+  VALUE_PIECE_ENTRY_STORED_BYTES,
 } from './layout.gen.js';
 import { LARGE_VALUE_BYTES_MAX, PIECE_RAW_BYTES } from './limits.js';
 import type { PageContext } from './page.js';
@@ -64,7 +72,8 @@ export function encodeLargeValue(value: LargeValue): Uint8Array {
 /** Errors: E_FORMAT. */
 export function decodeLargeValue(bytes: Uint8Array, context: PointerContext = {}): LargeValue {
   const where = context.where;
-  if (bytes.length !== LARGE_VALUE_BYTES) refuse(where, 'LargeValue', 'bytes', `${bytes.length} bytes, not 112`);
+  if (bytes.length !== LARGE_VALUE_BYTES)
+    refuse(where, 'LargeValue', 'bytes', `${bytes.length} bytes, not 112`);
   const rawBytes = readU64OrInfinity(bytes, LARGE_VALUE_RAW_BYTES);
   if (rawBytes < 1 || rawBytes > LARGE_VALUE_BYTES_MAX) {
     refuse(where, 'LargeValue', 'rawBytes', `is ${rawBytes}, not 1..512 MiB`);
@@ -85,15 +94,33 @@ export function decodeLargeValue(bytes: Uint8Array, context: PointerContext = {}
 
 /** The value index page (kind 3). */
 export function encodeValueIndex(pieces: readonly ValuePiece[], fields: PageFields): Uint8Array {
-  assert(pieces.length >= 1 && pieces.length <= pieceCountFor(LARGE_VALUE_BYTES_MAX), 'a value has 1..2,185 pieces');
+  assert(
+    pieces.length >= 1 && pieces.length <= pieceCountFor(LARGE_VALUE_BYTES_MAX),
+    'a value has 1..2,185 pieces',
+  );
   const usedBytes = PAGE_HEADER_BYTES + pieces.length * VALUE_PIECE_ENTRY_BYTES;
-  const page = beginPage(fields, { kind: PAGE_KIND_VALUE_INDEX, level: 0, itemCount: pieces.length, usedBytes });
+  const page = beginPage(fields, {
+    kind: PAGE_KIND_VALUE_INDEX,
+    level: 0,
+    itemCount: pieces.length,
+    usedBytes,
+  });
   pieces.forEach((piece, index) => {
     const at = PAGE_HEADER_BYTES + index * VALUE_PIECE_ENTRY_BYTES;
-    assert(piece.pointer.kind === PAGE_KIND_VALUE_PIECE && piece.pointer.birth <= fields.birth, 'an entry names a piece');
-    assert(piece.pointer.storedBytes === pageStoredBytes(PAGE_HEADER_BYTES + piece.storedBytes), 'the page fits the piece');
-    assert(piece.codec === PIECE_CODEC_RAW ? piece.storedBytes === piece.rawBytes : piece.codec === PIECE_CODEC_LZ4
-      && piece.storedBytes < piece.rawBytes, 'a compressed piece is shorter');
+    assert(
+      piece.pointer.kind === PAGE_KIND_VALUE_PIECE && piece.pointer.birth <= fields.birth,
+      'an entry names a piece',
+    );
+    assert(
+      piece.pointer.storedBytes === pageStoredBytes(PAGE_HEADER_BYTES + piece.storedBytes),
+      'the page fits the piece',
+    );
+    assert(
+      piece.codec === PIECE_CODEC_RAW
+        ? piece.storedBytes === piece.rawBytes
+        : piece.codec === PIECE_CODEC_LZ4 && piece.storedBytes < piece.rawBytes,
+      'a compressed piece is shorter',
+    );
     encodePointer(piece.pointer, page, at);
     writeU32(page, at + VALUE_PIECE_ENTRY_STORED_BYTES, piece.storedBytes);
     writeU32(page, at + VALUE_PIECE_ENTRY_RAW_BYTES, piece.rawBytes);
@@ -108,7 +135,12 @@ export function decodeValueIndex(bytes: Uint8Array, value: LargeValue, context: 
   const page = checkPageHeader(bytes, value.pointer, context);
   if (page.kind !== PAGE_KIND_VALUE_INDEX) refuse(where, 'ValueIndex', 'kind', `is ${page.kind}, not 3`);
   if (page.itemCount !== value.pieceCount) {
-    refuse(where, 'ValueIndex', 'itemCount', `is ${page.itemCount}, the value has ${value.pieceCount} pieces`);
+    refuse(
+      where,
+      'ValueIndex',
+      'itemCount',
+      `is ${page.itemCount}, the value has ${value.pieceCount} pieces`,
+    );
   }
   if (page.usedBytes !== PAGE_HEADER_BYTES + page.itemCount * VALUE_PIECE_ENTRY_BYTES) {
     refuse(where, 'ValueIndex', 'usedBytes', `is ${page.usedBytes} for ${page.itemCount} entries`);
@@ -127,7 +159,11 @@ export function decodeValueIndex(bytes: Uint8Array, value: LargeValue, context: 
 }
 
 /** One entry of an index. Errors: E_FORMAT. */
-export function decodeValuePieceEntry(bytes: Uint8Array, at: number, context: PointerContext = {}): ValuePiece {
+export function decodeValuePieceEntry(
+  bytes: Uint8Array,
+  at: number,
+  context: PointerContext = {},
+): ValuePiece {
   const where = context.where;
   const pointer = decodePointer(bytes, at, context);
   if (pointer === null || pointer.kind !== PAGE_KIND_VALUE_PIECE) {
@@ -136,13 +172,25 @@ export function decodeValuePieceEntry(bytes: Uint8Array, at: number, context: Po
   const storedBytes = readU32(bytes, at + VALUE_PIECE_ENTRY_STORED_BYTES);
   const rawBytes = readU32(bytes, at + VALUE_PIECE_ENTRY_RAW_BYTES);
   const codec = bytes[at + VALUE_PIECE_ENTRY_CODEC]!;
-  if (rawBytes < 1 || rawBytes > PIECE_RAW_BYTES) refuse(where, 'ValuePieceEntry', 'rawBytes', `is ${rawBytes}`);
-  if (codec !== PIECE_CODEC_RAW && codec !== PIECE_CODEC_LZ4) refuse(where, 'ValuePieceEntry', 'codec', `is ${codec}`);
+  if (rawBytes < 1 || rawBytes > PIECE_RAW_BYTES)
+    refuse(where, 'ValuePieceEntry', 'rawBytes', `is ${rawBytes}`);
+  if (codec !== PIECE_CODEC_RAW && codec !== PIECE_CODEC_LZ4)
+    refuse(where, 'ValuePieceEntry', 'codec', `is ${codec}`);
   if (storedBytes < 1 || (codec === PIECE_CODEC_RAW ? storedBytes !== rawBytes : storedBytes >= rawBytes)) {
-    refuse(where, 'ValuePieceEntry', 'storedBytes', `is ${storedBytes} for ${rawBytes} raw bytes, codec ${codec}`);
+    refuse(
+      where,
+      'ValuePieceEntry',
+      'storedBytes',
+      `is ${storedBytes} for ${rawBytes} raw bytes, codec ${codec}`,
+    );
   }
   if (pointer.storedBytes !== pageStoredBytes(PAGE_HEADER_BYTES + storedBytes)) {
-    refuse(where, 'ValuePieceEntry', 'pointer', `has ${pointer.storedBytes} bytes for a piece of ${storedBytes}`);
+    refuse(
+      where,
+      'ValuePieceEntry',
+      'pointer',
+      `has ${pointer.storedBytes} bytes for a piece of ${storedBytes}`,
+    );
   }
   if (!isZero(bytes, at + VALUE_PIECE_ENTRY_RESERVED0, at + VALUE_PIECE_ENTRY_BYTES)) {
     refuse(where, 'ValuePieceEntry', 'reserved', 'is not zero');
@@ -154,7 +202,12 @@ export function decodeValuePieceEntry(bytes: Uint8Array, at: number, context: Po
 export function decodeValuePiece(bytes: Uint8Array, piece: ValuePiece, context: PageContext): Uint8Array {
   const page = checkPageHeader(bytes, piece.pointer, context);
   if (page.usedBytes !== PAGE_HEADER_BYTES + piece.storedBytes) {
-    refuse(context.where, 'ValuePiece', 'usedBytes', `is ${page.usedBytes} for a piece of ${piece.storedBytes}`);
+    refuse(
+      context.where,
+      'ValuePiece',
+      'usedBytes',
+      `is ${page.usedBytes} for a piece of ${piece.storedBytes}`,
+    );
   }
   return bytes.subarray(PAGE_HEADER_BYTES, page.usedBytes);
 }

@@ -36,14 +36,21 @@ export const MEMBER_BYTES_MAX = 2 ** 53 - 2 ** 20;
 
 /** Whether a formatted size obeys F1. */
 export function isFormattedBytes(bytes: number): boolean {
-  return Number.isSafeInteger(bytes) && bytes % MEMBER_GRANULARITY_BYTES === 0
-    && bytes >= MEMBER_BYTES_MIN && bytes <= MEMBER_BYTES_MAX;
+  return (
+    Number.isSafeInteger(bytes) &&
+    bytes % MEMBER_GRANULARITY_BYTES === 0 &&
+    bytes >= MEMBER_BYTES_MIN &&
+    bytes <= MEMBER_BYTES_MAX
+  );
 }
 
 /** Largest formatted size that a device or file of `bytes` can hold; 0 when it is too small. */
 export function formattedBytesFor(bytes: number): number {
   assert(Number.isSafeInteger(bytes) && bytes >= 0, 'a size is a safe integer');
-  const rounded = Math.min(Math.floor(bytes / MEMBER_GRANULARITY_BYTES) * MEMBER_GRANULARITY_BYTES, MEMBER_BYTES_MAX);
+  const rounded = Math.min(
+    Math.floor(bytes / MEMBER_GRANULARITY_BYTES) * MEMBER_GRANULARITY_BYTES,
+    MEMBER_BYTES_MAX,
+  );
   return rounded >= MEMBER_BYTES_MIN ? rounded : 0;
 }
 
@@ -51,11 +58,16 @@ export function formattedBytesFor(bytes: number): number {
 export function ringCopyOffset(copy: number, formattedBytes: number): number {
   assert(isFormattedBytes(formattedBytes), 'the formatted size obeys F1');
   switch (copy) {
-    case 0: return 64 * KIB;
-    case 1: return 320 * KIB;
-    case 2: return formattedBytes - MIB;
-    case 3: return formattedBytes - 768 * KIB;
-    default: return assertNever(copy);
+    case 0:
+      return 64 * KIB;
+    case 1:
+      return 320 * KIB;
+    case 2:
+      return formattedBytes - MIB;
+    case 3:
+      return formattedBytes - 768 * KIB;
+    default:
+      return assertNever(copy);
   }
 }
 
@@ -101,8 +113,14 @@ export function regionCount(formattedBytes: number): number {
 }
 
 /** The data-area sectors of a region, as sectors within the region: [from, to). */
-export function regionDataSectors(region: number, formattedBytes: number): { readonly from: number; readonly to: number } {
-  assert(Number.isInteger(region) && region >= 0 && region < regionCount(formattedBytes), 'the region exists');
+export function regionDataSectors(
+  region: number,
+  formattedBytes: number,
+): { readonly from: number; readonly to: number } {
+  assert(
+    Number.isInteger(region) && region >= 0 && region < regionCount(formattedBytes),
+    'the region exists',
+  );
   const base = region * REGION_SECTORS;
   const from = Math.max(DATA_FIRST_SECTOR - base, 0);
   return { from, to: Math.min(dataEndSector(formattedBytes) - base, REGION_SECTORS) };

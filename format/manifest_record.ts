@@ -82,15 +82,22 @@ export interface Manifest {
 function bodyProblem(body: ObjectBody, fileCount: number): string | null {
   const name = objectNameProblem(body.name);
   if (name !== null) return `name ${name}`;
-  if (!(body.fileIndex >= -1 && body.fileIndex < fileCount)) return `fileIndex is ${body.fileIndex} of ${fileCount}`;
+  if (!(body.fileIndex >= -1 && body.fileIndex < fileCount))
+    return `fileIndex is ${body.fileIndex} of ${fileCount}`;
   if (body.pieces.length === 0) {
     if (body.rawBytes > INLINE_OBJECT_BYTES_MAX) return `${body.rawBytes} bytes without pieces`;
-    return body.inlineBytes.length === body.rawBytes ? null : `${body.inlineBytes.length} inline bytes of ${body.rawBytes}`;
+    return body.inlineBytes.length === body.rawBytes
+      ? null
+      : `${body.inlineBytes.length} inline bytes of ${body.rawBytes}`;
   }
   if (body.inlineBytes.length !== 0) return 'has pieces and inline bytes';
   let covered = 0;
   for (const piece of body.pieces) {
-    if (!(piece.extentId >= 1) || !(piece.rawBytes >= 1) || !(piece.rawOffset + piece.rawBytes <= EXTENT_BYTES_MAX)) {
+    if (
+      !(piece.extentId >= 1) ||
+      !(piece.rawBytes >= 1) ||
+      !(piece.rawOffset + piece.rawBytes <= EXTENT_BYTES_MAX)
+    ) {
       return `piece of extent ${piece.extentId} at ${piece.rawOffset}+${piece.rawBytes}`;
     }
     covered += piece.rawBytes;
@@ -118,9 +125,11 @@ function fileProblem(file: File): string | null {
   if (name !== null) return `name ${name}`;
   const parts = file.name.split('/');
   if (parts.some((part) => part === '' || part === '.' || part === '..')) return 'name is no relative path';
-  if (file.format !== FILE_FORMAT_BLOB && file.format !== FILE_FORMAT_SAFETENSORS) return `format is ${file.format}`;
+  if (file.format !== FILE_FORMAT_BLOB && file.format !== FILE_FORMAT_SAFETENSORS)
+    return `format is ${file.format}`;
   if (file.format === FILE_FORMAT_BLOB && file.prefix.length !== 0) return 'a blob file has a prefix';
-  if (file.format === FILE_FORMAT_SAFETENSORS && file.prefix.length < 8) return 'a safetensors file has no header length';
+  if (file.format === FILE_FORMAT_SAFETENSORS && file.prefix.length < 8)
+    return 'a safetensors file has no header length';
   return file.prefix.length <= file.sizeBytes ? null : `sizeBytes is ${file.sizeBytes}, less than the prefix`;
 }
 
@@ -128,7 +137,9 @@ function fileProblem(file: File): string | null {
 function manifestProblem(manifest: Manifest): { readonly field: string; readonly message: string } | null {
   const fileCount = manifest.files.length;
   const scan = <T extends { readonly name: string }>(
-    items: readonly T[], field: string, judge: (item: T) => string | null,
+    items: readonly T[],
+    field: string,
+    judge: (item: T) => string | null,
   ): { field: string; message: string } | null => {
     const names = new Set<string>();
     for (let index = 0; index < items.length; index += 1) {
@@ -139,9 +150,11 @@ function manifestProblem(manifest: Manifest): { readonly field: string; readonly
     }
     return null;
   };
-  return scan(manifest.files, 'files', fileProblem)
-    ?? scan(manifest.tensors, 'tensors', (tensor) => tensorProblem(tensor, fileCount))
-    ?? scan(manifest.blobs, 'blobs', (blob) => bodyProblem(blob, fileCount));
+  return (
+    scan(manifest.files, 'files', fileProblem) ??
+    scan(manifest.tensors, 'tensors', (tensor) => tensorProblem(tensor, fileCount)) ??
+    scan(manifest.blobs, 'blobs', (blob) => bodyProblem(blob, fileCount))
+  );
 }
 
 function encodePieces(builder: Builder, pieces: readonly Piece[]): number {

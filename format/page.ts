@@ -12,21 +12,41 @@
 // The sum of a page is its pointer's and is checked before this file sees the bytes (`checkPageSum`).
 
 import type { FormatContext } from './binary.js';
-import {
-  equalBytes, isZero, readU16, readU32, readU64OrInfinity, refuse,
-} from './binary.js';
+import { equalBytes, isZero, readU16, readU32, readU64OrInfinity, refuse } from './binary.js';
 import { crc64 } from './checksum.js';
 import { assert } from './errors.js';
 import {
-  BRANCH_SLOT_BYTES, BRANCH_SLOT_KEY_BYTES, LARGE_VALUE_BYTES, LEAF_SLOT_BYTES, LEAF_SLOT_FLAGS, LEAF_SLOT_KEY_BYTES,
-  LEAF_SLOT_RESERVED0, LEAF_SLOT_VALUE_BYTES, BRANCH_SLOT_RESERVED0, PAGE_HEADER_BIRTH, PAGE_HEADER_BYTES,
-  PAGE_HEADER_FLAGS, PAGE_HEADER_ITEM_COUNT, PAGE_HEADER_KIND, PAGE_HEADER_LEVEL, PAGE_HEADER_OWNER_ID,
-  PAGE_HEADER_SEALED_OFFSET, PAGE_HEADER_STORE_UUID, PAGE_HEADER_TREE_ID, PAGE_HEADER_USED_BYTES, PAGE_POINTER_BYTES,
+  BRANCH_SLOT_BYTES,
+  BRANCH_SLOT_KEY_BYTES,
+  LARGE_VALUE_BYTES,
+  LEAF_SLOT_BYTES,
+  LEAF_SLOT_FLAGS,
+  LEAF_SLOT_KEY_BYTES,
+  LEAF_SLOT_RESERVED0,
+  LEAF_SLOT_VALUE_BYTES,
+  BRANCH_SLOT_RESERVED0,
+  PAGE_HEADER_BIRTH,
+  PAGE_HEADER_BYTES,
+  PAGE_HEADER_FLAGS,
+  PAGE_HEADER_ITEM_COUNT,
+  PAGE_HEADER_KIND,
+  PAGE_HEADER_LEVEL,
+  PAGE_HEADER_OWNER_ID,
+  PAGE_HEADER_SEALED_OFFSET,
+  PAGE_HEADER_STORE_UUID,
+  PAGE_HEADER_TREE_ID,
+  PAGE_HEADER_USED_BYTES,
+  PAGE_POINTER_BYTES,
 } from './layout.gen.js';
 import { INLINE_VALUE_BYTES_MAX, KEY_BYTES_MAX, UUID_BYTES } from './limits.js';
 import type { PagePointer, PointerContext } from './pointer.js';
 import {
-  PAGE_KIND_BRANCH, PAGE_KIND_LEAF, PAGE_KIND_SUM_LEAF, PAGE_KIND_VALUE_INDEX, PAGE_KIND_VALUE_PIECE, decodePointer,
+  PAGE_KIND_BRANCH,
+  PAGE_KIND_LEAF,
+  PAGE_KIND_SUM_LEAF,
+  PAGE_KIND_VALUE_INDEX,
+  PAGE_KIND_VALUE_PIECE,
+  decodePointer,
 } from './pointer.js';
 
 /** 'IPG1'. */
@@ -52,11 +72,23 @@ export interface PageContext {
 /** Errors: E_CORRUPT when the bytes are not those that the pointer names. */
 export function checkPageSum(bytes: Uint8Array, pointer: PagePointer, where?: FormatContext): void {
   if (bytes.length !== pointer.storedBytes) {
-    refuse(where, NAME, 'storedBytes', `${bytes.length} bytes instead of ${pointer.storedBytes}`, 'E_CORRUPT');
+    refuse(
+      where,
+      NAME,
+      'storedBytes',
+      `${bytes.length} bytes instead of ${pointer.storedBytes}`,
+      'E_CORRUPT',
+    );
   }
   const sum = crc64(bytes);
   if (sum !== pointer.sum) {
-    refuse(where, NAME, 'sum', `is ${sum.toString(16)}, the pointer says ${pointer.sum.toString(16)}`, 'E_CORRUPT');
+    refuse(
+      where,
+      NAME,
+      'sum',
+      `is ${sum.toString(16)}, the pointer says ${pointer.sum.toString(16)}`,
+      'E_CORRUPT',
+    );
   }
 }
 
@@ -114,7 +146,12 @@ export class LeafPage extends PageBase {
   /** Order of the key at `index` against `key`. */
   keyCompare(index: number, key: Uint8Array): number {
     const slot = this.#slot(index);
-    return compareAt(this.bytes, readU32(this.bytes, slot), readU16(this.bytes, slot + LEAF_SLOT_KEY_BYTES), key);
+    return compareAt(
+      this.bytes,
+      readU32(this.bytes, slot),
+      readU16(this.bytes, slot + LEAF_SLOT_KEY_BYTES),
+      key,
+    );
   }
 
   key(index: number): Uint8Array {
@@ -159,7 +196,12 @@ export class BranchPage extends PageBase {
 
   keyCompare(index: number, key: Uint8Array): number {
     const slot = this.#slot(index);
-    return compareAt(this.bytes, readU32(this.bytes, slot), readU16(this.bytes, slot + BRANCH_SLOT_KEY_BYTES), key);
+    return compareAt(
+      this.bytes,
+      readU32(this.bytes, slot),
+      readU16(this.bytes, slot + BRANCH_SLOT_KEY_BYTES),
+      key,
+    );
   }
 
   /** Lower bound of child `index`; empty for child 0. */
@@ -191,13 +233,17 @@ export function checkPageHeader(bytes: Uint8Array, pointer: PagePointer, context
     if (bytes[index] !== PAGE_MAGIC[index]) refuse(where, NAME, 'magic', 'is not IPG1');
   }
   const page = new PageBase(bytes);
-  if (page.kind !== pointer.kind) refuse(where, NAME, 'kind', `is ${page.kind}, the pointer says ${pointer.kind}`);
-  if (page.level !== pointer.level) refuse(where, NAME, 'level', `is ${page.level}, the pointer says ${pointer.level}`);
-  if (page.birth !== pointer.birth) refuse(where, NAME, 'birth', `is ${page.birth}, the pointer says ${pointer.birth}`);
+  if (page.kind !== pointer.kind)
+    refuse(where, NAME, 'kind', `is ${page.kind}, the pointer says ${pointer.kind}`);
+  if (page.level !== pointer.level)
+    refuse(where, NAME, 'level', `is ${page.level}, the pointer says ${pointer.level}`);
+  if (page.birth !== pointer.birth)
+    refuse(where, NAME, 'birth', `is ${page.birth}, the pointer says ${pointer.birth}`);
   if (context.rootSequence !== undefined && page.birth > context.rootSequence) {
     refuse(where, NAME, 'birth', `is ${page.birth}, after the root ${context.rootSequence}`);
   }
-  if (page.treeId !== context.treeId) refuse(where, NAME, 'treeId', `is ${page.treeId}, not ${context.treeId}`);
+  if (page.treeId !== context.treeId)
+    refuse(where, NAME, 'treeId', `is ${page.treeId}, not ${context.treeId}`);
   const uuid = bytes.subarray(PAGE_HEADER_STORE_UUID, PAGE_HEADER_STORE_UUID + UUID_BYTES);
   if (!equalBytes(uuid, context.storeUuid)) refuse(where, NAME, 'storeUuid', 'is of another store');
   if (bytes[PAGE_HEADER_FLAGS] !== 0 || !isZero(bytes, PAGE_HEADER_SEALED_OFFSET, PAGE_HEADER_BYTES)) {
@@ -218,14 +264,23 @@ export function checkPageHeader(bytes: Uint8Array, pointer: PagePointer, context
 }
 
 /** The page of a tree that `pointer` names (kinds 1 and 2). Errors: E_FORMAT. */
-export function decodePage(bytes: Uint8Array, pointer: PagePointer, context: PageContext): LeafPage | BranchPage {
+export function decodePage(
+  bytes: Uint8Array,
+  pointer: PagePointer,
+  context: PageContext,
+): LeafPage | BranchPage {
   const page = checkPageHeader(bytes, pointer, context);
   if (page.kind === PAGE_KIND_LEAF) {
     checkLeafItems(page, context);
     return new LeafPage(bytes);
   }
   if (page.kind !== PAGE_KIND_BRANCH) {
-    refuse(context.where, NAME, 'kind', `${page.kind} is not a page of a tree (${PAGE_KIND_VALUE_INDEX}..5 are not)`);
+    refuse(
+      context.where,
+      NAME,
+      'kind',
+      `${page.kind} is not a page of a tree (${PAGE_KIND_VALUE_INDEX}..5 are not)`,
+    );
   }
   checkBranchItems(page, context);
   return new BranchPage(bytes);
@@ -235,7 +290,8 @@ function checkLeafItems(page: PageBase, context: PageContext): void {
   const { bytes, itemCount, usedBytes } = page;
   const where = context.where;
   let expected = PAGE_HEADER_BYTES + itemCount * LEAF_SLOT_BYTES;
-  if (expected > usedBytes) refuse(where, NAME, 'itemCount', `${itemCount} slots do not fit in ${usedBytes} bytes`);
+  if (expected > usedBytes)
+    refuse(where, NAME, 'itemCount', `${itemCount} slots do not fit in ${usedBytes} bytes`);
   let previousAt = 0;
   let previousBytes = 0;
   for (let index = 0; index < itemCount; index += 1) {
@@ -245,7 +301,8 @@ function checkLeafItems(page: PageBase, context: PageContext): void {
     const valueBytes = readU32(bytes, slot + LEAF_SLOT_VALUE_BYTES);
     const flags = bytes[slot + LEAF_SLOT_FLAGS]!;
     if (offset !== expected) refuse(where, NAME, 'offset', `of item ${index} is ${offset}, not ${expected}`);
-    if (keyBytes < 1 || keyBytes > KEY_BYTES_MAX) refuse(where, NAME, 'keyBytes', `of item ${index} is ${keyBytes}`);
+    if (keyBytes < 1 || keyBytes > KEY_BYTES_MAX)
+      refuse(where, NAME, 'keyBytes', `of item ${index} is ${keyBytes}`);
     if (flags > LEAF_FLAG_LARGE || bytes[slot + LEAF_SLOT_RESERVED0] !== 0) {
       refuse(where, NAME, 'flags', `of item ${index} is ${flags}`);
     }
@@ -260,14 +317,16 @@ function checkLeafItems(page: PageBase, context: PageContext): void {
     previousAt = offset;
     previousBytes = keyBytes;
   }
-  if (expected !== usedBytes) refuse(where, NAME, 'usedBytes', `is ${usedBytes}, the items end at ${expected}`);
+  if (expected !== usedBytes)
+    refuse(where, NAME, 'usedBytes', `is ${usedBytes}, the items end at ${expected}`);
 }
 
 function checkBranchItems(page: PageBase, context: PageContext): void {
   const { bytes, itemCount, usedBytes } = page;
   const where = context.where;
   let expected = PAGE_HEADER_BYTES + itemCount * BRANCH_SLOT_BYTES;
-  if (expected > usedBytes) refuse(where, NAME, 'itemCount', `${itemCount} slots do not fit in ${usedBytes} bytes`);
+  if (expected > usedBytes)
+    refuse(where, NAME, 'itemCount', `${itemCount} slots do not fit in ${usedBytes} bytes`);
   const pointerContext: PointerContext = { ...context, maxBirth: page.birth };
   let previousAt = 0;
   let previousBytes = 0;
@@ -276,10 +335,11 @@ function checkBranchItems(page: PageBase, context: PageContext): void {
     const offset = readU32(bytes, slot);
     const keyBytes = readU16(bytes, slot + BRANCH_SLOT_KEY_BYTES);
     if (offset !== expected) refuse(where, NAME, 'offset', `of child ${index} is ${offset}, not ${expected}`);
-    if (keyBytes > KEY_BYTES_MAX || keyBytes === 0 !== (index === 0)) {
+    if (keyBytes > KEY_BYTES_MAX || (keyBytes === 0) !== (index === 0)) {
       refuse(where, NAME, 'keyBytes', `of child ${index} is ${keyBytes}`);
     }
-    if (readU16(bytes, slot + BRANCH_SLOT_RESERVED0) !== 0) refuse(where, NAME, 'reserved', `of child ${index} is not 0`);
+    if (readU16(bytes, slot + BRANCH_SLOT_RESERVED0) !== 0)
+      refuse(where, NAME, 'reserved', `of child ${index} is not 0`);
     expected = offset + keyBytes + PAGE_POINTER_BYTES;
     if (expected > usedBytes) refuse(where, NAME, 'usedBytes', `child ${index} ends at ${expected}`);
     if (index > 0 && compareRanges(bytes, previousAt, previousBytes, offset, keyBytes) >= 0) {
@@ -294,7 +354,8 @@ function checkBranchItems(page: PageBase, context: PageContext): void {
     previousAt = offset;
     previousBytes = keyBytes;
   }
-  if (expected !== usedBytes) refuse(where, NAME, 'usedBytes', `is ${usedBytes}, the children end at ${expected}`);
+  if (expected !== usedBytes)
+    refuse(where, NAME, 'usedBytes', `is ${usedBytes}, the children end at ${expected}`);
 }
 
 function compareRanges(bytes: Uint8Array, atA: number, bytesA: number, atB: number, bytesB: number): number {

@@ -10,21 +10,37 @@
 import { compareBytes, writeU16, writeU32, writeU64 } from './binary.js';
 import { assert } from './errors.js';
 import {
-  BRANCH_SLOT_BYTES, BRANCH_SLOT_KEY_BYTES, LARGE_VALUE_BYTES, LEAF_SLOT_BYTES, LEAF_SLOT_FLAGS, LEAF_SLOT_KEY_BYTES,
-  LEAF_SLOT_VALUE_BYTES, PAGE_HEADER_BIRTH, PAGE_HEADER_BYTES, PAGE_HEADER_ITEM_COUNT, PAGE_HEADER_KIND,
-  PAGE_HEADER_LEVEL, PAGE_HEADER_OWNER_ID, PAGE_HEADER_STORE_UUID, PAGE_HEADER_TREE_ID, PAGE_HEADER_USED_BYTES,
+  BRANCH_SLOT_BYTES,
+  BRANCH_SLOT_KEY_BYTES,
+  LARGE_VALUE_BYTES,
+  LEAF_SLOT_BYTES,
+  LEAF_SLOT_FLAGS,
+  LEAF_SLOT_KEY_BYTES,
+  LEAF_SLOT_VALUE_BYTES,
+  PAGE_HEADER_BIRTH,
+  PAGE_HEADER_BYTES,
+  PAGE_HEADER_ITEM_COUNT,
+  PAGE_HEADER_KIND,
+  PAGE_HEADER_LEVEL,
+  PAGE_HEADER_OWNER_ID,
+  PAGE_HEADER_STORE_UUID,
+  PAGE_HEADER_TREE_ID,
+  PAGE_HEADER_USED_BYTES,
   PAGE_POINTER_BYTES,
 } from './layout.gen.js';
 import {
-  INLINE_VALUE_BYTES_MAX, KEY_BYTES_MAX, PAGE_LEVEL_MAX, PAGE_STORED_BYTES_MAX, PIECE_RAW_BYTES, SECTOR_BYTES,
-  TREE_COUNT, UUID_BYTES,
+  INLINE_VALUE_BYTES_MAX,
+  KEY_BYTES_MAX,
+  PAGE_LEVEL_MAX,
+  PAGE_STORED_BYTES_MAX,
+  PIECE_RAW_BYTES,
+  SECTOR_BYTES,
+  TREE_COUNT,
+  UUID_BYTES,
 } from './limits.js';
 import { LEAF_FLAG_LARGE, PAGE_MAGIC } from './page.js';
 import type { PagePointer } from './pointer.js';
-import { encodeSumLeafPage } from './sum_leaf_page.js';
-import {
-  PAGE_KIND_BRANCH, PAGE_KIND_LEAF, PAGE_KIND_VALUE_PIECE, encodePointer,
-} from './pointer.js';
+import { PAGE_KIND_BRANCH, PAGE_KIND_LEAF, PAGE_KIND_VALUE_PIECE, encodePointer } from './pointer.js';
 
 export interface PageFields {
   readonly treeId: number;
@@ -62,10 +78,19 @@ export function branchItemBytes(keyBytes: number): number {
 /** A zeroed page with its header. */
 export function beginPage(
   fields: PageFields,
-  shape: { readonly kind: number; readonly level: number; readonly itemCount: number; readonly usedBytes: number; readonly ownerId?: number },
+  shape: {
+    readonly kind: number;
+    readonly level: number;
+    readonly itemCount: number;
+    readonly usedBytes: number;
+    readonly ownerId?: number;
+  },
 ): Uint8Array {
   assert(fields.storeUuid.length === UUID_BYTES, 'a store uuid has 16 bytes');
-  assert(Number.isInteger(fields.treeId) && fields.treeId >= 0 && fields.treeId < TREE_COUNT, 'a tree id is 0..7');
+  assert(
+    Number.isInteger(fields.treeId) && fields.treeId >= 0 && fields.treeId < TREE_COUNT,
+    'a tree id is 0..7',
+  );
   assert(Number.isSafeInteger(fields.birth) && fields.birth >= 1, 'a birth is a sequence');
   const storedBytes = pageStoredBytes(shape.usedBytes);
   assert(storedBytes <= PAGE_STORED_BYTES_MAX, 'a page has at most 256 KiB');
@@ -93,7 +118,10 @@ export function encodeLeaf(items: readonly LeafItem[], fields: PageFields): Uint
   let previous: Uint8Array | null = null;
   for (const { key, value, isLarge } of items) {
     assert(key.length >= 1 && key.length <= KEY_BYTES_MAX, 'a leaf key has 1..1,024 bytes');
-    assert(isLarge ? value.length === LARGE_VALUE_BYTES : value.length <= INLINE_VALUE_BYTES_MAX, 'a value fits its form');
+    assert(
+      isLarge ? value.length === LARGE_VALUE_BYTES : value.length <= INLINE_VALUE_BYTES_MAX,
+      'a value fits its form',
+    );
     assert(previous === null || compareBytes(previous, key) < 0, 'keys ascend');
     writeU32(page, slot, at);
     writeU32(page, slot + LEAF_SLOT_VALUE_BYTES, value.length);
@@ -120,10 +148,19 @@ export function encodeBranch(items: readonly BranchItem[], level: number, fields
   let at = PAGE_HEADER_BYTES + items.length * BRANCH_SLOT_BYTES;
   let previous: Uint8Array | null = null;
   for (const { key, pointer } of items) {
-    assert(previous === null ? key.length === 0 : compareBytes(previous, key) < 0, 'keys ascend from the empty one');
+    assert(
+      previous === null ? key.length === 0 : compareBytes(previous, key) < 0,
+      'keys ascend from the empty one',
+    );
     assert(key.length <= KEY_BYTES_MAX, 'a key has at most 1,024 bytes');
-    assert(pointer.level === level - 1 && pointer.birth <= fields.birth, 'a child is one level down and not younger');
-    assert(pointer.kind === (level === 1 ? PAGE_KIND_LEAF : PAGE_KIND_BRANCH), 'a child is a page of the tree');
+    assert(
+      pointer.level === level - 1 && pointer.birth <= fields.birth,
+      'a child is one level down and not younger',
+    );
+    assert(
+      pointer.kind === (level === 1 ? PAGE_KIND_LEAF : PAGE_KIND_BRANCH),
+      'a child is a page of the tree',
+    );
     writeU32(page, slot, at);
     writeU16(page, slot + BRANCH_SLOT_KEY_BYTES, key.length);
     page.set(key, at);
@@ -143,9 +180,4 @@ export function encodeValuePiece(stored: Uint8Array, fields: PageFields): Uint8A
   const page = beginPage(fields, { kind: PAGE_KIND_VALUE_PIECE, level: 0, itemCount: 0, usedBytes });
   page.set(stored, PAGE_HEADER_BYTES);
   return page;
-}
-
-/** Positional form of encodeSumLeafPage. */
-export function encodeSumLeaf(sums: BigUint64Array | readonly bigint[], ownerId: number, fields: PageFields): Uint8Array {
-  return encodeSumLeafPage({ storeUuid: fields.storeUuid, birth: fields.birth, ownerId, sums });
 }

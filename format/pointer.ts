@@ -10,14 +10,33 @@
 
 import type { FormatContext } from './binary.js';
 import {
-  isZero, readSum, readU16, readU32, readU64OrInfinity, refuse, writeSum, writeU16, writeU32, writeU64,
+  isZero,
+  readSum,
+  readU16,
+  readU32,
+  readU64OrInfinity,
+  refuse,
+  writeSum,
+  writeU16,
+  writeU32,
+  writeU64,
 } from './binary.js';
 import { assert } from './errors.js';
 import { DATA_FIRST_SECTOR, MEMBER_BYTES_MAX, TAIL_BYTES, dataEndSector } from './layout_constants.js';
 import {
-  PAGE_POINTER_BIRTH, PAGE_POINTER_BYTES, PAGE_POINTER_COPIES, PAGE_POINTER_COPY_COUNT, PAGE_POINTER_KIND,
-  PAGE_POINTER_LEVEL, PAGE_POINTER_NONCE, PAGE_POINTER_STORED_BYTES, PAGE_POINTER_SUM, PAGE_POINTER_SUM_ALGORITHM,
-  POINTER_COPY_BYTES, POINTER_COPY_MEMBER, POINTER_COPY_SECTOR_HIGH,
+  PAGE_POINTER_BIRTH,
+  PAGE_POINTER_BYTES,
+  PAGE_POINTER_COPIES,
+  PAGE_POINTER_COPY_COUNT,
+  PAGE_POINTER_KIND,
+  PAGE_POINTER_LEVEL,
+  PAGE_POINTER_NONCE,
+  PAGE_POINTER_STORED_BYTES,
+  PAGE_POINTER_SUM,
+  PAGE_POINTER_SUM_ALGORITHM,
+  POINTER_COPY_BYTES,
+  POINTER_COPY_MEMBER,
+  POINTER_COPY_SECTOR_HIGH,
 } from './layout.gen.js';
 import { COPIES_MAX, MEMBERS_MAX, PAGE_LEVEL_MAX, PAGE_STORED_BYTES_MAX, SECTOR_BYTES } from './limits.js';
 
@@ -62,7 +81,11 @@ export interface PointerContext {
 const NAME = 'PagePointer';
 
 /** The pointer at `at`, or null. Errors: E_FORMAT. */
-export function decodePointer(bytes: Uint8Array, at: number, context: PointerContext = {}): PagePointer | null {
+export function decodePointer(
+  bytes: Uint8Array,
+  at: number,
+  context: PointerContext = {},
+): PagePointer | null {
   assert(at >= 0 && at + PAGE_POINTER_BYTES <= bytes.length, 'the pointer lies in the bytes');
   const where = context.where;
   const copyCount = bytes[at + PAGE_POINTER_COPY_COUNT]!;
@@ -87,7 +110,13 @@ export function decodePointer(bytes: Uint8Array, at: number, context: PointerCon
   if (!isZero(bytes, at + PAGE_POINTER_NONCE, at + PAGE_POINTER_BYTES)) {
     refuse(where, NAME, 'nonce', 'nonce, keyId and tag are not zero in an unencrypted store');
   }
-  const copies = decodeCopies(bytes, at + PAGE_POINTER_COPIES, copyCount, storedBytes / SECTOR_BYTES, context);
+  const copies = decodeCopies(
+    bytes,
+    at + PAGE_POINTER_COPIES,
+    copyCount,
+    storedBytes / SECTOR_BYTES,
+    context,
+  );
   return { sum: readSum(bytes, at + PAGE_POINTER_SUM), birth, storedBytes, level, kind, copies };
 }
 
@@ -116,15 +145,26 @@ function decodeCopies(
 }
 
 /** Refuses a range of sectors that does not lie in the data area of a member (F5, F14). Errors: E_FORMAT. */
-export function checkPlace(member: number, sector: number, sectorCount: number, context: PointerContext): void {
-  if (member >= MEMBERS_MAX) refuse(context.where, NAME, 'copies', `names member ${member}; there are at most 64`);
+export function checkPlace(
+  member: number,
+  sector: number,
+  sectorCount: number,
+  context: PointerContext,
+): void {
+  if (member >= MEMBERS_MAX)
+    refuse(context.where, NAME, 'copies', `names member ${member}; there are at most 64`);
   const formattedBytes = context.formattedBytes?.[member];
   if (context.formattedBytes !== undefined && (formattedBytes === undefined || formattedBytes === 0)) {
     refuse(context.where, NAME, 'copies', `names member ${member}, which the store does not have`);
   }
   const end = formattedBytes === undefined ? SECTOR_END_MAX : dataEndSector(formattedBytes);
   if (sector < DATA_FIRST_SECTOR || sector + sectorCount > end) {
-    refuse(context.where, NAME, 'copies', `sectors ${sector}+${sectorCount} are outside the data area of member ${member}`);
+    refuse(
+      context.where,
+      NAME,
+      'copies',
+      `sectors ${sector}+${sectorCount} are outside the data area of member ${member}`,
+    );
   }
 }
 
@@ -154,14 +194,29 @@ export function encodePointer(pointer: PagePointer | null, bytes: Uint8Array, at
 function assertPointer(pointer: PagePointer): void {
   assert(pointer.copies.length >= 1 && pointer.copies.length <= COPIES_MAX, 'a pointer has 1..3 copies');
   assert(Number.isSafeInteger(pointer.birth) && pointer.birth >= 1, 'a birth is a sequence');
-  assert(pointer.storedBytes >= SECTOR_BYTES && pointer.storedBytes <= PAGE_STORED_BYTES_MAX
-    && pointer.storedBytes % SECTOR_BYTES === 0, 'a page has 1..64 sectors');
+  assert(
+    pointer.storedBytes >= SECTOR_BYTES &&
+      pointer.storedBytes <= PAGE_STORED_BYTES_MAX &&
+      pointer.storedBytes % SECTOR_BYTES === 0,
+    'a page has 1..64 sectors',
+  );
   assert(pointer.kind >= PAGE_KIND_LEAF && pointer.kind <= PAGE_KIND_SUM_LEAF, 'a page kind is 1..5');
-  assert(pointer.level >= 0 && pointer.level <= PAGE_LEVEL_MAX
-    && pointer.level > 0 === (pointer.kind === PAGE_KIND_BRANCH), 'only branches have levels above 0');
+  assert(
+    pointer.level >= 0 &&
+      pointer.level <= PAGE_LEVEL_MAX &&
+      pointer.level > 0 === (pointer.kind === PAGE_KIND_BRANCH),
+    'only branches have levels above 0',
+  );
   for (const copy of pointer.copies) {
-    assert(Number.isInteger(copy.member) && copy.member >= 0 && copy.member < MEMBERS_MAX, 'a member is 0..63');
-    assert(Number.isSafeInteger(copy.sector) && copy.sector >= DATA_FIRST_SECTOR
-      && copy.sector + pointer.storedBytes / SECTOR_BYTES <= SECTOR_END_MAX, 'a page lies in the data area');
+    assert(
+      Number.isInteger(copy.member) && copy.member >= 0 && copy.member < MEMBERS_MAX,
+      'a member is 0..63',
+    );
+    assert(
+      Number.isSafeInteger(copy.sector) &&
+        copy.sector >= DATA_FIRST_SECTOR &&
+        copy.sector + pointer.storedBytes / SECTOR_BYTES <= SECTOR_END_MAX,
+      'a page lies in the data area',
+    );
   }
 }

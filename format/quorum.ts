@@ -36,7 +36,11 @@ export interface MemberTip {
   readonly copies: readonly number[];
   /** Valid copies newer than the tip without a quorum (C12). */
   readonly newerLoneCopies: readonly LoneCopy[];
-  readonly invalidSlots: readonly { readonly copy: number; readonly slot: number; readonly reason: SlotProblem }[];
+  readonly invalidSlots: readonly {
+    readonly copy: number;
+    readonly slot: number;
+    readonly reason: SlotProblem;
+  }[];
   /** Every candidate of this member up to its tip, to recognise ancestors. */
   readonly history: readonly { readonly sequence: number; readonly rootSum: bigint }[];
 }
@@ -94,15 +98,21 @@ function checkCandidates(candidates: readonly Candidate[]): void {
  */
 export function chooseMemberTip(rings: readonly ParsedRing[]): MemberTip {
   assert(rings.length === RING_COPIES, 'a member has four ring copies');
-  assert(rings.every((ring) => ring === null || ring.length === RING_SLOTS), 'a ring has 32 slots');
+  assert(
+    rings.every((ring) => ring === null || ring.length === RING_SLOTS),
+    'a ring has 32 slots',
+  );
   const found = gather(rings);
   const candidates = [...found.values()].filter((group) => group.copies.length >= RING_READ_QUORUM);
   if (candidates.length === 0) refuseWithoutCandidate(rings, found);
   checkCandidates(candidates);
   const tip = candidates.reduce((best, group) => (group.slot.sequence > best.slot.sequence ? group : best));
   if (tip.slot.kind === 'other-version') {
-    conflict(`${describe(tip.slot)} has format ${tip.slot.formatMajor} and unknown features `
-      + `0x${tip.slot.unknownFeatures.toString(16)}; this version reads format 1`, 'E_VERSION');
+    conflict(
+      `${describe(tip.slot)} has format ${tip.slot.formatMajor} and unknown features ` +
+        `0x${tip.slot.unknownFeatures.toString(16)}; this version reads format 1`,
+      'E_VERSION',
+    );
   }
   const history = candidates.map((group) => ({ sequence: group.slot.sequence, rootSum: group.slot.rootSum }));
   const newerLoneCopies: LoneCopy[] = [];
@@ -114,7 +124,17 @@ export function chooseMemberTip(rings: readonly ParsedRing[]): MemberTip {
   newerLoneCopies.sort((a, b) => a.sequence - b.sequence || a.copy - b.copy);
   const { sequence, rootSum, memberIndex, memberUuid, superblock } = tip.slot;
   const invalidSlots = listInvalid(rings);
-  return { sequence, rootSum, memberIndex, memberUuid, superblock, copies: tip.copies, newerLoneCopies, invalidSlots, history };
+  return {
+    sequence,
+    rootSum,
+    memberIndex,
+    memberUuid,
+    superblock,
+    copies: tip.copies,
+    newerLoneCopies,
+    invalidSlots,
+    history,
+  };
 }
 
 function listInvalid(rings: readonly ParsedRing[]): { copy: number; slot: number; reason: SlotProblem }[] {
@@ -130,15 +150,23 @@ function listInvalid(rings: readonly ParsedRing[]): { copy: number; slot: number
 /** C10, C11. */
 function refuseWithoutCandidate(rings: readonly ParsedRing[], found: Map<string, Candidate>): never {
   if (found.size > 0) {
-    const list = [...found.values()].map((group) => `${describe(group.slot)} in copy ${group.copies.join(', ')}`);
-    conflict(`superblock quorum lost: no root is in two of four copies; found ${list.slice(0, 8).join('; ')}`, 'E_CORRUPT');
+    const list = [...found.values()].map(
+      (group) => `${describe(group.slot)} in copy ${group.copies.join(', ')}`,
+    );
+    conflict(
+      `superblock quorum lost: no root is in two of four copies; found ${list.slice(0, 8).join('; ')}`,
+      'E_CORRUPT',
+    );
   }
   const invalid = listInvalid(rings);
   const damaged = invalid.filter((slot) => slot.reason !== 'magic').length;
   const unread = rings.filter((ring) => ring === null).length;
-  conflict(damaged > 0 || unread > 0
-    ? `no valid superblock: ${damaged} damaged slots, ${unread} of 4 ring copies unreadable`
-    : 'not an Ingot member: no superblock in any of the four rings', 'E_FORMAT');
+  conflict(
+    damaged > 0 || unread > 0
+      ? `no valid superblock: ${damaged} damaged slots, ${unread} of 4 ring copies unreadable`
+      : 'not an Ingot member: no superblock in any of the four rings',
+    'E_FORMAT',
+  );
 }
 
 /** How a member found relates to the chosen root. */
@@ -166,7 +194,9 @@ function checkIdentities(tips: readonly MemberTip[]): void {
   const uuids = new Set<string>();
   for (const tip of tips) {
     if (!equalBytes(tip.superblock.storeUuid, first.superblock.storeUuid)) {
-      conflict(`members of two stores: ${toHex(first.superblock.storeUuid)} and ${toHex(tip.superblock.storeUuid)}`);
+      conflict(
+        `members of two stores: ${toHex(first.superblock.storeUuid)} and ${toHex(tip.superblock.storeUuid)}`,
+      );
     }
     const uuid = toHex(tip.memberUuid);
     if (indexes.has(tip.memberIndex) || uuids.has(uuid)) {
@@ -181,13 +211,18 @@ function checkIdentities(tips: readonly MemberTip[]): void {
 function standingOf(tip: MemberTip, root: MemberTip, history: ReadonlySet<string>): MemberStanding {
   const entry = root.superblock.members[tip.memberIndex];
   if (entry === undefined || entry.state === MEMBER_UNUSED || !equalBytes(entry.uuid, tip.memberUuid)) {
-    conflict(`foreign member: index ${tip.memberIndex} uuid ${toHex(tip.memberUuid)} is not in the table of ${describe(root)}`);
+    conflict(
+      `foreign member: index ${tip.memberIndex} uuid ${toHex(tip.memberUuid)} is not in the table of ${describe(root)}`,
+    );
   }
   if (tip.sequence === root.sequence && tip.rootSum === root.rootSum) return 'current';
   const inSync = ((root.superblock.inSyncMembers >> BigInt(tip.memberIndex)) & 1n) === 1n;
-  if (inSync && tip.sequence === root.sequence - 1 && tip.rootSum === root.superblock.parentRootSum) return 'one-behind';
-  const isRecorded = tip.sequence === entry.syncedSequence && tip.rootSum === entry.syncedRootSum
-    && tip.superblock.branchId === entry.syncedBranchId;
+  if (inSync && tip.sequence === root.sequence - 1 && tip.rootSum === root.superblock.parentRootSum)
+    return 'one-behind';
+  const isRecorded =
+    tip.sequence === entry.syncedSequence &&
+    tip.rootSum === entry.syncedRootSum &&
+    tip.superblock.branchId === entry.syncedBranchId;
   if (isRecorded || history.has(`${tip.sequence}/${tip.rootSum}`)) return 'stale';
   return conflict(`fork: member ${tip.memberIndex} is at ${describe(tip)}, no ancestor of ${describe(root)}`);
 }
@@ -202,7 +237,9 @@ export function chooseStoreRoot(tips: readonly MemberTip[]): StoreRoot {
   const root = tips.reduce((best, tip) => (tip.sequence > best.sequence ? tip : best));
   for (const tip of tips) {
     if (tip.sequence === root.sequence && tip.rootSum !== root.rootSum) {
-      conflict(`fork: member ${root.memberIndex} is at ${describe(root)}, member ${tip.memberIndex} at ${describe(tip)}`);
+      conflict(
+        `fork: member ${root.memberIndex} is at ${describe(root)}, member ${tip.memberIndex} at ${describe(tip)}`,
+      );
     }
   }
   const history = new Set<string>();
@@ -212,8 +249,13 @@ export function chooseStoreRoot(tips: readonly MemberTip[]): StoreRoot {
   }
   const standings = new Map<number, MemberStanding>();
   for (const tip of tips) standings.set(tip.memberIndex, standingOf(tip, root, history));
-  return { ...judgeQuorum(root.superblock, standings), sequence: root.sequence, rootSum: root.rootSum,
-    superblock: root.superblock, standings };
+  return {
+    ...judgeQuorum(root.superblock, standings),
+    sequence: root.sequence,
+    rootSum: root.rootSum,
+    superblock: root.superblock,
+    standings,
+  };
 }
 
 /** Section 4 steps 3 and 4. */
@@ -232,7 +274,8 @@ function judgeQuorum(
     if (standing !== 'current' && standing !== 'one-behind') absentInSync.push(index);
   }
   const present = inSyncCount - absentInSync.length;
-  const hasWriteQuorum = 2 * present > inSyncCount
-    || (inSyncCount > 0 && 2 * present === inSyncCount && !absentInSync.includes(lowestInSync));
+  const hasWriteQuorum =
+    2 * present > inSyncCount ||
+    (inSyncCount > 0 && 2 * present === inSyncCount && !absentInSync.includes(lowestInSync));
   return { absentInSync, hasWriteQuorum, isDegraded: absentInSync.length > 0, mayBeBehind: !hasWriteQuorum };
 }

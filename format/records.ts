@@ -16,7 +16,12 @@ import { Member as MemberTable } from './catalog/member.js';
 import { Metric } from './catalog/metric.js';
 import { Run as RunTable } from './catalog/run.js';
 import {
-  KEY_VALUE_FIELD, MEMBER_FIELD, METRIC_FIELD, RUN_FIELD, TAG_FIELD, VERSION_FIELD,
+  KEY_VALUE_FIELD,
+  MEMBER_FIELD,
+  METRIC_FIELD,
+  RUN_FIELD,
+  TAG_FIELD,
+  VERSION_FIELD,
 } from './catalog/schema.gen.js';
 import { Tag as TagTable } from './catalog/tag.js';
 import { Version as VersionTable } from './catalog/version.js';
@@ -152,12 +157,22 @@ function encodeMetadata(metadata: Readonly<Record<string, string>>): number {
 function encodeMetrics(metrics: Readonly<Record<string, number>>): number {
   const entries = Object.entries(metrics).sort(byText);
   if (entries.length === 0) return 0;
-  const places = entries.map(([key, value]) => Metric.createMetric(builder, builder.createString(key), value));
+  const places = entries.map(([key, value]) => {
+    const keyAt = builder.createString(key);
+    // The builder takes -0 for the default 0 and would leave it out.
+    builder.forceDefaults(Object.is(value, -0));
+    const place = Metric.createMetric(builder, keyAt, value);
+    builder.forceDefaults(false);
+    return place;
+  });
   return VersionTable.createMetricsVector(builder, places);
 }
 
 export function encodeVersion(version: VersionRecord): Uint8Array {
-  assert(version.id >= 1 && version.redundancy >= 1 && version.redundancy <= COPIES_MAX, 'a version has an id and copies');
+  assert(
+    version.id >= 1 && version.redundancy >= 1 && version.redundancy <= COPIES_MAX,
+    'a version has an id and copies',
+  );
   builder.clear();
   const run = builder.createString(validateRunName(version.run));
   const metadata = encodeMetadata(version.metadata);
@@ -186,11 +201,17 @@ export function encodeVersion(version: VersionRecord): Uint8Array {
 
 /** Errors: E_FORMAT, E_RANGE. */
 export function decodeVersion(bytes: Uint8Array, where?: FormatContext): VersionRecord {
-  const cursor = new TableCursor(bytes, verifyRecord(bytes, 'Version', VERSION_IDENTIFIER, where), 'Version', where);
+  const cursor = new TableCursor(
+    bytes,
+    verifyRecord(bytes, 'Version', VERSION_IDENTIFIER, where),
+    'Version',
+    where,
+  );
   const F = VERSION_FIELD;
   const hasStep = cursor.u8(F.HAS_STEP);
   const step = cursor.u64(F.STEP, 'step');
-  if (hasStep > 1 || (hasStep === 0 && step !== 0)) refuse(where, 'Version', 'step', 'is set without hasStep');
+  if (hasStep > 1 || (hasStep === 0 && step !== 0))
+    refuse(where, 'Version', 'step', 'is set without hasStep');
   const version: VersionRecord = {
     id: cursor.u64(F.ID, 'id'),
     run: cursor.text(F.RUN) ?? '',
@@ -212,14 +233,19 @@ export function decodeVersion(bytes: Uint8Array, where?: FormatContext): Version
   };
   if (version.id === 0) refuse(where, 'Version', 'id', 'is 0');
   if (runNameProblem(version.run) !== null) refuse(where, 'Version', 'run', 'is not a run name');
-  if (version.redundancy < 1 || version.redundancy > COPIES_MAX) refuse(where, 'Version', 'redundancy', `is ${version.redundancy}`);
+  if (version.redundancy < 1 || version.redundancy > COPIES_MAX)
+    refuse(where, 'Version', 'redundancy', `is ${version.redundancy}`);
   if (version.kind !== 0 || version.flags !== 0 || version.keyId !== 0) {
     refuse(where, 'Version', 'reserved', 'kind, flags and keyId are 0 in version 1.0');
   }
   return version;
 }
 
-function decodeMetadata(bytes: Uint8Array, version: TableCursor, where?: FormatContext): Record<string, string> {
+function decodeMetadata(
+  bytes: Uint8Array,
+  version: TableCursor,
+  where?: FormatContext,
+): Record<string, string> {
   const start = version.vector(VERSION_FIELD.METADATA);
   const count = version.count(VERSION_FIELD.METADATA);
   const entries: [string, string][] = [];
@@ -232,7 +258,11 @@ function decodeMetadata(bytes: Uint8Array, version: TableCursor, where?: FormatC
   return asRecord(entries, 'metadata', where);
 }
 
-function decodeMetrics(bytes: Uint8Array, version: TableCursor, where?: FormatContext): Record<string, number> {
+function decodeMetrics(
+  bytes: Uint8Array,
+  version: TableCursor,
+  where?: FormatContext,
+): Record<string, number> {
   const start = version.vector(VERSION_FIELD.METRICS);
   const count = version.count(VERSION_FIELD.METRICS);
   const entries: [string, number][] = [];
@@ -245,9 +275,14 @@ function decodeMetrics(bytes: Uint8Array, version: TableCursor, where?: FormatCo
   return asRecord(entries, 'metrics', where);
 }
 
-function asRecord<T>(entries: readonly [string, T][], field: string, where?: FormatContext): Record<string, T> {
+function asRecord<T>(
+  entries: readonly [string, T][],
+  field: string,
+  where?: FormatContext,
+): Record<string, T> {
   for (let index = 1; index < entries.length; index += 1) {
-    if (byText(entries[index - 1]!, entries[index]!) >= 0) refuse(where, 'Version', field, 'keys do not ascend');
+    if (byText(entries[index - 1]!, entries[index]!) >= 0)
+      refuse(where, 'Version', field, 'keys do not ascend');
   }
   // Object.fromEntries defines properties, so a key like __proto__ is only a key.
   return Object.fromEntries(entries);
@@ -272,8 +307,14 @@ export function encodeMember(member: MemberRecord): Uint8Array {
 
 /** Errors: E_FORMAT, E_RANGE. */
 export function decodeMember(bytes: Uint8Array, where?: FormatContext): MemberRecord {
-  const cursor = new TableCursor(bytes, verifyRecord(bytes, 'Member', MEMBER_IDENTIFIER, where), 'Member', where);
-  if (cursor.count(MEMBER_FIELD.UUID) !== UUID_BYTES) refuse(where, 'Member', 'uuid', 'does not have 16 bytes');
+  const cursor = new TableCursor(
+    bytes,
+    verifyRecord(bytes, 'Member', MEMBER_IDENTIFIER, where),
+    'Member',
+    where,
+  );
+  if (cursor.count(MEMBER_FIELD.UUID) !== UUID_BYTES)
+    refuse(where, 'Member', 'uuid', 'does not have 16 bytes');
   return {
     uuid: cursor.byteVector(MEMBER_FIELD.UUID),
     path: cursor.text(MEMBER_FIELD.PATH) ?? '',

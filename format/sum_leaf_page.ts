@@ -43,7 +43,8 @@ export function encodeSumLeafPage(
     { treeId: TREE_EXTENTS, birth: leaf.birth, storeUuid: leaf.storeUuid },
     { kind: PAGE_KIND_SUM_LEAF, level: 0, itemCount: count, usedBytes, ownerId: leaf.ownerId },
   );
-  for (let index = 0; index < count; index += 1) writeSum(page, PAGE_HEADER_BYTES + index * 8, leaf.sums[index]!);
+  for (let index = 0; index < count; index += 1)
+    writeSum(page, PAGE_HEADER_BYTES + index * 8, leaf.sums[index]!);
   assert(page.length === SECTOR_BYTES, 'a sum leaf is one sector');
   return page;
 }
@@ -61,7 +62,11 @@ export function decodeSumLeafPage(
 ): BigUint64Array {
   const pointer = sumLeafPointer({ sum: 0n, birth: leaf.birth, copies: [] });
   const context = { storeUuid: leaf.storeUuid, treeId: TREE_EXTENTS, ownerId: leaf.ownerId };
-  const sums = decodeSumLeafAt(bytes, pointer, leaf.where === undefined ? context : { ...context, where: leaf.where });
+  const sums = decodeSumLeafAt(
+    bytes,
+    pointer,
+    leaf.where === undefined ? context : { ...context, where: leaf.where },
+  );
   if (sums.length !== leaf.sumCount) {
     refuse(leaf.where, 'SumLeafPage', 'itemCount', `is ${sums.length}, the record says ${leaf.sumCount}`);
   }
@@ -69,7 +74,11 @@ export function decodeSumLeafPage(
 }
 
 /** The same by pointer (walks of every page); `context.ownerId` is the id that it has to carry. */
-export function decodeSumLeafAt(bytes: Uint8Array, pointer: PagePointer, context: PageContext): BigUint64Array {
+export function decodeSumLeafAt(
+  bytes: Uint8Array,
+  pointer: PagePointer,
+  context: PageContext,
+): BigUint64Array {
   assert(bytes.length === SECTOR_BYTES, 'a sum leaf is read whole');
   const where: FormatContext | undefined = context.where;
   const page = checkPageHeader(bytes, pointer, context);
@@ -81,6 +90,7 @@ export function decodeSumLeafAt(bytes: Uint8Array, pointer: PagePointer, context
     refuse(where, 'SumLeafPage', 'itemCount', `is ${page.itemCount} with ${page.usedBytes} bytes used`);
   }
   const sums = new BigUint64Array(page.itemCount);
-  for (let index = 0; index < sums.length; index += 1) sums[index] = readSum(bytes, PAGE_HEADER_BYTES + index * 8);
+  for (let index = 0; index < sums.length; index += 1)
+    sums[index] = readSum(bytes, PAGE_HEADER_BYTES + index * 8);
   return sums;
 }

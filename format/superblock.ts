@@ -9,14 +9,31 @@
 //
 // It does no I/O and chooses nothing; quorum.ts chooses.
 
-import { equalBytes, isZero, readSum, readU16, readU32, readU64OrInfinity, writeSum, writeU16, writeU32, writeU64 } from './binary.js';
+import {
+  equalBytes,
+  isZero,
+  readSum,
+  readU16,
+  readU32,
+  readU64OrInfinity,
+  writeSum,
+  writeU16,
+  writeU32,
+  writeU64,
+} from './binary.js';
 import { crc64 } from './checksum.js';
 import { StoreError, assert, isStoreError } from './errors.js';
 import * as layout from './layout.gen.js';
 import { SLOT_BYTES, RING_COPIES, isFormattedBytes, slotOf } from './layout_constants.js';
 import { MEMBERS_MAX, REGION_SHIFT, TREE_COUNT, UUID_BYTES } from './limits.js';
 import type { PagePointer } from './pointer.js';
-import { PAGE_KIND_BRANCH, PAGE_KIND_LEAF, SUM_ALGORITHM_CRC64_NVME, decodePointer, encodePointer } from './pointer.js';
+import {
+  PAGE_KIND_BRANCH,
+  PAGE_KIND_LEAF,
+  SUM_ALGORITHM_CRC64_NVME,
+  decodePointer,
+  encodePointer,
+} from './pointer.js';
 
 /** 'INGOTSB1'. */
 export const SUPERBLOCK_MAGIC_TEXT = 'INGOTSB1';
@@ -83,8 +100,20 @@ export interface Superblock {
 
 /** Why a slot is invalid: the first rule of F3 that it breaks. */
 export type SlotProblem =
-  | 'magic' | 'selfSum' | 'rootSum' | 'copyIndex' | 'sequence' | 'slot' | 'sumAlgorithm' | 'slotBytes'
-  | 'memberIndex' | 'members' | 'inSyncMembers' | 'reserved' | 'treeRoots' | 'range';
+  | 'magic'
+  | 'selfSum'
+  | 'rootSum'
+  | 'copyIndex'
+  | 'sequence'
+  | 'slot'
+  | 'sumAlgorithm'
+  | 'slotBytes'
+  | 'memberIndex'
+  | 'members'
+  | 'inSyncMembers'
+  | 'reserved'
+  | 'treeRoots'
+  | 'range';
 
 interface SlotIdentity {
   readonly copyIndex: number;
@@ -114,13 +143,17 @@ export type SlotResult =
 const invalid = (reason: SlotProblem): SlotResult => ({ kind: 'invalid', reason });
 
 /** The slot at `slot` of ring copy `copy`, from its 8,192 bytes. Never throws on input. */
-export function decodeSlot(bytes: Uint8Array, place: { readonly copy: number; readonly slot: number }): SlotResult {
+export function decodeSlot(
+  bytes: Uint8Array,
+  place: { readonly copy: number; readonly slot: number },
+): SlotResult {
   assert(bytes.length === SLOT_BYTES, 'a slot has 8,192 bytes');
   if (!equalBytes(bytes.subarray(0, MAGIC.length), MAGIC)) {
     return isZero(bytes, 0, bytes.length) ? { kind: 'empty' } : invalid('magic');
   }
   const selfSum = readSum(bytes, layout.SUPERBLOCK_SELF_SUM);
-  if (crc64(bytes, layout.SUPERBLOCK_ROOT_SUM, layout.SUPERBLOCK_STORE_UUID) !== selfSum) return invalid('selfSum');
+  if (crc64(bytes, layout.SUPERBLOCK_ROOT_SUM, layout.SUPERBLOCK_STORE_UUID) !== selfSum)
+    return invalid('selfSum');
   const rootSum = readSum(bytes, layout.SUPERBLOCK_ROOT_SUM);
   if (crc64(bytes, layout.SUPERBLOCK_STORE_UUID, SLOT_BYTES) !== rootSum) return invalid('rootSum');
   const copyIndex = bytes[layout.SUPERBLOCK_COPY_INDEX]!;
@@ -146,7 +179,8 @@ export function decodeSlot(bytes: Uint8Array, place: { readonly copy: number; re
 }
 
 function decodeBody(bytes: Uint8Array, identity: SlotIdentity): SlotResult {
-  if (readU16(bytes, layout.SUPERBLOCK_SUM_ALGORITHM) !== SUM_ALGORITHM_CRC64_NVME) return invalid('sumAlgorithm');
+  if (readU16(bytes, layout.SUPERBLOCK_SUM_ALGORITHM) !== SUM_ALGORITHM_CRC64_NVME)
+    return invalid('sumAlgorithm');
   if (readU32(bytes, layout.SUPERBLOCK_SLOT_BYTES) !== SLOT_BYTES) return invalid('slotBytes');
   for (const [from, to] of layout.SUPERBLOCK_ZERO) if (!isZero(bytes, from, to)) return invalid('reserved');
   const memberCount = readU16(bytes, layout.SUPERBLOCK_MEMBER_COUNT);
@@ -154,7 +188,8 @@ function decodeBody(bytes: Uint8Array, identity: SlotIdentity): SlotResult {
   const members = decodeMembers(bytes, memberCount);
   if (members === null) return invalid('members');
   const own = members[identity.memberIndex]!;
-  if (own.state === MEMBER_UNUSED || !equalBytes(own.uuid, identity.memberUuid)) return invalid('memberIndex');
+  if (own.state === MEMBER_UNUSED || !equalBytes(own.uuid, identity.memberUuid))
+    return invalid('memberIndex');
   const inSyncMembers = readSum(bytes, layout.SUPERBLOCK_IN_SYNC_MEMBERS);
   if (inSyncMembers !== inSyncBits(members)) return invalid('inSyncMembers');
   const superblock = decodeFields(bytes, identity, members, inSyncMembers);
@@ -174,7 +209,7 @@ export function inSyncBits(members: readonly MemberEntry[]): bigint {
 }
 
 function countsAgree(roots: readonly (PagePointer | null)[], counts: readonly number[]): boolean {
-  return roots.every((root, tree) => root === null === (counts[tree] === 0));
+  return roots.every((root, tree) => (root === null) === (counts[tree] === 0));
 }
 
 function decodeMembers(bytes: Uint8Array, memberCount: number): MemberEntry[] | null {
@@ -196,8 +231,15 @@ function decodeMembers(bytes: Uint8Array, memberCount: number): MemberEntry[] | 
 
 /** The entry of an index that was never used. */
 export const UNUSED_MEMBER: MemberEntry = Object.freeze({
-  uuid: new Uint8Array(UUID_BYTES), failureDomain: 0, formattedBytes: 0, syncedSequence: 0, syncedRootSum: 0n,
-  syncedBranchId: 0n, allocatedSectors: 0, state: MEMBER_UNUSED, birthSequence: 0,
+  uuid: new Uint8Array(UUID_BYTES),
+  failureDomain: 0,
+  formattedBytes: 0,
+  syncedSequence: 0,
+  syncedRootSum: 0n,
+  syncedBranchId: 0n,
+  allocatedSectors: 0,
+  state: MEMBER_UNUSED,
+  birthSequence: 0,
 });
 
 function decodeMemberEntry(bytes: Uint8Array, at: number): MemberEntry | null {
@@ -213,9 +255,15 @@ function decodeMemberEntry(bytes: Uint8Array, at: number): MemberEntry | null {
     state: bytes[at + layout.MEMBER_ENTRY_STATE]!,
     birthSequence: readU64OrInfinity(bytes, at + layout.MEMBER_ENTRY_BIRTH_SEQUENCE),
   };
-  const finite = entry.syncedSequence < Infinity && entry.allocatedSectors < Infinity
-    && entry.birthSequence < Infinity && entry.failureDomain < Infinity;
-  const sound = entry.state <= MEMBER_RESILVERING && isFormattedBytes(entry.formattedBytes) && !isZero(entry.uuid, 0, UUID_BYTES);
+  const finite =
+    entry.syncedSequence < Infinity &&
+    entry.allocatedSectors < Infinity &&
+    entry.birthSequence < Infinity &&
+    entry.failureDomain < Infinity;
+  const sound =
+    entry.state <= MEMBER_RESILVERING &&
+    isFormattedBytes(entry.formattedBytes) &&
+    !isZero(entry.uuid, 0, UUID_BYTES);
   return finite && sound ? entry : null;
 }
 
@@ -232,7 +280,8 @@ function decodeFields(
     return value;
   };
   const treeItemCounts: number[] = [];
-  for (let tree = 0; tree < TREE_COUNT; tree += 1) treeItemCounts.push(size(layout.SUPERBLOCK_TREE_ITEM_COUNTS + tree * 8));
+  for (let tree = 0; tree < TREE_COUNT; tree += 1)
+    treeItemCounts.push(size(layout.SUPERBLOCK_TREE_ITEM_COUNTS + tree * 8));
   const superblock: Superblock = {
     storeUuid: identity.storeUuid,
     formatMajor: readU16(bytes, layout.SUPERBLOCK_FORMAT_MAJOR),
@@ -258,12 +307,19 @@ function decodeFields(
     treeItemCounts,
     members,
   };
-  const sound = bytes[layout.SUPERBLOCK_REGION_SHIFT] === REGION_SHIFT && superblock.nextId >= 1
-    && superblock.nextVersionId >= 1 && superblock.branchId !== 0n;
+  const sound =
+    bytes[layout.SUPERBLOCK_REGION_SHIFT] === REGION_SHIFT &&
+    superblock.nextId >= 1 &&
+    superblock.nextVersionId >= 1 &&
+    superblock.branchId !== 0n;
   return finite && sound ? superblock : null;
 }
 
-function decodeRoots(bytes: Uint8Array, sequence: number, members: readonly MemberEntry[]): (PagePointer | null)[] | null {
+function decodeRoots(
+  bytes: Uint8Array,
+  sequence: number,
+  members: readonly MemberEntry[],
+): (PagePointer | null)[] | null {
   const formattedBytes = members.map((entry) => entry.formattedBytes);
   const roots: (PagePointer | null)[] = [];
   try {
@@ -292,9 +348,16 @@ export function encodeSuperblock(superblock: Superblock, memberIndex: number, co
   writeU16(bytes, layout.SUPERBLOCK_MEMBER_INDEX, memberIndex);
   writeU16(bytes, layout.SUPERBLOCK_SUM_ALGORITHM, SUM_ALGORITHM_CRC64_NVME);
   bytes.set(own.uuid, layout.SUPERBLOCK_MEMBER_UUID);
-  writeSum(bytes, layout.SUPERBLOCK_SELF_SUM, crc64(bytes, layout.SUPERBLOCK_ROOT_SUM, layout.SUPERBLOCK_STORE_UUID));
+  writeSum(
+    bytes,
+    layout.SUPERBLOCK_SELF_SUM,
+    crc64(bytes, layout.SUPERBLOCK_ROOT_SUM, layout.SUPERBLOCK_STORE_UUID),
+  );
   const check = decodeSlot(bytes, { copy: copyIndex, slot: slotOf(superblock.sequence) });
-  assert(check.kind === 'valid', `a superblock decodes as it was made (${check.kind === 'invalid' ? check.reason : check.kind})`);
+  assert(
+    check.kind === 'valid',
+    `a superblock decodes as it was made (${check.kind === 'invalid' ? check.reason : check.kind})`,
+  );
   return bytes;
 }
 
@@ -306,8 +369,14 @@ export function rootSumOf(superblock: Superblock): bigint {
 /** A slot with bytes [64, 8192) filled in. */
 function encodeRoot(superblock: Superblock): Uint8Array {
   assert(superblock.storeUuid.length === UUID_BYTES, 'a store uuid has 16 bytes');
-  assert(superblock.members.length >= 1 && superblock.members.length <= MEMBERS_MAX, 'a store has 1..64 members');
-  assert(superblock.treeRoots.length === TREE_COUNT && superblock.treeItemCounts.length === TREE_COUNT, 'there are 8 trees');
+  assert(
+    superblock.members.length >= 1 && superblock.members.length <= MEMBERS_MAX,
+    'a store has 1..64 members',
+  );
+  assert(
+    superblock.treeRoots.length === TREE_COUNT && superblock.treeItemCounts.length === TREE_COUNT,
+    'there are 8 trees',
+  );
   const bytes = new Uint8Array(SLOT_BYTES);
   bytes.set(superblock.storeUuid, layout.SUPERBLOCK_STORE_UUID);
   writeU16(bytes, layout.SUPERBLOCK_FORMAT_MAJOR, superblock.formatMajor);
@@ -356,10 +425,16 @@ function encodeMemberEntry(entry: MemberEntry, bytes: Uint8Array, at: number): v
 }
 
 /** F4: E_VERSION for a root with features that forbid even reading; whether writing is allowed. */
-export function checkFeatures(superblock: Superblock): { readonly writable: boolean; readonly unknownReadOnly: bigint } {
+export function checkFeatures(superblock: Superblock): {
+  readonly writable: boolean;
+  readonly unknownReadOnly: bigint;
+} {
   const unknown = superblock.incompatFeatures & ~KNOWN_INCOMPAT_FEATURES;
   if (superblock.formatMajor !== layout.FORMAT_MAJOR || unknown !== 0n) {
-    throw new StoreError('E_VERSION', `the store has format ${superblock.formatMajor} with unknown features 0x${unknown.toString(16)}`);
+    throw new StoreError(
+      'E_VERSION',
+      `the store has format ${superblock.formatMajor} with unknown features 0x${unknown.toString(16)}`,
+    );
   }
   const unknownReadOnly = superblock.readOnlyCompatFeatures & ~KNOWN_READ_ONLY_COMPAT_FEATURES;
   return { writable: unknownReadOnly === 0n, unknownReadOnly };

@@ -26,7 +26,11 @@ export function parseSchema(text) {
   const tables = new Map();
   for (const match of plain.matchAll(/\b(struct|table)\s+(\w+)\s*\{([^}]*)\}/g)) {
     const [, sort, name, body] = match;
-    const fields = body.split(';').map((line) => line.trim()).filter((line) => line !== '').map(parseField);
+    const fields = body
+      .split(';')
+      .map((line) => line.trim())
+      .filter((line) => line !== '')
+      .map(parseField);
     if (sort === 'table') tables.set(name, fields);
     else structs.set(name, structBytes(name, fields));
   }
@@ -88,7 +92,13 @@ export function generateTables(text) {
   lines.push('};', '');
   for (const [name, fields] of schema.tables) {
     const places = fields.map((field, index) => `  ${field.name.toUpperCase()}: ${4 + 2 * index},`);
-    lines.push(`/** Offsets in the vtable of ${name}. */`, `export const ${constantCase(name)}_FIELD = {`, ...places, '} as const;', '');
+    lines.push(
+      `/** Offsets in the vtable of ${name}. */`,
+      `export const ${constantCase(name)}_FIELD = {`,
+      ...places,
+      '} as const;',
+      '',
+    );
   }
   return lines.join('\n');
 }

@@ -54,7 +54,9 @@ export function generateTypeScript(layout) {
   for (const [name, structure] of Object.entries(layout.structures)) {
     const zero = structure.fields.filter((field) => field.type === 'zero');
     const pairs = zero.map((field) => `[${field.offset}, ${field.offset + (field.count ?? 1)}]`);
-    ranges.push(`export const ${constantCase(name)}_ZERO: readonly (readonly [number, number])[] = [${pairs.join(', ')}];`);
+    ranges.push(
+      `export const ${constantCase(name)}_ZERO: readonly (readonly [number, number])[] = [${pairs.join(', ')}];`,
+    );
   }
   lines.push('', '// Byte ranges [from, to) that are zero in format 1.0.', ...ranges, '');
   return lines.join('\n');

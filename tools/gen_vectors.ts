@@ -40,7 +40,10 @@ function segmentsOf(bytes: Uint8Array): [number, string][] {
 }
 
 /** The bytes that a committed case stands for. */
-export function bytesOf(stored: { readonly lengthBytes: number; readonly segments: readonly (readonly [number, string])[] }): Uint8Array {
+export function bytesOf(stored: {
+  readonly lengthBytes: number;
+  readonly segments: readonly (readonly [number, string])[];
+}): Uint8Array {
   const bytes = new Uint8Array(stored.lengthBytes);
   for (const [offset, hex] of stored.segments) bytes.set(Buffer.from(hex, 'hex'), offset);
   return bytes;
@@ -48,14 +51,21 @@ export function bytesOf(stored: { readonly lengthBytes: number; readonly segment
 
 function describe(structure: string, one: VectorCase): object {
   const { name, bytes, context } = one;
-  const stored = { name, lengthBytes: bytes.length, segments: segmentsOf(bytes), ...(context === undefined ? {} : { context }) };
+  const stored = {
+    name,
+    lengthBytes: bytes.length,
+    segments: segmentsOf(bytes),
+    ...(context === undefined ? {} : { context }),
+  };
   try {
     const value = evaluate(structure, bytes, context ?? {});
-    if (one.error !== undefined) throw new Error(`${structure}, ${name}: decoded although it must be ${one.error}`);
+    if (one.error !== undefined)
+      throw new Error(`${structure}, ${name}: decoded although it must be ${one.error}`);
     return { ...stored, value };
   } catch (error) {
     if (!isStoreError(error)) throw error;
-    if (error.code !== one.error) throw new Error(`${structure}, ${name}: ${error.code} instead of ${one.error}`, { cause: error });
+    if (error.code !== one.error)
+      throw new Error(`${structure}, ${name}: ${error.code} instead of ${one.error}`, { cause: error });
     return { ...stored, error: error.code };
   }
 }

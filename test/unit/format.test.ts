@@ -7,11 +7,51 @@ import { ByteBuffer } from 'flatbuffers';
 import { Extent as ExtentTable } from '../../format/catalog/extent.js';
 import { Manifest as ManifestTable } from '../../format/catalog/manifest.js';
 import {
-  BranchPage, LeafPage, MEMBER_BYTES_MIN, RING_BYTES, checkFeatures, compareBytes, crc64, crc64Combine, crc64Continue,
-  crc64ZeroExtend, dataAreaSectors, dataEndSector, decodeExtent, decodeManifest, decodePage, decodePointer, decodeRunsKey, decodeSlot,
-  dtypeCode, encodeBranch, encodeExtent, encodeLeaf, encodeManifest, encodePointer, encodeSuperblock, encodeUtf8, formatRef, formattedBytesFor,
-  hintsCopyOffset, parseRef, prefixEnd, regionCount, regionDataSectors, ringCopyOffset, rootSumOf, runKey, runKindRange,
-  runRange, runVersionKey, slotOffset, stepKey, tagKey, validateObjectName, validateRunName, validateTagName,
+  BranchPage,
+  LeafPage,
+  MEMBER_BYTES_MIN,
+  RING_BYTES,
+  checkFeatures,
+  compareBytes,
+  crc64,
+  crc64Combine,
+  crc64Continue,
+  crc64ZeroExtend,
+  dataAreaSectors,
+  dataEndSector,
+  decodeExtent,
+  decodeManifest,
+  decodePage,
+  decodePointer,
+  decodeRunsKey,
+  decodeSlot,
+  dtypeCode,
+  encodeBranch,
+  encodeExtent,
+  encodeLeaf,
+  encodeManifest,
+  encodePointer,
+  encodeSuperblock,
+  encodeUtf8,
+  formatRef,
+  formattedBytesFor,
+  hintsCopyOffset,
+  parseRef,
+  prefixEnd,
+  regionCount,
+  regionDataSectors,
+  ringCopyOffset,
+  rootSumOf,
+  runKey,
+  runKindRange,
+  runRange,
+  runVersionKey,
+  slotOffset,
+  stepKey,
+  tagKey,
+  validateObjectName,
+  validateRunName,
+  validateTagName,
 } from '../../format/index.js';
 import type { Extent, LeafItem, Manifest } from '../../format/index.js';
 import { STORE_UUID, memberEntryOf, pointerOf, superblockOf } from './format_samples.js';
@@ -40,7 +80,10 @@ test('sums continue, combine and extend by zeros like the bytes they stand for',
     assert.equal(crc64Continue(a, bytes, split), whole);
     assert.equal(crc64ZeroExtend(a, 12_345), crc64Continue(a, new Uint8Array(12_345)));
   }
-  assert.equal(crc64ZeroExtend(crc64ZeroExtend(whole, 2 ** 40), 2 ** 52), crc64ZeroExtend(whole, 2 ** 52 + 2 ** 40));
+  assert.equal(
+    crc64ZeroExtend(crc64ZeroExtend(whole, 2 ** 40), 2 ** 52),
+    crc64ZeroExtend(whole, 2 ** 52 + 2 ** 40),
+  );
 });
 
 test('the areas of a member do not overlap and fill the head and tail', () => {
@@ -73,10 +116,21 @@ test('regions cover the data area exactly', () => {
 
 test('keys sort by run, kind, step and version, and every range holds exactly its own', () => {
   const sorted = [
-    runKey('a'), tagKey('a', 'best'), tagKey('a', 'latest'), stepKey('a', 1, 9), stepKey('a', 256, 2), stepKey('a', 2 ** 40, 1),
-    runVersionKey('a', 3), runVersionKey('a', 300), runKey('a/b'), tagKey('a/b', 'x'), runKey('ab'), runKey('b'),
+    runKey('a'),
+    tagKey('a', 'best'),
+    tagKey('a', 'latest'),
+    stepKey('a', 1, 9),
+    stepKey('a', 256, 2),
+    stepKey('a', 2 ** 40, 1),
+    runVersionKey('a', 3),
+    runVersionKey('a', 300),
+    runKey('a/b'),
+    tagKey('a/b', 'x'),
+    runKey('ab'),
+    runKey('b'),
   ];
-  for (let index = 1; index < sorted.length; index += 1) assert.ok(compareBytes(sorted[index - 1]!, sorted[index]!) < 0);
+  for (let index = 1; index < sorted.length; index += 1)
+    assert.ok(compareBytes(sorted[index - 1]!, sorted[index]!) < 0);
   const inside = (range: { from: Uint8Array; to: Uint8Array }): number =>
     sorted.filter((key) => compareBytes(key, range.from) >= 0 && compareBytes(key, range.to) < 0).length;
   assert.equal(inside(runRange('a')), 8);
@@ -90,8 +144,10 @@ test('names that would break keys, refs or paths are refused', () => {
   for (const bad of ['', '/a', 'a/', 'a//b', 'a/./b', '..', 'a@b', 'a\nb', 'x'.repeat(513), '\ud800']) {
     assert.throws(() => validateRunName(bad), { code: 'E_USAGE' }, JSON.stringify(bad));
   }
-  for (const bad of ['', '12', 'a/b', 'a@b', 'x'.repeat(129), 'ä'.repeat(65)]) assert.throws(() => validateTagName(bad), { code: 'E_USAGE' });
-  for (const bad of ['', 'a\0b', 'ä'.repeat(501)]) assert.throws(() => validateObjectName(bad), { code: 'E_USAGE' });
+  for (const bad of ['', '12', 'a/b', 'a@b', 'x'.repeat(129), 'ä'.repeat(65)])
+    assert.throws(() => validateTagName(bad), { code: 'E_USAGE' });
+  for (const bad of ['', 'a\0b', 'ä'.repeat(501)])
+    assert.throws(() => validateObjectName(bad), { code: 'E_USAGE' });
   assert.equal(validateRunName('ä'.repeat(256)), 'ä'.repeat(256));
   assert.equal(validateTagName('1a'), '1a');
 });
@@ -106,10 +162,16 @@ test('refs parse to what they are written from', () => {
 });
 
 test('a leaf finds every key it holds and the place of every key it does not', () => {
-  const items: LeafItem[] = Array.from({ length: 120 }, (_, index) => (
-    { key: encodeUtf8(`key/${String(index * 2).padStart(6, '0')}`), value: noise(index, index), isLarge: false }));
+  const items: LeafItem[] = Array.from({ length: 120 }, (_, index) => ({
+    key: encodeUtf8(`key/${String(index * 2).padStart(6, '0')}`),
+    value: noise(index, index),
+    isLarge: false,
+  }));
   const bytes = encodeLeaf(items, { treeId: 0, birth: 4, storeUuid: STORE_UUID });
-  const page = decodePage(bytes, pointerOf({ birth: 4, storedBytes: bytes.length }), { storeUuid: STORE_UUID, treeId: 0 });
+  const page = decodePage(bytes, pointerOf({ birth: 4, storedBytes: bytes.length }), {
+    storeUuid: STORE_UUID,
+    treeId: 0,
+  });
   assert.ok(page instanceof LeafPage);
   items.forEach((item, index) => {
     assert.equal(page.find(item.key), index);
@@ -121,7 +183,11 @@ test('a leaf finds every key it holds and the place of every key it does not', (
 
 test('a branch leads each key to the child whose range holds it', () => {
   const keys = ['', 'c', 'cc', 'm'].map(encodeUtf8);
-  const bytes = encodeBranch(keys.map((key) => ({ key, pointer: pointerOf() })), 1, { treeId: 0, birth: 4, storeUuid: STORE_UUID });
+  const bytes = encodeBranch(
+    keys.map((key) => ({ key, pointer: pointerOf() })),
+    1,
+    { treeId: 0, birth: 4, storeUuid: STORE_UUID },
+  );
   const pointer = pointerOf({ birth: 4, storedBytes: bytes.length, kind: 2, level: 1 });
   const page = decodePage(bytes, pointer, { storeUuid: STORE_UUID, treeId: 0 });
   assert.ok(page instanceof BranchPage);
@@ -140,8 +206,11 @@ test('a pointer outside its member, or to a member that is not there, is refused
 
 test('the root sum is one for all members and copies, and feature bits open read-only', () => {
   const root = superblockOf(9, { members: [memberEntryOf(0), memberEntryOf(1)], readOnlyCompatFeatures: 4n });
-  const slots = [[0, 0], [0, 3], [1, 2]].map(([index, copy]) =>
-    decodeSlot(encodeSuperblock(root, index!, copy!), { copy: copy!, slot: 9 }));
+  const slots = [
+    [0, 0],
+    [0, 3],
+    [1, 2],
+  ].map(([index, copy]) => decodeSlot(encodeSuperblock(root, index!, copy!), { copy: copy!, slot: 9 }));
   for (const slot of slots) {
     assert.ok(slot.kind === 'valid');
     assert.equal(slot.rootSum, rootSumOf(root));
@@ -152,9 +221,21 @@ test('the root sum is one for all members and copies, and feature bits open read
 });
 
 const EXTENT: Extent = {
-  copies: [{ member: 0, sector: 1_000, placementBirth: 7 }, { member: 9, sector: 2 ** 40, placementBirth: 2 ** 52 }], wantedCopies: 2,
-  storedBytes: 262_144, rawBytes: 262_000, contentBirth: 7, segmentShift: 16, rawSum: 0xffff_ffff_ffff_ffffn,
-  segmentSums: BigUint64Array.of(1n, 2n ** 63n, 3n, 4n), sumLeafId: 0, sumLeafSlot: 0, referenceCount: 1, dtype: dtypeCode('BF16'),
+  copies: [
+    { member: 0, sector: 1_000, placementBirth: 7 },
+    { member: 9, sector: 2 ** 40, placementBirth: 2 ** 52 },
+  ],
+  wantedCopies: 2,
+  storedBytes: 262_144,
+  rawBytes: 262_000,
+  contentBirth: 7,
+  segmentShift: 16,
+  rawSum: 0xffff_ffff_ffff_ffffn,
+  segmentSums: BigUint64Array.of(1n, 2n ** 63n, 3n, 4n),
+  sumLeafId: 0,
+  sumLeafSlot: 0,
+  referenceCount: 1,
+  dtype: dtypeCode('BF16'),
 };
 
 test('our reader of extents agrees with the generated class', () => {
@@ -166,14 +247,24 @@ test('our reader of extents agrees with the generated class', () => {
   assert.equal(table.rawSum(), ours.rawSum);
   assert.equal(table.copies(1)?.sector(), BigInt(ours.copies[1]!.sector));
   assert.equal(table.copies(1)?.placementBirth(), BigInt(ours.copies[1]!.placementBirth));
-  assert.deepEqual([0, 1, 2, 3].map((index) => table.segmentSums(index)), [...ours.segmentSums]);
+  assert.deepEqual(
+    [0, 1, 2, 3].map((index) => table.segmentSums(index)),
+    [...ours.segmentSums],
+  );
   assert.equal(table.dtype(), ours.dtype);
 });
 
 test('a manifest of 100,000 tensors decodes in time linear in it, and as the generated class reads it', () => {
   const tensors = Array.from({ length: 100_000 }, (_, index) => ({
-    name: `model.layers.${index}.weight`, dtype: dtypeCode('BF16'), shape: [64, 32], rawBytes: 4_096, rawSum: BigInt(index),
-    inlineBytes: new Uint8Array(0), pieces: [{ extentId: index + 1, rawOffset: 0, rawBytes: 4_096 }], fileIndex: -1, fileOffset: 0,
+    name: `model.layers.${index}.weight`,
+    dtype: dtypeCode('BF16'),
+    shape: [64, 32],
+    rawBytes: 4_096,
+    rawSum: BigInt(index),
+    inlineBytes: new Uint8Array(0),
+    pieces: [{ extentId: index + 1, rawOffset: 0, rawBytes: 4_096 }],
+    fileIndex: -1,
+    fileOffset: 0,
   }));
   const manifest: Manifest = { tensors, blobs: [], files: [] };
   const bytes = encodeManifest(manifest);
@@ -191,10 +282,26 @@ test('a manifest of 100,000 tensors decodes in time linear in it, and as the gen
 
 test('records that break the rules of the format are never encoded', () => {
   assert.throws(() => encodeExtent({ ...EXTENT, rawBytes: 1 }), { name: 'AssertionError' });
-  assert.throws(() => encodeExtent({ ...EXTENT, segmentSums: BigUint64Array.of(1n) }), { name: 'AssertionError' });
+  assert.throws(() => encodeExtent({ ...EXTENT, segmentSums: BigUint64Array.of(1n) }), {
+    name: 'AssertionError',
+  });
   assert.throws(() => encodeExtent({ ...EXTENT, copies: [] }), { name: 'AssertionError' });
-  const tensor = { name: 'a', dtype: dtypeCode('F32'), shape: [1], rawBytes: 4, rawSum: 0n, inlineBytes: new Uint8Array(4), pieces: [],
-    fileIndex: -1, fileOffset: 0 };
-  assert.throws(() => encodeManifest({ tensors: [tensor, tensor], blobs: [], files: [] }), { name: 'AssertionError', message: /twice/ });
-  assert.throws(() => encodeManifest({ tensors: [{ ...tensor, shape: [2] }], blobs: [], files: [] }), { name: 'AssertionError' });
+  const tensor = {
+    name: 'a',
+    dtype: dtypeCode('F32'),
+    shape: [1],
+    rawBytes: 4,
+    rawSum: 0n,
+    inlineBytes: new Uint8Array(4),
+    pieces: [],
+    fileIndex: -1,
+    fileOffset: 0,
+  };
+  assert.throws(() => encodeManifest({ tensors: [tensor, tensor], blobs: [], files: [] }), {
+    name: 'AssertionError',
+    message: /twice/,
+  });
+  assert.throws(() => encodeManifest({ tensors: [{ ...tensor, shape: [2] }], blobs: [], files: [] }), {
+    name: 'AssertionError',
+  });
 });

@@ -5,8 +5,17 @@
 //   2. Nothing here is random: equal calls give equal bytes.
 
 import {
-  CHUNK_BYTES_DEFAULT, FORMAT_MAJOR, FORMAT_MINOR, MEMBER_IN_SYNC, RING_COPIES, RING_SLOTS, SLOT_BYTES, decodeSlot,
-  encodeSuperblock, inSyncBits, slotOf,
+  CHUNK_BYTES_DEFAULT,
+  FORMAT_MAJOR,
+  FORMAT_MINOR,
+  MEMBER_IN_SYNC,
+  RING_COPIES,
+  RING_SLOTS,
+  SLOT_BYTES,
+  decodeSlot,
+  encodeSuperblock,
+  inSyncBits,
+  slotOf,
 } from '../../format/index.js';
 import type { MemberEntry, PagePointer, SlotResult, Superblock } from '../../format/index.js';
 
@@ -20,28 +29,61 @@ export const MEMBER_BYTES = 64 * 1_024 * 1_024;
 
 export function pointerOf(change: Partial<PagePointer> = {}): PagePointer {
   return {
-    sum: 0x0123_4567_89ab_cdefn, birth: 1, storedBytes: 4_096, level: 0, kind: 1,
-    copies: [{ member: 0, sector: 256 }, { member: 0, sector: 300 }], ...change,
+    sum: 0x0123_4567_89ab_cdefn,
+    birth: 1,
+    storedBytes: 4_096,
+    level: 0,
+    kind: 1,
+    copies: [
+      { member: 0, sector: 256 },
+      { member: 0, sector: 300 },
+    ],
+    ...change,
   };
 }
 
 export function memberEntryOf(index: number, change: Partial<MemberEntry> = {}): MemberEntry {
   return {
-    uuid: uuidOf(100 + index), failureDomain: index + 1, formattedBytes: MEMBER_BYTES, syncedSequence: 0,
-    syncedRootSum: 0n, syncedBranchId: 0n, allocatedSectors: 2, state: MEMBER_IN_SYNC, birthSequence: 1, ...change,
+    uuid: uuidOf(100 + index),
+    failureDomain: index + 1,
+    formattedBytes: MEMBER_BYTES,
+    syncedSequence: 0,
+    syncedRootSum: 0n,
+    syncedBranchId: 0n,
+    allocatedSectors: 2,
+    state: MEMBER_IN_SYNC,
+    birthSequence: 1,
+    ...change,
   };
 }
 
 export function superblockOf(sequence: number, change: Partial<Superblock> = {}): Superblock {
   const members = change.members ?? [memberEntryOf(0)];
   return {
-    storeUuid: STORE_UUID, formatMajor: FORMAT_MAJOR, formatMinor: FORMAT_MINOR, incompatFeatures: 0n,
-    readOnlyCompatFeatures: 0n, sequence, parentRootSum: 0n, branchId: 0xb4a9_c001n, inSyncMembers: inSyncBits(members),
-    createdAtMs: 1_700_000_000_000, committedAtMs: 1_700_000_000_000 + sequence, membershipEpoch: 1, nextId: 1,
-    nextVersionId: 1, defaultChunkBytes: CHUNK_BYTES_DEFAULT, defaultSegmentBytes: 65_536, defaultRedundancy: 1,
-    catalogCopies: 2, keySlotGeneration: 0, versionCount: 0,
+    storeUuid: STORE_UUID,
+    formatMajor: FORMAT_MAJOR,
+    formatMinor: FORMAT_MINOR,
+    incompatFeatures: 0n,
+    readOnlyCompatFeatures: 0n,
+    sequence,
+    parentRootSum: 0n,
+    branchId: 0xb4a9_c001n,
+    inSyncMembers: inSyncBits(members),
+    createdAtMs: 1_700_000_000_000,
+    committedAtMs: 1_700_000_000_000 + sequence,
+    membershipEpoch: 1,
+    nextId: 1,
+    nextVersionId: 1,
+    defaultChunkBytes: CHUNK_BYTES_DEFAULT,
+    defaultSegmentBytes: 65_536,
+    defaultRedundancy: 1,
+    catalogCopies: 2,
+    keySlotGeneration: 0,
+    versionCount: 0,
     treeRoots: [null, null, null, null, pointerOf(), null, null, null],
-    treeItemCounts: [0, 0, 0, 0, 1, 0, 0, 0], members, ...change,
+    treeItemCounts: [0, 0, 0, 0, 1, 0, 0, 0],
+    members,
+    ...change,
   };
 }
 

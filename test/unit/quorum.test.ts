@@ -14,8 +14,17 @@ import test from 'node:test';
 import { fileURLToPath } from 'node:url';
 import type { MemberTip, SlotResult, Superblock } from '../../format/index.js';
 import {
-  MEMBER_STALE, RING_COPIES, SLOT_BYTES, chooseMemberTip, chooseStoreRoot, crc64, encodeSuperblock, isStoreError, rootSumOf,
-  slotOf, toHex,
+  MEMBER_STALE,
+  RING_COPIES,
+  SLOT_BYTES,
+  chooseMemberTip,
+  chooseStoreRoot,
+  crc64,
+  encodeSuperblock,
+  isStoreError,
+  rootSumOf,
+  slotOf,
+  toHex,
 } from '../../format/index.js';
 import { ZERO_SLOT, memberEntryOf, parseRing, ringsOf, superblockOf, uuidOf } from './format_samples.js';
 
@@ -37,15 +46,23 @@ function statesOf(copy: number): Ring[] {
   const foreign = historyOf([N - 2, N - 1, N]).map((root) => ({ ...root, storeUuid: uuidOf(2) }));
   const fork = [...roots.slice(0, 2), { ...roots[2]!, branchId: 0xf04cn, committedAtMs: 1 }];
   return [
-    ring(roots), ring(roots.slice(0, 2)), ring(roots.slice(0, 1)), corrupt, new Map(), ring(roots, (copy + 1) % RING_COPIES),
-    ring(foreign), ring(fork),
+    ring(roots),
+    ring(roots.slice(0, 2)),
+    ring(roots.slice(0, 1)),
+    corrupt,
+    new Map(),
+    ring(roots, (copy + 1) % RING_COPIES),
+    ring(foreign),
+    ring(fork),
   ];
 }
 
 function historyOf(sequences: readonly number[], memberCount = 1): Superblock[] {
   let parentRootSum = 0n;
   return sequences.map((sequence) => {
-    const members = Array.from({ length: memberCount }, (_, index) => memberEntryOf(index, { allocatedSectors: sequence }));
+    const members = Array.from({ length: memberCount }, (_, index) =>
+      memberEntryOf(index, { allocatedSectors: sequence }),
+    );
     const root = superblockOf(sequence, { parentRootSum, members });
     parentRootSum = rootSumOf(root);
     return root;
@@ -67,9 +84,12 @@ function tipVerdict(rings: readonly SlotResult[][]): string {
 function storeVerdict(tips: readonly MemberTip[]): string {
   try {
     const root = chooseStoreRoot(tips);
-    const standings = [...root.standings].sort((a, b) => a[0] - b[0]).map(([index, standing]) => `${index}=${standing}`);
+    const standings = [...root.standings]
+      .sort((a, b) => a[0] - b[0])
+      .map(([index, standing]) => `${index}=${standing}`);
     const absent = root.absentInSync.join('');
-    return `root ${root.sequence} ${standings.join(' ')} absent ${absent === '' ? 'none' : absent} quorum ${root.hasWriteQuorum ? 1 : 0}`;
+    const verdict = `root ${root.sequence} ${standings.join(' ')} absent ${absent === '' ? 'none' : absent}`;
+    return `${verdict} quorum ${root.hasWriteQuorum ? 1 : 0}`;
   } catch (error) {
     if (isStoreError(error)) return error.code;
     throw error;
@@ -83,13 +103,26 @@ type MemberState = (typeof MEMBER_STATES)[number];
 function storeCase(states: readonly MemberState[]): Ring[] {
   const base = states.map((_, index) => memberEntryOf(index));
   const old = superblockOf(7, { members: base });
-  const members = base.map((entry, index) => (states[index] !== 'stale' ? entry
-    : { ...entry, state: MEMBER_STALE, syncedSequence: 7, syncedRootSum: rootSumOf(old), syncedBranchId: old.branchId }));
+  const members = base.map((entry, index) =>
+    states[index] !== 'stale'
+      ? entry
+      : {
+          ...entry,
+          state: MEMBER_STALE,
+          syncedSequence: 7,
+          syncedRootSum: rootSumOf(old),
+          syncedBranchId: old.branchId,
+        },
+  );
   const before = superblockOf(9, { members });
   const root = superblockOf(10, { members, parentRootSum: rootSumOf(before) });
   const split = superblockOf(9, { members, branchId: 0xbadn });
   const held: Record<MemberState, readonly Superblock[] | null> = {
-    'current': [before, root], 'one-behind': [before], 'stale': [old], 'fork': [split], 'missing': null,
+    'current': [before, root],
+    'one-behind': [before],
+    'stale': [old],
+    'fork': [split],
+    'missing': null,
   };
   const rings: Ring[] = [];
   states.forEach((state, index) => {
@@ -113,36 +146,58 @@ function allStoreCases(): Ring[][] {
 }
 
 function withCopyIndex(ring: Ring, copy: number): Ring {
-  return new Map([...ring].map(([slot, image]) => {
-    const changed = image.slice();
-    changed[16] = copy;
-    return [slot, changed];
-  }));
+  return new Map(
+    [...ring].map(([slot, image]) => {
+      const changed = image.slice();
+      changed[16] = copy;
+      return [slot, changed];
+    }),
+  );
 }
 
-function ourVerdicts(copies: readonly Ring[][], stores: readonly Ring[][]): { matrix: string[]; stores: string[] } {
+function ourVerdicts(
+  copies: readonly Ring[][],
+  stores: readonly Ring[][],
+): { matrix: string[]; stores: string[] } {
   const parsed = copies.map((states, copy) => states.map((ring) => parseRing(copy, ring)));
   const matrix: string[] = [];
   for (let number = 0; number < 4_096; number += 1) {
     matrix.push(tipVerdict(parsed.map((states, copy) => states[(number >>> (3 * (3 - copy))) & 7]!)));
   }
-  const storeVerdicts = stores.map((members) => storeVerdict(members.map((ring) =>
-    chooseMemberTip([0, 1, 2, 3].map((copy) => parseRing(copy, withCopyIndex(ring, copy)))))));
+  const storeVerdicts = stores.map((members) =>
+    storeVerdict(
+      members.map((ring) =>
+        chooseMemberTip([0, 1, 2, 3].map((copy) => parseRing(copy, withCopyIndex(ring, copy)))),
+      ),
+    ),
+  );
   return { matrix, stores: storeVerdicts };
 }
 
 /** The Python model's verdicts, or null without python3. */
-function modelVerdicts(copies: readonly Ring[][], stores: readonly Ring[][]): { matrix: string[]; stores: string[] } | null {
+function modelVerdicts(
+  copies: readonly Ring[][],
+  stores: readonly Ring[][],
+): { matrix: string[]; stores: string[] } | null {
   const numbers = new Map<string, number>();
   const slots: string[] = [];
-  const places = (ring: Ring): [number, number][] => [...ring].map(([slot, image]) => {
-    const text = Buffer.from(image).toString('base64');
-    const known = numbers.get(text) ?? slots.push(text) - 1;
-    numbers.set(text, known);
-    return [slot, known];
+  const places = (ring: Ring): [number, number][] =>
+    [...ring].map(([slot, image]) => {
+      const text = Buffer.from(image).toString('base64');
+      const known = numbers.get(text) ?? slots.push(text) - 1;
+      numbers.set(text, known);
+      return [slot, known];
+    });
+  const work = {
+    copies: copies.map((states) => states.map(places)),
+    stores: stores.map((members) => members.map(places)),
+    slots,
+  };
+  const run = spawnSync('python3', [MODEL], {
+    input: JSON.stringify(work),
+    encoding: 'utf8',
+    maxBuffer: 64 * 1_024 * 1_024,
   });
-  const work = { copies: copies.map((states) => states.map(places)), stores: stores.map((members) => members.map(places)), slots };
-  const run = spawnSync('python3', [MODEL], { input: JSON.stringify(work), encoding: 'utf8', maxBuffer: 64 * 1_024 * 1_024 });
   if (run.error !== undefined) return null;
   assert.equal(run.status, 0, run.stderr);
   return JSON.parse(run.stdout) as { matrix: string[]; stores: string[] };
@@ -187,7 +242,12 @@ test('the committed table of verdicts is what the code says', () => {
 });
 
 /** Writes root N over what `before` holds, cut after `cutBytes` of copy `cutCopy` in the order given. */
-function tornRings(sequence: number, order: readonly number[], cutPosition: number, cutBytes: number): SlotResult[][] {
+function tornRings(
+  sequence: number,
+  order: readonly number[],
+  cutPosition: number,
+  cutBytes: number,
+): SlotResult[][] {
   const past = [sequence - 32, sequence - 2, sequence - 1].filter((earlier) => earlier >= 1);
   // 64 members, whose entries all change with each root: every 512 bytes of the slot count.
   const roots = historyOf([...past, sequence], 64);
@@ -206,12 +266,19 @@ function tornRings(sequence: number, order: readonly number[], cutPosition: numb
 
 test('a slot torn at any 512 bytes of any copy opens at N or N-1, also where the ring wraps', () => {
   for (const sequence of [2, 32, 33, 64]) {
-    for (const order of [[0, 1, 2, 3], [3, 2, 1, 0]]) {
+    for (const order of [
+      [0, 1, 2, 3],
+      [3, 2, 1, 0],
+    ]) {
       for (let position = 0; position < RING_COPIES; position += 1) {
         for (let cutBytes = 0; cutBytes <= SLOT_BYTES; cutBytes += 512) {
           const tip = chooseMemberTip(tornRings(sequence, order, position, cutBytes));
           const whole = position + (cutBytes === SLOT_BYTES ? 1 : 0);
-          assert.equal(tip.sequence, whole >= 2 ? sequence : sequence - 1, `${sequence} ${order} ${position} ${cutBytes}`);
+          assert.equal(
+            tip.sequence,
+            whole >= 2 ? sequence : sequence - 1,
+            `${sequence} ${order} ${position} ${cutBytes}`,
+          );
           assert.equal(tip.newerLoneCopies.length, whole === 1 ? 1 : 0);
         }
       }
@@ -229,7 +296,9 @@ test('a newer format on a quorum is refused, not passed over for an older root',
     return image;
   };
   const rings = ringsOf(roots).map((ring, copy) => (copy < 2 ? ring.set(6, encodeNewer(copy)) : ring));
-  assert.throws(() => chooseMemberTip(rings.map((ring, copy) => parseRing(copy, ring))), { code: 'E_VERSION' });
+  assert.throws(() => chooseMemberTip(rings.map((ring, copy) => parseRing(copy, ring))), {
+    code: 'E_VERSION',
+  });
   const lone = ringsOf(roots).map((ring, copy) => (copy < 1 ? ring.set(6, encodeNewer(copy)) : ring));
   const tip = chooseMemberTip(lone.map((ring, copy) => parseRing(copy, ring)));
   assert.deepEqual([tip.sequence, tip.newerLoneCopies.length], [5, 1]);
@@ -267,9 +336,12 @@ test('an ancestor is recognised by candidates of a current member, never by a lo
   const roots: Superblock[] = [];
   for (const sequence of [8, 9, 10]) {
     const parent = roots.at(-1);
-    roots.push(superblockOf(sequence, { members, parentRootSum: parent === undefined ? 0n : rootSumOf(parent) }));
+    roots.push(
+      superblockOf(sequence, { members, parentRootSum: parent === undefined ? 0n : rootSumOf(parent) }),
+    );
   }
-  const tipOf = (rings: Ring[]): MemberTip => chooseMemberTip(rings.map((ring, copy) => parseRing(copy, ring)));
+  const tipOf = (rings: Ring[]): MemberTip =>
+    chooseMemberTip(rings.map((ring, copy) => parseRing(copy, ring)));
   const late = tipOf(ringsOf(roots.slice(0, 1), 1));
   const root = chooseStoreRoot([tipOf(ringsOf(roots, 0)), late]);
   assert.deepEqual([root.standings.get(1), root.absentInSync, root.hasWriteQuorum], ['stale', [1], true]);

@@ -5,10 +5,32 @@
 //   2. Every structure that spec/vectors/ has is known here; an unknown one is an error.
 
 import {
-  crc64, decodeDeferred, decodeExtent, decodeFreeKey, decodeExtentKey, decodeHeartbeat, decodeHints, decodeLargeValue,
-  decodeManifest, decodeMember, decodeMemberKey, decodePage, decodePointer, decodeRegion, decodeRun, decodeRunsKey,
-  decodeSlot, decodeSumLeaf, decodeSumLeafPage, decodeTag, decodeValueIndex, decodeValuePiece, decodeVersion,
-  decodeVersionKey, toHex, checkPageSum,
+  crc64,
+  decodeDeferred,
+  decodeExtent,
+  decodeFreeKey,
+  decodeExtentKey,
+  decodeHeartbeat,
+  decodeHints,
+  decodeLargeValue,
+  decodeManifest,
+  decodeMember,
+  decodeMemberKey,
+  decodePage,
+  decodePointer,
+  decodeRegion,
+  decodeRun,
+  decodeRunsKey,
+  decodeSlot,
+  decodeSumLeaf,
+  decodeSumLeafPage,
+  decodeTag,
+  decodeValueIndex,
+  decodeValuePiece,
+  decodeVersion,
+  decodeVersionKey,
+  toHex,
+  checkPageSum,
 } from '../../format/index.js';
 import type { BranchPage, LeafPage, LargeValue, PagePointer, ValuePiece } from '../../format/index.js';
 
@@ -44,7 +66,9 @@ export interface VectorContext {
 }
 
 const fromHex = (hex: string): Uint8Array =>
-  Uint8Array.from({ length: hex.length / 2 }, (_, index) => Number.parseInt(hex.slice(index * 2, index * 2 + 2), 16));
+  Uint8Array.from({ length: hex.length / 2 }, (_, index) =>
+    Number.parseInt(hex.slice(index * 2, index * 2 + 2), 16),
+  );
 
 function pointerOf(json: Json | undefined): PagePointer {
   const pointer = json as unknown as { readonly sum: string } & Omit<PagePointer, 'sum'>;
@@ -62,14 +86,19 @@ function pieceOf(json: Json | undefined): ValuePiece {
 function pageItems(page: LeafPage | BranchPage): unknown {
   const indexes = Array.from({ length: page.itemCount }, (_, index) => index);
   if ('find' in page) {
-    return indexes.map((index) => ({ key: page.key(index), value: page.value(index), isLarge: page.isLarge(index) }));
+    return indexes.map((index) => ({
+      key: page.key(index),
+      value: page.value(index),
+      isLarge: page.isLarge(index),
+    }));
   }
   return indexes.map((index) => ({ key: page.key(index), pointer: page.child(index) }));
 }
 
 function evaluatePage(structure: string, bytes: Uint8Array, context: VectorContext): unknown {
   const where = { storeUuid: fromHex(context.storeUuid ?? ''), treeId: context.treeId ?? 0 };
-  const pageContext = context.rootSequence === undefined ? where : { ...where, rootSequence: context.rootSequence };
+  const pageContext =
+    context.rootSequence === undefined ? where : { ...where, rootSequence: context.rootSequence };
   switch (structure) {
     case 'Page': {
       const pointer = pointerOf(context.pointer);
