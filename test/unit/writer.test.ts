@@ -1,0 +1,101 @@
+// The writer: placement over members, one memory bound for all transactions, no waiting for ever.
+
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { MemoryBudget } from '../../engine/memory_budget.js';
+import { StoreContext } from '../../engine/store_context.js';
+import { TransactionWriter, WriterPool } from '../../engine/writer.js';
+import { MEBIBYTE, contents, fsckFindings, makeRig } from './store_harness.js';
+
+const U8 = (length: number) => ({ dtype: 'U8' as const, shape: [length] });
+
+test('a memory budget serves in order, lets one oversized request through alone, and never exceeds itself', async () => {
+  let pressed = 0;
+  const budget = new MemoryBudget(100, () => pressed++);
+  await budget.acquire(60);
+  const order: string[] = [];
+  const large = budget.acquire(80).then(() => order.push('large'));
+  const small = budget.acquire(10).then(() => order.push('small'));
+  assert.equal(budget.tryAcquire(1), false);
+  assert.ok(pressed > 0);
+  await Promise.resolve();
+  assert.deepEqual(order, []);
+  budget.release(60);
+  await large;
+  await small;
+  assert.deepEqual(order, ['large', 'small']);
+  budget.release(90);
+  await budget.acquire(1000);
+  assert.equal(budget.usedBytes, 1000);
+  budget.release(1000);
+});
+
+test('chunks rotate over members evenly, copies are on distinct members, and neighbours are contiguous', async () => {
+  const rig = await makeRig({ members: 4, redundancy: 2, memberBytes: 128 * MEBIBYTE });
+  const tx = await rig.store.begin('run');
+  await tx.put('t', contents(1, 64 * MEBIBYTE), U8(64 * MEBIBYTE));
+  const version = await tx.commit();
+  const places = await version.tensor('t').extents();
+  const bytesOf = new Map<string, number>();
+  const ends = new Map<string, number>();
+  let gaps = 0;
+  for (const place of places) {
+    bytesOf.set(place.member, (bytesOf.get(place.member) ?? 0) + place.length);
+    const end = ends.get(place.member);
+    if (end !== undefined && end !== place.offset) gaps++;
+    ends.set(place.member, place.offset + place.length);
+  }
+  assert.deepEqual([...bytesOf.values()], [32, 32, 32, 32].map((each) => each * MEBIBYTE));
+  assert.equal(gaps, 0);
+  for (let index = 0; index < places.length; index += 2) assert.notEqual(places[index]?.member, places[index + 1]?.member);
+  await rig.store.close();
+});
+
+test('idle transactions with half-full chunks never starve others of memory', async () => {
+  const rig = await makeRig({ members: 2, redundancy: 1, memberBytes: 128 * MEBIBYTE });
+  const context = new StoreContext(rig.store.catalog, null);
+  const pool = new WriterPool(context, 2 * MEBIBYTE);
+  const options = { redundancy: 1, chunkBytes: 4 * MEBIBYTE, segmentBytes: 65_536, object: 'run' };
+  const idle = Array.from({ length: 30 }, () => new TransactionWriter(pool, options));
+  for (const writer of idle) await writer.addSmallCopy(1, 't', contents(1, 50_000));
+  const busy = new TransactionWriter(pool, options);
+  for (let chunk = 0; chunk < 6; chunk++) {
+    await busy.addChunk(1, 'big', 4 * MEBIBYTE, { kind: 'memory', buffer: contents(2, 4 * MEBIBYTE), offset: 0 });
+  }
+  await busy.finish();
+  for (const writer of idle) await writer.addSmallCopy(1, 'u', contents(3, 60_000));
+  await Promise.all(idle.map((writer) => writer.finish()));
+  assert.equal(pool.budget.usedBytes, 0);
+  await Promise.all([busy, ...idle].map((writer) => writer.abort(new Error('done'))));
+  pool.close();
+  context.close();
+  assert.deepEqual(await fsckFindings(rig.store), []);
+  await rig.store.close();
+});
+
+test('many small transactions fill both members alike', async () => {
+  const rig = await makeRig({ members: 2, redundancy: 1 });
+  for (let index = 0; index < 20; index++) {
+    const tx = await rig.store.begin('run');
+    await tx.put('t', contents(index, 100_000), U8(100_000));
+    await tx.commit();
+  }
+  const [a, b] = rig.store.info.members;
+  assert.ok(a !== undefined && b !== undefined);
+  const free = rig.store.catalog.members.map((member) => rig.store.catalog.freeSectors(member.index));
+  assert.ok(Math.abs((free[0] ?? 0) - (free[1] ?? 0)) < 60, free.join());
+  await rig.store.close();
+});
+
+test('borrowed memory is read until the commit and not copied', async () => {
+  const rig = await makeRig();
+  const tx = await rig.store.begin('run');
+  const large = contents(1, 20 * MEBIBYTE);
+  const small = contents(2, 30_000);
+  await tx.put('large', large, U8(large.length), { buffer: 'borrow' });
+  await tx.put('small', small, U8(small.length), { buffer: 'borrow' });
+  const version = await tx.commit();
+  assert.deepEqual(await version.tensor('large').read(), large);
+  assert.deepEqual(await version.tensor('small').read(), small);
+  await rig.store.close();
+});
