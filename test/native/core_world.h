@@ -36,12 +36,13 @@ class CoreWorld {
  public:
   static constexpr uint64_t kMemberBytes = 32u << 20;
 
-  CoreWorld(int backend, int members) {
+  CoreWorld(int backend, int members, uint32_t queue_depth = 0) {
     char name[] = "/tmp/ingot-core-XXXXXX";
     CHECK(mkdtemp(name) != nullptr);
     directory = name;
     ingot_options options{};
     options.backend = backend;
+    options.queue_depth = queue_depth;
     ingot_error error{};
     if (ingot_context_create(&options, &context, &error) != 0) {
       std::printf("skipped: %s\n", error.message);

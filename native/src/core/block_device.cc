@@ -233,26 +233,6 @@ Status check_signatures(int fd, uint64_t size_bytes, const std::string& path) {
   return {"E_EXISTS", EEXIST, "'" + path + "' carries a signature of somebody else's data: " + found};
 }
 
-bool has_own_signature(int fd) {
-  std::vector<char> head(kSectorBytes);
-  return read_region(fd, 0, head, "").ok() && starts_with(head, 0, "INGOT", 5);
-}
-
-Status wipe_signatures(int fd, uint64_t size_bytes, const std::string& path) {
-  const uint64_t region = size_bytes < kSignatureRegionBytes ? size_bytes / kSectorBytes * kSectorBytes : kSignatureRegionBytes;
-  void* memory = nullptr;
-  if (posix_memalign(&memory, kSectorBytes, region) != 0) return system_failure("E_NATIVE", "memory", ENOMEM);
-  const std::unique_ptr<void, decltype(&std::free)> owner(memory, &std::free);
-  std::fill_n(static_cast<char*>(memory), region, '\0');
-  for (const uint64_t offset : {uint64_t{0}, (size_bytes - region) / kSectorBytes * kSectorBytes}) {
-    const ssize_t put = pwrite(fd, memory, region, static_cast<off_t>(offset));
-    if (put != static_cast<ssize_t>(region)) {
-      return system_failure("E_IO", "write to '" + path + "' at " + std::to_string(offset), put < 0 ? errno : EIO);
-    }
-  }
-  return {};
-}
-
 std::string failure_domain_of(dev_t device) { return domain_at(device, 0); }
 
 int numa_node_of(dev_t device) {

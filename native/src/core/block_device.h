@@ -1,7 +1,7 @@
 // What the system knows of a block device, and whether somebody else's data may be on it.
 //
 // Invariants
-//   1. Nothing here writes, except `wipe_signatures`, which is called only while formatting.
+//   1. Nothing here writes. What create overwrites is the engine's decision, taken under the writer lock.
 //   2. A device that is mounted, swapped on, partitioned, held by another driver or carries a known
 //      signature is refused with a sentence that names what was found.
 #pragma once
@@ -24,11 +24,6 @@ Status read_block_facts(int fd, const std::string& path, BlockFacts& facts);
 Status check_block_unused(dev_t device, const std::string& path);
 /// Refuses a device or file with a signature of somebody else's format in its head or tail.
 Status check_signatures(int fd, uint64_t size_bytes, const std::string& path);
-/// Whether the device begins with the magic of an Ingot superblock.
-bool has_own_signature(int fd);
-/// Overwrites the places that signatures live in: the first and the last 1 MiB.
-Status wipe_signatures(int fd, uint64_t size_bytes, const std::string& path);
-
 /// Names what fails together with this device: the whole drive, "" when unknown.
 std::string failure_domain_of(dev_t device);
 /// -1 when unknown.

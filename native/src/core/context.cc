@@ -236,9 +236,13 @@ Status Context::open_member(const std::string& path, const ingot_member_options&
     const std::unique_ptr<OpenCall> open(static_cast<OpenCall*>(task));
     auto result = std::make_unique<ResultBox>();
     result->head.kind = INGOT_RESULT_OPEN;
-    DirectFile file;
-    Status status = open_direct_file(open->member_path, open->options, file);
-    if (status.ok()) status = open->context->adopt(std::move(file), result->head.member);
+    Status status;
+    {
+      // A refused device is closed before anyone hears of it, or the next open would find it busy.
+      DirectFile file;
+      status = open_direct_file(open->member_path, open->options, file);
+      if (status.ok()) status = open->context->adopt(std::move(file), result->head.member);
+    }
     result->head.failed = status.ok() ? 0 : 1;
     status.report(&result->head.error);
     open->context->deliver(open->call, std::move(result));

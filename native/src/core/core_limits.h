@@ -21,7 +21,7 @@ inline constexpr uint64_t kCoalesceBytesMax = 16 * kMiB;
 inline constexpr size_t kMergedRequestsMax = 64;
 /// Defaults measured on virtual disks and tmpfs; see BENCHMARKS.md.
 inline constexpr uint32_t kTransferBytesDefault = 1 * kMiB;
-inline constexpr uint32_t kCoalesceBytesDefault = 1 * kMiB;
+inline constexpr uint32_t kCoalesceBytesDefault = 4 * kMiB;
 inline constexpr uint32_t kQueueDepthDefault = 128;
 inline constexpr uint32_t kQueueDepthMax = 1024;
 inline constexpr uint64_t kQueueBytesDefault = 64 * kMiB;
@@ -51,6 +51,9 @@ inline constexpr uint64_t kSourceGapBytesMax = 4 * kKiB;
 inline constexpr uint64_t kCopyBlockBytes = 64 * kKiB;
 inline constexpr uint32_t kMembersMax = 256;
 inline constexpr uint32_t kSourcesMax = 65536;
+/// An exclusive open of a device is tried again this often, this far apart.
+inline constexpr int kBusyRetries = 5;
+inline constexpr int kBusyRetryMs = 50;
 /// Fault rules of one context.
 inline constexpr size_t kFaultRulesMax = 16;
 

@@ -6,6 +6,8 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <chrono>
+#include <thread>
 
 #include "block_device.h"
 #include "core_limits.h"
@@ -59,10 +61,13 @@ Status create_file(const std::string& path, const ingot_member_options& options)
   if (options.size_bytes == 0 || options.size_bytes % kSectorBytes != 0) {
     return {"E_USAGE", 0, "size of " + quoted(path) + " must be a positive multiple of 4096 bytes"};
   }
-  const int flags = O_RDWR | O_CREAT | O_CLOEXEC | (options.force != 0 ? 0 : O_EXCL);
-  const Descriptor fd(open(path.c_str(), flags, 0600));
+  // By force the name is taken over, never the file behind it: a process that still has the old member open
+  // keeps its own inode and cannot be corrupted through this one.
+  if (options.force != 0 && unlink(path.c_str()) != 0 && errno != ENOENT) {
+    return system_failure(code_of(errno), "replace " + quoted(path), errno);
+  }
+  const Descriptor fd(open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_EXCL, 0600));
   if (fd.get() < 0) return system_failure(code_of(errno), "create " + quoted(path), errno);
-  if (options.force != 0 && ftruncate(fd.get(), 0) != 0) return system_failure(code_of(errno), "empty " + quoted(path), errno);
   int error = 0;
   do {
     error = fallocate(fd.get(), 0, 0, static_cast<off_t>(options.size_bytes)) == 0 ? 0 : errno;
@@ -70,8 +75,8 @@ Status create_file(const std::string& path, const ingot_member_options& options)
   if (error == EOPNOTSUPP) error = posix_fallocate(fd.get(), 0, static_cast<off_t>(options.size_bytes));
   if (error == 0 && fsync(fd.get()) != 0) error = errno;
   if (error != 0) {
-    // What this call made is taken away again; a file that was there before stays, emptied by force.
-    if (options.force == 0) unlink(path.c_str());
+    // What this call made is taken away again.
+    unlink(path.c_str());
     const std::string what = "preallocate " + std::to_string(options.size_bytes) + " bytes for " + quoted(path);
     return system_failure(code_of(error), what, error);
   }
@@ -81,6 +86,11 @@ Status create_file(const std::string& path, const ingot_member_options& options)
 Status open_data(const std::string& path, const ingot_member_options& options, int extra, DirectFile& out) {
   const int flags = (options.writable != 0 ? O_RDWR : O_RDONLY) | O_CLOEXEC | extra;
   int fd = open(path.c_str(), flags | O_DIRECT);
+  // io_uring lets go of a device a moment after its ring is closed (TigerBeetle retries for the same reason).
+  for (int retry = 0; fd < 0 && errno == EBUSY && retry < kBusyRetries; ++retry) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(kBusyRetryMs));
+    fd = open(path.c_str(), flags | O_DIRECT);
+  }
   out.direct = fd >= 0;
   if (fd < 0 && errno == EINVAL) {
     if (options.require_direct != 0) {
@@ -100,9 +110,6 @@ Status adopt_block(const struct stat& info, const ingot_member_options& options,
   if (out.memory_alignment_bytes == 0) out.memory_alignment_bytes = facts.sector_bytes;
   if (out.offset_alignment_bytes == 0) out.offset_alignment_bytes = facts.sector_bytes;
   if (options.force == 0) {
-    if (options.create != 0 && has_own_signature(out.data.get())) {
-      return {"E_EXISTS", EEXIST, quoted(out.path) + " is already a member of an Ingot store"};
-    }
     if (Status status = check_signatures(out.data.get(), out.size_bytes, out.path); !status.ok()) return status;
   }
   if (options.create != 0) {
@@ -110,7 +117,6 @@ Status adopt_block(const struct stat& info, const ingot_member_options& options,
       return {"E_NO_SPACE", ENOSPC, quoted(out.path) + " holds " + std::to_string(out.size_bytes) + " bytes, " +
                                         std::to_string(options.size_bytes) + " were asked for"};
     }
-    if (Status status = wipe_signatures(out.data.get(), out.size_bytes, out.path); !status.ok()) return status;
     if (options.size_bytes != 0) out.size_bytes = options.size_bytes / kSectorBytes * kSectorBytes;
   }
   out.failure_domain = failure_domain_of(info.st_rdev);

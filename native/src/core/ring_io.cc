@@ -61,6 +61,7 @@ int RingIo::start() {
     const int error = set_up();
     ready.set_value(error);
     if (error == 0) loop();
+    tear_down();
   });
   pthread_setname_np(thread_.native_handle(), "ingot-ring");
   return outcome.get();
@@ -84,8 +85,16 @@ RingIo::~RingIo() {
   stopping_.store(true);
   if (wake_fd_ >= 0) eventfd_write(wake_fd_, 1);
   if (thread_.joinable()) thread_.join();
-  if (ring_ready_) io_uring_queue_exit(&ring_);
   if (wake_fd_ >= 0) close(wake_fd_);
+}
+
+/// By the ring's own thread: the kernel frees a ring some time after its last close, and what is still
+/// registered then would keep the device busy for whoever opens it next.
+void RingIo::tear_down() {
+  if (!ring_ready_) return;
+  if (fixed_file_) io_uring_unregister_files(&ring_);
+  if (fixed_memory_) io_uring_unregister_buffers(&ring_);
+  io_uring_queue_exit(&ring_);
 }
 
 void RingIo::wake() {

@@ -37,6 +37,7 @@ class RingIo final : public DeviceQueue {
   void wake() override;
   void loop();
   int set_up();
+  void tear_down();
   void arm_wake();
   void fill();
   void issue(Slot* slot);
