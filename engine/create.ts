@@ -22,6 +22,7 @@ import {
   MEMBERS_MAX,
   MEMBER_BYTES_MIN,
   MEMBER_IN_SYNC,
+  SECTOR_BYTES,
   SEGMENT_SHIFT_DEFAULT,
   SEGMENT_SHIFT_MAX,
   SEGMENT_SHIFT_MIN,
@@ -86,7 +87,7 @@ export async function createStore(io: Io, options: CreateStoreOptions): Promise<
     const storeUuid = io.random.bytes(16).slice();
     const root0 = rootZero(io, storeUuid, devices, settings);
     const online = onlineMembers(root0, devices);
-    await zeroAreas(io, online);
+    await zeroAreas(io, online, devices);
     await flushAll(io, online, 'the zeroed areas of new members');
     await writeHints(io, online, root0, new OpenReport());
     await new HeartbeatKeeper(io, online, root0).markClosed();
@@ -225,13 +226,31 @@ function onlineMembers(root0: Superblock, devices: readonly MemberDevice[]): Onl
   });
 }
 
-async function zeroAreas(io: Io, online: readonly OnlineMember[]): Promise<void> {
-  const zeros = new Uint8Array(HEAD_BYTES);
+/**
+ * Zeroes head and tail areas, and what lies behind the formatted size up to the end of the device: signatures of
+ * former owners (a backup partition table, md) live there too.
+ */
+async function zeroAreas(
+  io: Io,
+  online: readonly OnlineMember[],
+  devices: readonly MemberDevice[],
+): Promise<void> {
+  const zeros = new Uint8Array(HEAD_BYTES + TAIL_BYTES);
   await Promise.all(
-    online.flatMap((member) => [
-      io.writeRaw(member.slot, 0, zeros),
-      io.writeRaw(member.slot, member.formattedBytes - TAIL_BYTES, zeros.subarray(0, TAIL_BYTES)),
-    ]),
+    online.flatMap((member) => {
+      const device = devices.find((entry) => entry.slot === member.slot);
+      assert(device !== undefined, 'every online member has its device');
+      const wholeBytes = device.sizeBytes - (device.sizeBytes % SECTOR_BYTES);
+      const restBytes = Math.min(wholeBytes - member.formattedBytes, HEAD_BYTES);
+      return [
+        io.writeRaw(member.slot, 0, zeros.subarray(0, HEAD_BYTES)),
+        io.writeRaw(
+          member.slot,
+          member.formattedBytes - TAIL_BYTES,
+          zeros.subarray(0, TAIL_BYTES + restBytes),
+        ),
+      ];
+    }),
   );
 }
 

@@ -34,7 +34,11 @@ interface Located {
 }
 
 /** Errors: E_NOT_FOUND, E_FORMAT, E_CORRUPT, E_CONFLICT, E_VERSION, E_LOCKED, E_DEGRADED, E_IO, E_EXISTS. */
-export async function openWith(ports: StorePorts, location: StoreLocation, options: OpenOptions): Promise<Store> {
+export async function openWith(
+  ports: StorePorts,
+  location: StoreLocation,
+  options: OpenOptions,
+): Promise<Store> {
   try {
     options.signal?.throwIfAborted();
     const located = await locate(ports.files, location);
@@ -68,37 +72,53 @@ async function locate(files: DirectoryPort | null, location: StoreLocation): Pro
   }
   if (files === null) return { paths: [location], directory: null, isDirectoryMissing: false };
   const { kind } = await files.status(location);
-  if (kind === 'directory') return { paths: await files.memberFiles(location), directory: location, isDirectoryMissing: false };
+  if (kind === 'directory')
+    return { paths: await files.memberFiles(location), directory: location, isDirectoryMissing: false };
   if (kind === 'absent') return { paths: [], directory: location, isDirectoryMissing: true };
   return { paths: [location], directory: null, isDirectoryMissing: false };
 }
 
 /** All given paths, unless none of them exists yet. */
-async function presentPaths(files: DirectoryPort | null, members: readonly string[]): Promise<readonly string[]> {
+async function presentPaths(
+  files: DirectoryPort | null,
+  members: readonly string[],
+): Promise<readonly string[]> {
   if (files === null) return members;
   const kinds = await Promise.all(members.map(async (path) => (await files.status(path)).kind));
   return kinds.every((kind) => kind === 'absent') ? [] : members;
 }
 
-async function makeStore(ports: StorePorts, located: Located, create: CreateOptions): Promise<readonly string[]> {
+async function makeStore(
+  ports: StorePorts,
+  located: Located,
+  create: CreateOptions,
+): Promise<readonly string[]> {
   const { directory } = located;
   if (directory !== null && located.isDirectoryMissing) await ports.files?.makeDirectory(directory);
   const members = create.members.map((member) => ({
     ...member,
-    path: directory === null || ports.files === null ? member.path : ports.files.resolveInside(directory, member.path),
+    path:
+      directory === null || ports.files === null
+        ? member.path
+        : ports.files.resolveInside(directory, member.path),
   }));
   await createStore(ports.io, { ...create, members });
   return members.map((member) => member.path);
 }
 
 /** Makes a store at exactly these members, and leaves it closed. E_EXISTS without `force` when something is there. */
-export async function createWith(ports: StorePorts, location: StoreLocation, create: CreateOptions): Promise<readonly string[]> {
+export async function createWith(
+  ports: StorePorts,
+  location: StoreLocation,
+  create: CreateOptions,
+): Promise<readonly string[]> {
   try {
     const located = await locate(ports.files, location);
     const taken = await existingFiles(ports.files, located.paths);
     if (taken.length > 0 && create.force !== true) {
       throw new StoreError('E_EXISTS', `there are members already: ${taken.join(', ')}`, {
-        safe: 'nothing was written', next: 'open the store, or create with force to destroy it',
+        safe: 'nothing was written',
+        next: 'open the store, or create with force to destroy it',
       });
     }
     return await makeStore(ports, located, create);
@@ -108,7 +128,10 @@ export async function createWith(ports: StorePorts, location: StoreLocation, cre
 }
 
 /** A block device is always there; whether something lives on it is for the core to find out (signatures, use). */
-async function existingFiles(files: DirectoryPort | null, paths: readonly string[]): Promise<readonly string[]> {
+async function existingFiles(
+  files: DirectoryPort | null,
+  paths: readonly string[],
+): Promise<readonly string[]> {
   if (files === null) return paths;
   const kinds = await Promise.all(paths.map(async (path) => (await files.status(path)).kind));
   return paths.filter((_, index) => kinds[index] !== 'block');
@@ -117,6 +140,7 @@ async function existingFiles(files: DirectoryPort | null, paths: readonly string
 function nothingThere(location: StoreLocation): StoreError {
   const what = typeof location === 'string' ? location : location.members.join(', ');
   return new StoreError('E_NOT_FOUND', `there is no store at ${what}`, {
-    where: { store: what }, next: 'ingot create, or open with { create }',
+    where: { store: what },
+    next: 'ingot create, or open with { create }',
   });
 }
