@@ -105,7 +105,12 @@ export class SharedChunks {
   }
 
   /** Adds one small tensor; `sealed` is a chunk that it no longer fits in. */
-  add(dtypeCode: number, name: string, source: ByteSource, bytes: number): { part: DraftPart; sealed: ChunkDraft | null } {
+  add(
+    dtypeCode: number,
+    name: string,
+    source: ByteSource,
+    bytes: number,
+  ): { part: DraftPart; sealed: ChunkDraft | null } {
     assert(bytes > 0 && bytes <= this.#chunkBytes, 'a shared chunk takes tensors up to its own size');
     let chunk = this.#open.get(dtypeCode);
     let sealed: ChunkDraft | null = null;

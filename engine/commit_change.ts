@@ -10,7 +10,20 @@
 
 import { decodeExtent, encodeExtent } from '../format/extent_record.js';
 import {
-  StoreError, assert, decodeRun, decodeTag, encodeManifest, encodeRun, encodeTag, encodeVersion, extentKey, runKey, stepKey, tagKey, versionKey, runVersionKey,
+  StoreError,
+  assert,
+  decodeRun,
+  decodeTag,
+  encodeManifest,
+  encodeRun,
+  encodeTag,
+  encodeVersion,
+  extentKey,
+  runKey,
+  stepKey,
+  tagKey,
+  versionKey,
+  runVersionKey,
 } from '../format/index.js';
 import type { Blob, File, Manifest, Piece, Tensor, VersionRecord } from '../format/index.js';
 import type { ChunkDraft } from './chunk_packer.js';
@@ -52,15 +65,24 @@ function firstPlace(pieces: readonly Piece[]): number {
 
 /** Everything of the manifest; all chunks must be written. Tensors come in on-disk order. */
 export function buildManifest(
-  context: StoreContext, tensors: readonly ObjectDraft[], blobs: readonly ObjectDraft[], files: readonly FileDraft[],
+  context: StoreContext,
+  tensors: readonly ObjectDraft[],
+  blobs: readonly ObjectDraft[],
+  files: readonly FileDraft[],
 ): ManifestPlan {
   const linked = new Set<number>();
   let rawBytes = 0;
   const byFile = new Map<number, { draft: ObjectDraft; sum: bigint }[]>();
-  const common = (draft: ObjectDraft): { pieces: readonly Piece[]; rawSum: bigint; inlineBytes: Uint8Array } => {
+  const common = (
+    draft: ObjectDraft,
+  ): { pieces: readonly Piece[]; rawSum: bigint; inlineBytes: Uint8Array } => {
     rawBytes += draft.rawBytes;
     for (const piece of draft.linked ?? []) linked.add(piece.extentId);
-    return { pieces: draftPieces(draft), rawSum: draftSum(draft), inlineBytes: draft.inline ?? NO_TREE_VALUE };
+    return {
+      pieces: draftPieces(draft),
+      rawSum: draftSum(draft),
+      inlineBytes: draft.inline ?? NO_TREE_VALUE,
+    };
   };
   const tensorRecords = tensors.map((draft): Tensor => {
     const body = common(draft);
@@ -74,20 +96,38 @@ export function buildManifest(
     return { name, dtype: draft.dtypeCode, shape, rawBytes: bytes, fileIndex, fileOffset, ...body };
   });
   tensorRecords.sort(
-    (a, b) => firstPlace(a.pieces) - firstPlace(b.pieces) || (a.pieces[0]?.rawOffset ?? 0) - (b.pieces[0]?.rawOffset ?? 0),
+    (a, b) =>
+      firstPlace(a.pieces) - firstPlace(b.pieces) ||
+      (a.pieces[0]?.rawOffset ?? 0) - (b.pieces[0]?.rawOffset ?? 0),
   );
   const blobRecords = blobs.map((draft): Blob => {
     const fileIndex = files.findIndex((file) => file.prefix === null && file.name === draft.name);
-    return { name: draft.name, contentType: draft.contentType, rawBytes: draft.rawBytes, fileIndex, ...common(draft) };
+    return {
+      name: draft.name,
+      contentType: draft.contentType,
+      rawBytes: draft.rawBytes,
+      fileIndex,
+      ...common(draft),
+    };
   });
   const blobOf = new Map(blobRecords.map((blob) => [blob.name, blob]));
-  const fileRecords = files.map((file, index): File => fileRecord(context, file, byFile.get(index) ?? [], blobOf));
+  const fileRecords = files.map(
+    (file, index): File => fileRecord(context, file, byFile.get(index) ?? [], blobOf),
+  );
   const manifest: Manifest = { tensors: tensorRecords, blobs: blobRecords, files: fileRecords };
-  return { manifest, encoded: encodeManifest(manifest), rawBytes, linkedIds: [...linked].sort((a, b) => a - b) };
+  return {
+    manifest,
+    encoded: encodeManifest(manifest),
+    rawBytes,
+    linkedIds: [...linked].sort((a, b) => a - b),
+  };
 }
 
 function fileRecord(
-  context: StoreContext, file: FileDraft, tensors: readonly { draft: ObjectDraft; sum: bigint }[], blobOf: Map<string, Blob>,
+  context: StoreContext,
+  file: FileDraft,
+  tensors: readonly { draft: ObjectDraft; sum: bigint }[],
+  blobOf: Map<string, Blob>,
 ): File {
   const { name, mode } = file;
   if (file.prefix !== null) {
@@ -95,13 +135,16 @@ function fileRecord(
     return { name, mode, format: 1, prefix: file.prefix, ...totals };
   }
   const blob = blobOf.get(name);
-  if (blob === undefined) throw new StoreError('E_USAGE', `file ${name} has no blob of its name`, { where: { file: name } });
+  if (blob === undefined)
+    throw new StoreError('E_USAGE', `file ${name} has no blob of its name`, { where: { file: name } });
   return { name, mode, format: 0, prefix: NO_TREE_VALUE, sizeBytes: blob.rawBytes, sum: blob.rawSum };
 }
 
 /** Applies the plan inside a catalog change. Returns what the version became. */
 export async function applyCommit(
-  context: StoreContext, change: CatalogChange, plan: CommitPlan,
+  context: StoreContext,
+  change: CatalogChange,
+  plan: CommitPlan,
 ): Promise<{ record: VersionRecord; manifest: Manifest }> {
   const linkedBytes = await referenceLinked(change, plan);
   const places = planSumLeaves(plan.chunks);
@@ -110,7 +153,11 @@ export async function applyCommit(
   for (const chunk of plan.chunks) {
     storedBytes += chunk.storedBytes * chunk.grants.length;
     for (const grant of chunk.grants) change.useSpace(grant);
-    await change.put(2, extentKey(chunk.id), encodeChunk(chunk, places.placeOf.get(chunk) ?? null, change.sequence, plan));
+    await change.put(
+      2,
+      extentKey(chunk.id),
+      encodeChunk(chunk, places.placeOf.get(chunk) ?? null, change.sequence, plan),
+    );
   }
   const id = change.takeVersionId();
   const record = versionRecord(plan, id, storedBytes);
@@ -128,11 +175,15 @@ async function referenceLinked(change: CatalogChange, plan: CommitPlan): Promise
     const found = change.get(2, key);
     const bytes = found instanceof Promise ? await found : found;
     if (bytes === undefined) {
-      throw new StoreError('E_CONFLICT', `the version linked to (v:${plan.baseVersionId}) was removed meanwhile`, {
-        where: { object: plan.run },
-        safe: 'nothing of this transaction is visible',
-        next: 'begin again with another base, or put the tensors',
-      });
+      throw new StoreError(
+        'E_CONFLICT',
+        `the version linked to (v:${plan.baseVersionId}) was removed meanwhile`,
+        {
+          where: { object: plan.run },
+          safe: 'nothing of this transaction is visible',
+          next: 'begin again with another base, or put the tensors',
+        },
+      );
     }
     records.push({ key, extent: decodeExtent(bytes) });
   }
@@ -144,12 +195,24 @@ async function referenceLinked(change: CatalogChange, plan: CommitPlan): Promise
   return storedBytes;
 }
 
-function encodeChunk(chunk: ChunkDraft, place: LeafPlace | null, sequence: number, plan: CommitPlan): Uint8Array {
+function encodeChunk(
+  chunk: ChunkDraft,
+  place: LeafPlace | null,
+  sequence: number,
+  plan: CommitPlan,
+): Uint8Array {
   const { sums } = chunk;
-  assert(sums !== null && chunk.grants.length === plan.redundancy, 'a chunk is written before it is committed');
-  assert((place === null) === (sums.length <= INLINE_SUM_LIMIT), 'many sums go to a leaf, few do not');
+  assert(
+    sums !== null && chunk.grants.length === plan.redundancy,
+    'a chunk is written before it is committed',
+  );
+  assert((place === null) === sums.length <= INLINE_SUM_LIMIT, 'many sums go to a leaf, few do not');
   return encodeExtent({
-    copies: chunk.grants.map((grant) => ({ member: grant.member, sector: grant.sector, placementBirth: sequence })),
+    copies: chunk.grants.map((grant) => ({
+      member: grant.member,
+      sector: grant.sector,
+      placementBirth: sequence,
+    })),
     wantedCopies: plan.redundancy,
     storedBytes: chunk.storedBytes,
     rawBytes: chunk.rawBytes,
@@ -192,26 +255,40 @@ async function updateRun(change: CatalogChange, plan: CommitPlan, id: number): P
   const found = change.get(0, key);
   const bytes = found instanceof Promise ? await found : found;
   const before = bytes === undefined ? null : decodeRun(bytes);
-  await change.put(0, key, encodeRun({
-    createdAtMs: before?.createdAtMs ?? plan.createdAtMs,
-    versionCount: (before?.versionCount ?? 0) + 1,
-    lastVersionId: id,
-  }));
+  await change.put(
+    0,
+    key,
+    encodeRun({
+      createdAtMs: before?.createdAtMs ?? plan.createdAtMs,
+      versionCount: (before?.versionCount ?? 0) + 1,
+      lastVersionId: id,
+    }),
+  );
   await change.put(0, runVersionKey(plan.run, id), NO_TREE_VALUE);
   if (plan.step !== null) await change.put(0, stepKey(plan.run, plan.step, id), NO_TREE_VALUE);
   for (const tag of plan.tags) await moveTag(change, plan.run, tag, id, plan.createdAtMs);
 }
 
 /** Points a tag at a version; its generation counts the moves. */
-export async function moveTag(change: CatalogChange, run: string, tag: string, id: number, nowMs: number): Promise<void> {
+export async function moveTag(
+  change: CatalogChange,
+  run: string,
+  tag: string,
+  id: number,
+  nowMs: number,
+): Promise<void> {
   const key = tagKey(run, tag);
   const found = change.get(0, key);
   const bytes = found instanceof Promise ? await found : found;
   const before = bytes === undefined ? null : decodeTag(bytes);
-  await change.put(0, key, encodeTag({
-    versionId: id,
-    movedAtMs: nowMs,
-    generation: (before?.generation ?? 0) + 1,
-    protected: before?.protected ?? false,
-  }));
+  await change.put(
+    0,
+    key,
+    encodeTag({
+      versionId: id,
+      movedAtMs: nowMs,
+      generation: (before?.generation ?? 0) + 1,
+      protected: before?.protected ?? false,
+    }),
+  );
 }

@@ -10,7 +10,13 @@
 // This file never reads tensor bytes.
 
 import {
-  StoreError, assert, decodeExtent, decodeExtentKey, decodeSumLeaf, decodeSumLeafPage, extentKey,
+  StoreError,
+  assert,
+  decodeExtent,
+  decodeExtentKey,
+  decodeSumLeaf,
+  decodeSumLeafPage,
+  extentKey,
 } from '../format/index.js';
 import type { Extent, SumLeaf } from '../format/index.js';
 import type { CatalogSnapshot } from './contract.js';
@@ -84,7 +90,11 @@ export class ExtentSource {
   }
 
   /** Records of these ids. E_NOT_FOUND when the version that named one was removed. */
-  async extents(snapshot: CatalogSnapshot, ids: Iterable<number>, object: string): Promise<Map<number, Extent>> {
+  async extents(
+    snapshot: CatalogSnapshot,
+    ids: Iterable<number>,
+    object: string,
+  ): Promise<Map<number, Extent>> {
     const found = new Map<number, Extent>();
     const missing: number[] = [];
     for (const id of new Set(ids)) {
@@ -115,7 +125,8 @@ export class ExtentSource {
       for (let id = extent.sumLeafId; id <= last; id++) {
         if (leaves.has(id)) continue;
         const cached = this.#leaves.get(id, this.#context.removalSequence);
-        if (cached !== undefined && snapshot.sequence >= this.#context.removalSequence) leaves.set(id, cached);
+        if (cached !== undefined && snapshot.sequence >= this.#context.removalSequence)
+          leaves.set(id, cached);
         else missing.add(id);
       }
     }
@@ -126,7 +137,11 @@ export class ExtentSource {
     return { copy: (extent, first, count, target, at) => copySums(leaves, extent, first, count, target, at) };
   }
 
-  async #records(snapshot: CatalogSnapshot, ids: readonly number[], take: (id: number, bytes: Uint8Array) => void): Promise<void> {
+  async #records(
+    snapshot: CatalogSnapshot,
+    ids: readonly number[],
+    take: (id: number, bytes: Uint8Array) => void,
+  ): Promise<void> {
     for (let start = 0; start < ids.length; ) {
       let end = start + 1;
       while (end < ids.length && (ids[end] ?? 0) - (ids[end - 1] ?? 0) <= RANGE_GAP_IDS) end++;
@@ -148,7 +163,10 @@ export class ExtentSource {
   }
 
   async #readLeaves(
-    snapshot: CatalogSnapshot, ids: readonly number[], leaves: Map<number, BigUint64Array>, object: string,
+    snapshot: CatalogSnapshot,
+    ids: readonly number[],
+    leaves: Map<number, BigUint64Array>,
+    object: string,
   ): Promise<void> {
     const records = new Map<number, SumLeaf>();
     await this.#records(snapshot, ids, (id, bytes) => records.set(id, decodeSumLeaf(bytes)));
@@ -190,7 +208,11 @@ export class ExtentSource {
       if (place === op * MAX_COPIES) throw this.#leafError(object, record);
     }
     return {
-      count, copyMember, copyOffsetBytes, sums, priority: 0,
+      count,
+      copyMember,
+      copyOffsetBytes,
+      sums,
+      priority: 0,
       storedBytes: new Float64Array(count).fill(LEAF_BYTES),
       segmentBytes: new Float64Array(count).fill(LEAF_BYTES),
       wantedOffsetBytes: new Float64Array(count),
@@ -202,11 +224,28 @@ export class ExtentSource {
     };
   }
 
-  #reportLeaf(object: string, fault: { slot: number; copy: number; offsetBytes: number; lengthBytes: number; kind: 'io' | 'short' | 'checksum' | 'missing' | 'deadline' | 'aborted'; errno: number }): void {
+  #reportLeaf(
+    object: string,
+    fault: {
+      slot: number;
+      copy: number;
+      offsetBytes: number;
+      lengthBytes: number;
+      kind: 'io' | 'short' | 'checksum' | 'missing' | 'deadline' | 'aborted';
+      errno: number;
+    },
+  ): void {
     const memberIndex = this.#context.memberOfSlot(fault.slot);
     this.#context.passedOver({
-      object, tensor: '', member: this.#context.memberPath(memberIndex), memberIndex, copy: fault.copy,
-      offsetBytes: fault.offsetBytes, lengthBytes: fault.lengthBytes, kind: fault.kind, errno: fault.errno,
+      object,
+      tensor: '',
+      member: this.#context.memberPath(memberIndex),
+      memberIndex,
+      copy: fault.copy,
+      offsetBytes: fault.offsetBytes,
+      lengthBytes: fault.lengthBytes,
+      kind: fault.kind,
+      errno: fault.errno,
     });
   }
 
@@ -214,8 +253,12 @@ export class ExtentSource {
     const copy = record.copies[0];
     return new StoreError('E_CORRUPT', 'no copy of a page of segment sums can be read', {
       where: {
-        object, member: this.#context.memberPath(copy?.member ?? -1), memberIndex: copy?.member ?? -1,
-        offsetBytes: (copy?.sector ?? 0) * 4096, lengthBytes: LEAF_BYTES, structure: 'SumLeaf',
+        object,
+        member: this.#context.memberPath(copy?.member ?? -1),
+        memberIndex: copy?.member ?? -1,
+        offsetBytes: (copy?.sector ?? 0) * 4096,
+        lengthBytes: LEAF_BYTES,
+        structure: 'SumLeaf',
       },
       next: 'ingot fsck',
     });
@@ -228,7 +271,12 @@ export function sumCount(extent: Extent): number {
 }
 
 function copySums(
-  leaves: ReadonlyMap<number, BigUint64Array>, extent: Extent, first: number, count: number, target: BigUint64Array, at: number,
+  leaves: ReadonlyMap<number, BigUint64Array>,
+  extent: Extent,
+  first: number,
+  count: number,
+  target: BigUint64Array,
+  at: number,
 ): void {
   assert(first + count <= sumCount(extent), 'only sums that the extent has are asked for');
   if (extent.sumLeafId === 0) {
@@ -242,7 +290,8 @@ function copySums(
     assert(leaf !== undefined, 'leaves are loaded before their sums are copied');
     const slot = place % SUMS_PER_LEAF;
     const take = Math.min(count - done, SUMS_PER_LEAF - slot);
-    if (slot + take > leaf.length) throw new StoreError('E_FORMAT', 'a sum leaf has fewer sums than its extents use');
+    if (slot + take > leaf.length)
+      throw new StoreError('E_FORMAT', 'a sum leaf has fewer sums than its extents use');
     target.set(leaf.subarray(slot, slot + take), at + done);
     done += take;
   }

@@ -4,8 +4,11 @@
 //   1. This is the only file of engine/ that wires the native Io port and node:fs to the engine.
 //   2. What is not exported here is private and may change without notice.
 //
-//   const store = await open('./demo.ingot', { mode: 'rw', create: { members: [{ path: 'a.member', sizeBytes: 64 << 20 }] } });
-//   const tx = await store.begin('run');  await tx.put('w', bytes, { dtype: 'F32', shape: [2, 2] });  await tx.commit();
+//   const create = { members: [{ path: 'a.member', sizeBytes: 64 << 20 }] };
+//   const store = await open('./demo.ingot', { mode: 'rw', create });
+//   const tx = await store.begin('run');
+//   await tx.put('w', bytes, { dtype: 'F32', shape: [2, 2] });
+//   await tx.commit();
 //   const back = await (await store.get('run@latest')).tensor('w').read();
 //
 // This file has no behaviour of its own.

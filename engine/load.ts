@@ -15,7 +15,13 @@ import { StoreError, assert } from '../format/errors.js';
 import type { Piece, Tensor } from '../format/index.js';
 import type { Io, IoBuffer } from './io/port.js';
 import { ProgressTracker } from './progress.js';
-import { type PartReader, READ_BATCH_BYTES, READ_BATCH_PARTS, type ReadPart, destinationOf } from './reader.js';
+import {
+  type PartReader,
+  READ_BATCH_BYTES,
+  READ_BATCH_PARTS,
+  type ReadPart,
+  destinationOf,
+} from './reader.js';
 import type { StoreContext } from './store_context.js';
 import type { Destination, LoadOptions, ReadOptions, TensorInfo } from './types.js';
 
@@ -35,7 +41,11 @@ export interface Readable {
 
 /** Parts of the stretch [offset, offset + length) of an object. */
 export function partsOf(
-  object: Readable, offset: number, length: number, destination: IoBuffer, destinationOffset: number,
+  object: Readable,
+  offset: number,
+  length: number,
+  destination: IoBuffer,
+  destinationOffset: number,
 ): ReadPart[] {
   const parts: ReadPart[] = [];
   let at = 0;
@@ -44,8 +54,12 @@ export function partsOf(
     const to = Math.min(offset + length, at + piece.rawBytes);
     if (from < to) {
       parts.push({
-        name: object.name, extentId: piece.extentId, offset: piece.rawOffset + from - at, bytes: to - from,
-        destination, destinationOffset: destinationOffset + from - offset,
+        name: object.name,
+        extentId: piece.extentId,
+        offset: piece.rawOffset + from - at,
+        bytes: to - from,
+        destination,
+        destinationOffset: destinationOffset + from - offset,
       });
     }
     at += piece.rawBytes;
@@ -55,7 +69,14 @@ export function partsOf(
 }
 
 /** Puts bytes that live in the manifest at their destination. */
-export function copyInline(io: Io, object: Readable, offset: number, length: number, destination: IoBuffer, at: number): void {
+export function copyInline(
+  io: Io,
+  object: Readable,
+  offset: number,
+  length: number,
+  destination: IoBuffer,
+  at: number,
+): void {
   const bytes = object.inlineBytes.subarray(offset, offset + length);
   assert(bytes.byteLength === length, 'an inline object has all its bytes');
   if (destination instanceof Uint8Array) {
@@ -64,14 +85,17 @@ export function copyInline(io: Io, object: Readable, offset: number, length: num
   }
   const copy = io.copyToPointer;
   if (copy === undefined) {
-    throw new StoreError('E_UNSUPPORTED', `${object.name} lives in the catalog; read it into a Uint8Array`, { where: { tensor: object.name } });
+    throw new StoreError('E_UNSUPPORTED', `${object.name} lives in the catalog; read it into a Uint8Array`, {
+      where: { tensor: object.name },
+    });
   }
   copy.call(io, destination.pointer + BigInt(at), bytes);
 }
 
 export function tensorInfoOf(record: Tensor): TensorInfo {
   const dtype = dtypeOfCode(record.dtype);
-  if (dtype === null) throw new StoreError('E_VERSION', `${record.name} has a dtype unknown here (${record.dtype})`);
+  if (dtype === null)
+    throw new StoreError('E_VERSION', `${record.name} has a dtype unknown here (${record.dtype})`);
   const checksum = new Uint8Array(8);
   new DataView(checksum.buffer).setBigUint64(0, record.rawSum);
   return { name: record.name, dtype, shape: record.shape, byteLength: record.rawBytes, checksum };
@@ -124,8 +148,12 @@ export class Loader {
   #wake: (() => void) | null = null;
 
   constructor(
-    context: StoreContext, reader: PartReader, object: string, tensors: readonly Tensor[],
-    into: (tensor: TensorInfo) => Destination | null, options: LoadOptions,
+    context: StoreContext,
+    reader: PartReader,
+    object: string,
+    tensors: readonly Tensor[],
+    into: (tensor: TensorInfo) => Destination | null,
+    options: LoadOptions,
   ) {
     this.#context = context;
     this.#reader = reader;
@@ -137,7 +165,10 @@ export class Loader {
   }
 
   async *run(): AsyncGenerator<TensorInfo> {
-    const totals = { bytes: this.#tensors.reduce((sum, tensor) => sum + tensor.rawBytes, 0), items: this.#tensors.length };
+    const totals = {
+      bytes: this.#tensors.reduce((sum, tensor) => sum + tensor.rawBytes, 0),
+      items: this.#tensors.length,
+    };
     const progress = new ProgressTracker(this.#context.io.clock, 'read', totals, this.#options.onProgress);
     const forward = (): void => this.#stop.abort(this.#options.signal?.reason);
     this.#options.signal?.addEventListener('abort', forward, { once: true });
@@ -236,7 +267,14 @@ export class Loader {
     this.#inFlightBytes += bytes;
     const options: ReadOptions = { ...this.#options, signal: this.#stop.signal };
     const running = this.#gate()
-      .then(() => this.#reader.read(this.#lease.snapshot, this.#object, batch.map((each) => each.part), options))
+      .then(() =>
+        this.#reader.read(
+          this.#lease.snapshot,
+          this.#object,
+          batch.map((each) => each.part),
+          options,
+        ),
+      )
       .then(
         () => {
           for (const { part, landing } of batch) {

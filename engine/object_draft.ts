@@ -59,7 +59,9 @@ export function draftPieces(draft: ObjectDraft): readonly Piece[] {
 
 /** Size and sum of a safetensors file from its prefix and its tensors. */
 export function fileTotals(
-  file: FileDraft, prefixSum: bigint, tensors: readonly { draft: ObjectDraft; sum: bigint }[],
+  file: FileDraft,
+  prefixSum: bigint,
+  tensors: readonly { draft: ObjectDraft; sum: bigint }[],
 ): { sizeBytes: number; sum: bigint } {
   assert(file.prefix !== null, 'only a file with a prefix is made of tensors');
   const ordered = [...tensors].sort(

@@ -16,7 +16,13 @@ import type { Extent } from '../format/extent_record.js';
 import type { CatalogSnapshot } from './contract.js';
 import { ExtentSource, type SumView } from './extent_source.js';
 import {
-  type BatchResult, type IoBuffer, type IoFault, MAX_BATCH_OPS, MAX_COPIES, NO_MEMBER, type ReadBatch,
+  type BatchResult,
+  type IoBuffer,
+  type IoFault,
+  MAX_BATCH_OPS,
+  MAX_COPIES,
+  NO_MEMBER,
+  type ReadBatch,
 } from './io/port.js';
 import type { StoreContext } from './store_context.js';
 import type { BufferDesc, Destination, ReadFault, ReadOptions } from './types.js';
@@ -69,11 +75,20 @@ export class PartReader {
   }
 
   /** Reads all parts or throws. Waits for all I/O that it started before it settles. */
-  async read(snapshot: CatalogSnapshot, object: string, parts: readonly ReadPart[], options: ReadOptions): Promise<void> {
+  async read(
+    snapshot: CatalogSnapshot,
+    object: string,
+    parts: readonly ReadPart[],
+    options: ReadOptions,
+  ): Promise<void> {
     assert(parts.length <= MAX_BATCH_OPS, 'a read has a bounded number of parts');
     options.signal?.throwIfAborted();
     if (parts.length === 0) return;
-    const extents = await this.#source.extents(snapshot, parts.map((part) => part.extentId), object);
+    const extents = await this.#source.extents(
+      snapshot,
+      parts.map((part) => part.extentId),
+      object,
+    );
     const sums = await this.#source.sums(snapshot, extents.values(), object);
     const ops = this.#plan(parts, extents);
     const scratchBytes = ops.reduce((sum, op) => sum + (op.parts.length > 1 ? op.bytes : 0), 0);
@@ -94,7 +109,9 @@ export class PartReader {
 
   /** Buffers of few sizes (powers of two), so that the pool can use them again. */
   #giveScratch(op: ReadOp, scratch: Uint8Array[]): void {
-    const buffer = this.#context.gatherPool.take(2 ** Math.ceil(Math.log2(Math.max(op.bytes, GATHER_BELOW_BYTES))));
+    const buffer = this.#context.gatherPool.take(
+      2 ** Math.ceil(Math.log2(Math.max(op.bytes, GATHER_BELOW_BYTES))),
+    );
     scratch.push(buffer);
     op.destination = buffer;
   }
@@ -117,11 +134,21 @@ export class PartReader {
         else list.push(part);
         continue;
       }
-      ops.push({ extent, offset: part.offset, bytes: part.bytes, destination: part.destination, destinationOffset: part.destinationOffset, parts: [part] });
+      ops.push({
+        extent,
+        offset: part.offset,
+        bytes: part.bytes,
+        destination: part.destination,
+        destinationOffset: part.destinationOffset,
+        parts: [part],
+      });
     }
     for (const [id, list] of small) ops.push(...this.#gather(extents.get(id), list));
-    const first = (op: ReadOp): { member: number; sector: number } => op.extent.copies[0] ?? { member: 0, sector: 0 };
-    ops.sort((a, b) => first(a).member - first(b).member || first(a).sector - first(b).sector || a.offset - b.offset);
+    const first = (op: ReadOp): { member: number; sector: number } =>
+      op.extent.copies[0] ?? { member: 0, sector: 0 };
+    ops.sort(
+      (a, b) => first(a).member - first(b).member || first(a).sector - first(b).sector || a.offset - b.offset,
+    );
     return ops;
   }
 
@@ -136,17 +163,35 @@ export class PartReader {
       let end = start + 1;
       let reach = first.offset + first.bytes;
       // What touches the same or the next segment is one read; a gap of whole segments is not read.
-      for (let next = list[end]; next !== undefined && Math.floor(next.offset / segment) <= Math.ceil(reach / segment); next = list[end]) {
+      for (
+        let next = list[end];
+        next !== undefined && Math.floor(next.offset / segment) <= Math.ceil(reach / segment);
+        next = list[end]
+      ) {
         reach = Math.max(reach, next.offset + next.bytes);
         end++;
       }
       const parts = list.slice(start, end);
       start = end;
       if (parts.length === 1) {
-        ops.push({ extent, offset: first.offset, bytes: first.bytes, destination: first.destination, destinationOffset: first.destinationOffset, parts });
+        ops.push({
+          extent,
+          offset: first.offset,
+          bytes: first.bytes,
+          destination: first.destination,
+          destinationOffset: first.destinationOffset,
+          parts,
+        });
         continue;
       }
-      ops.push({ extent, offset: first.offset, bytes: reach - first.offset, destination: NO_MEMORY, destinationOffset: 0, parts });
+      ops.push({
+        extent,
+        offset: first.offset,
+        bytes: reach - first.offset,
+        destination: NO_MEMORY,
+        destinationOffset: 0,
+        parts,
+      });
     }
     return ops;
   }
@@ -158,7 +203,8 @@ export class PartReader {
     let sumTotal = 0;
     for (const op of ops) sumTotal += touchedSegments(op).count;
     const batch = {
-      count, destinations,
+      count,
+      destinations,
       copyMember: new Uint16Array(count * MAX_COPIES).fill(NO_MEMBER),
       copyOffsetBytes: new Float64Array(count * MAX_COPIES),
       storedBytes: new Float64Array(count),
@@ -211,22 +257,38 @@ export class PartReader {
       }
       const { path = 'auto' } = options;
       if (path !== 'auto' && device.ioPath !== path) {
-        throw new StoreError('E_UNSUPPORTED', `${state.path} is read by ${device.ioPath}; ${path} was demanded`, {
-          where: { object, member: state.path, memberIndex: copy.member },
-          next: "read with path 'auto', or see what `ingot doctor` says of this member",
-        });
+        throw new StoreError(
+          'E_UNSUPPORTED',
+          `${state.path} is read by ${device.ioPath}; ${path} was demanded`,
+          {
+            where: { object, member: state.path, memberIndex: copy.member },
+            next: "read with path 'auto', or see what `ingot doctor` says of this member",
+          },
+        );
       }
       usable.push({ slot: device.slot, offsetBytes: copy.sector * 4096 });
     }
     if (usable.length > 0) return usable;
     const tensor = op.parts[0]?.name ?? '';
     throw new StoreError('E_DEVICE_LOST', `no member that holds ${tensor} is here: ${refused.join(', ')}`, {
-      where: { object, tensor, member: refused[0] ?? '', memberIndex: op.extent.copies[0]?.member ?? -1, offsetBytes: (op.extent.copies[0]?.sector ?? 0) * 4096 },
+      where: {
+        object,
+        tensor,
+        member: refused[0] ?? '',
+        memberIndex: op.extent.copies[0]?.member ?? -1,
+        offsetBytes: (op.extent.copies[0]?.sector ?? 0) * 4096,
+      },
       next: 'give open() every member of the store',
     });
   }
 
-  async #judge(object: string, ops: readonly ReadOp[], batch: ReadBatch, result: BatchResult, options: ReadOptions): Promise<void> {
+  async #judge(
+    object: string,
+    ops: readonly ReadOp[],
+    batch: ReadBatch,
+    result: BatchResult,
+    options: ReadOptions,
+  ): Promise<void> {
     for (const fault of result.faults) {
       if (fault.kind === 'aborted') continue;
       const report = this.#faultOf(object, ops, fault);
@@ -239,7 +301,12 @@ export class PartReader {
     const op = ops[failed];
     assert(op !== undefined && failed < batch.count, 'the status of an operation names it');
     if (!this.#context.catalog.writable) await this.#checkRecycled(object, op);
-    throw this.#readError(object, op, result.faults.filter((fault) => fault.op === failed), ops);
+    throw this.#readError(
+      object,
+      op,
+      result.faults.filter((fault) => fault.op === failed),
+      ops,
+    );
   }
 
   #faultOf(object: string, ops: readonly ReadOp[], fault: IoFault): ReadFault {
@@ -247,11 +314,19 @@ export class PartReader {
     const memberIndex = this.#context.memberOfSlot(fault.slot);
     const copy = op?.extent.copies.find((place) => place.member === memberIndex);
     const within = copy === undefined ? 0 : fault.offsetBytes - copy.sector * 4096;
-    const part = op?.parts.find((each) => within < each.offset + each.bytes && within + fault.lengthBytes > each.offset);
+    const part = op?.parts.find(
+      (each) => within < each.offset + each.bytes && within + fault.lengthBytes > each.offset,
+    );
     return {
-      object, tensor: (part ?? op?.parts[0])?.name ?? '', member: this.#context.memberPath(memberIndex), memberIndex,
+      object,
+      tensor: (part ?? op?.parts[0])?.name ?? '',
+      member: this.#context.memberPath(memberIndex),
+      memberIndex,
       copy: copy === undefined || op === undefined ? fault.copy : op.extent.copies.indexOf(copy),
-      offsetBytes: fault.offsetBytes, lengthBytes: fault.lengthBytes, kind: fault.kind, errno: fault.errno,
+      offsetBytes: fault.offsetBytes,
+      lengthBytes: fault.lengthBytes,
+      kind: fault.kind,
+      errno: fault.errno,
     };
   }
 
@@ -273,16 +348,31 @@ export class PartReader {
     const first = reports[0];
     const tensor = first?.tensor ?? op.parts[0]?.name ?? '';
     const kinds = new Set(reports.map((report) => report.kind));
-    const code = kinds.has('checksum') ? 'E_CORRUPT' : kinds.size === 1 && kinds.has('missing') ? 'E_DEVICE_LOST' : 'E_IO';
-    const told = reports.map((report) => `${report.member} at byte ${report.offsetBytes} (${report.kind}${report.errno === 0 ? '' : `, errno ${report.errno}`})`);
-    return new StoreError(code, `no copy of ${tensor} gave good bytes: ${told.join('; ') || 'no fault was reported'}`, {
-      where: {
-        object, tensor, member: first?.member ?? '', memberIndex: first?.memberIndex ?? -1,
-        offsetBytes: first?.offsetBytes ?? 0, lengthBytes: first?.lengthBytes ?? 0, errno: first?.errno ?? 0,
+    const code = kinds.has('checksum')
+      ? 'E_CORRUPT'
+      : kinds.size === 1 && kinds.has('missing')
+        ? 'E_DEVICE_LOST'
+        : 'E_IO';
+    const told = reports.map(
+      (report) => `${report.member} at byte ${report.offsetBytes} (${report.kind}, errno ${report.errno})`,
+    );
+    return new StoreError(
+      code,
+      `no copy of ${tensor} gave good bytes: ${told.join('; ') || 'no fault was reported'}`,
+      {
+        where: {
+          object,
+          tensor,
+          member: first?.member ?? '',
+          memberIndex: first?.memberIndex ?? -1,
+          offsetBytes: first?.offsetBytes ?? 0,
+          lengthBytes: first?.lengthBytes ?? 0,
+          errno: first?.errno ?? 0,
+        },
+        safe: 'other tensors and versions are not affected; nothing that failed verification was returned as good',
+        next: 'ingot verify, then restore this tensor from another source',
       },
-      safe: 'other tensors and versions are not affected; nothing that failed verification was returned as good',
-      next: 'ingot verify, then restore this tensor from another source',
-    });
+    );
   }
 }
 
@@ -316,10 +406,14 @@ export function destinationOf(destination: Destination, byteLength: number, name
 
 function rawDestination(destination: BufferDesc, name: string): IoBuffer {
   if (destination.device.type === 'cuda') {
-    throw new StoreError('E_UNSUPPORTED', `${name}: this version reads into host memory only`, { where: { tensor: name } });
+    throw new StoreError('E_UNSUPPORTED', `${name}: this version reads into host memory only`, {
+      where: { tensor: name },
+    });
   }
   const at = destination.byteOffset ?? 0;
   const pointer = destination.ptr + BigInt(at);
   const byteLength = destination.byteLength - at;
-  return destination.owner === undefined ? { pointer, byteLength } : { pointer, byteLength, owner: destination.owner };
+  return destination.owner === undefined
+    ? { pointer, byteLength }
+    : { pointer, byteLength, owner: destination.owner };
 }

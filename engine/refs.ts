@@ -8,8 +8,23 @@
 // This file never edits anything and never reads manifests unless asked for one.
 
 import {
-  LATEST_TAG, type Manifest, RUN_KIND_TAG, type Ref, StoreError, type VersionRecord, assert, decodeManifest, decodeRunsKey,
-  decodeTag, decodeVersion, formatRef, parseRef, runKindRange, stepKey, tagKey, versionKey,
+  LATEST_TAG,
+  type Manifest,
+  RUN_KIND_TAG,
+  type Ref,
+  StoreError,
+  type VersionRecord,
+  assert,
+  decodeManifest,
+  decodeRunsKey,
+  decodeTag,
+  decodeVersion,
+  formatRef,
+  parseRef,
+  runKindRange,
+  stepKey,
+  tagKey,
+  versionKey,
 } from '../format/index.js';
 import type { CatalogView, MaybePromise } from './contract.js';
 
@@ -17,7 +32,10 @@ import type { CatalogView, MaybePromise } from './contract.js';
 const LAST_ID = Number.MAX_SAFE_INTEGER;
 
 export function notFound(ref: string): StoreError {
-  return new StoreError('E_NOT_FOUND', `there is no version ${ref}`, { where: { object: ref }, next: 'ingot ls' });
+  return new StoreError('E_NOT_FOUND', `there is no version ${ref}`, {
+    where: { object: ref },
+    next: 'ingot ls',
+  });
 }
 
 /** Continues now with a value that is there, later with one that has to be fetched. */
@@ -29,7 +47,9 @@ export function then<T, U>(value: MaybePromise<T>, next: (value: T) => MaybeProm
 export function resolveId(view: CatalogView, ref: Ref): MaybePromise<number> {
   if (ref.kind === 'version') return ref.versionId;
   if (ref.kind === 'step') return newestOfStep(view, ref.run, ref.step);
-  return then(view.get(0, tagKey(ref.run, ref.tag)), (bytes) => (bytes === undefined ? 0 : decodeTag(bytes).versionId));
+  return then(view.get(0, tagKey(ref.run, ref.tag)), (bytes) =>
+    bytes === undefined ? 0 : decodeTag(bytes).versionId,
+  );
 }
 
 async function newestOfStep(view: CatalogView, run: string, step: number): Promise<number> {
@@ -44,7 +64,9 @@ async function newestOfStep(view: CatalogView, run: string, step: number): Promi
 
 /** The record of a version by id, or undefined. */
 export function recordOf(view: CatalogView, id: number): MaybePromise<VersionRecord | undefined> {
-  return then(view.get(1, versionKey(id, 0)), (bytes) => (bytes === undefined ? undefined : decodeVersion(bytes)));
+  return then(view.get(1, versionKey(id, 0)), (bytes) =>
+    bytes === undefined ? undefined : decodeVersion(bytes),
+  );
 }
 
 /** The record of a ref. E_NOT_FOUND. */
@@ -61,7 +83,9 @@ export function lookupRef(view: CatalogView, ref: string): MaybePromise<VersionR
 export async function manifestOf(view: CatalogView, id: number): Promise<Manifest> {
   const bytes = await view.get(1, versionKey(id, 1));
   if (bytes === undefined) {
-    throw new StoreError('E_FORMAT', `version v:${id} has no manifest`, { where: { object: `v:${id}`, structure: 'Manifest' } });
+    throw new StoreError('E_FORMAT', `version v:${id} has no manifest`, {
+      where: { object: `v:${id}`, structure: 'Manifest' },
+    });
   }
   return decodeManifest(bytes);
 }

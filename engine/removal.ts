@@ -10,10 +10,31 @@
 //
 // This file never removes data from members: space is only counted free.
 
-import { type Extent, decodeExtent, decodeSumLeaf, encodeExtent, encodeSumLeaf } from '../format/extent_record.js';
 import {
-  LATEST_TAG, RUN_KIND_VERSION, StoreError, type VersionRecord, assert, decodeManifest, decodeRun, decodeRunsKey, decodeTag,
-  encodeRun, extentKey, runKey, runKindRange, stepKey, tagKey, versionKey, runVersionKey,
+  type Extent,
+  decodeExtent,
+  decodeSumLeaf,
+  encodeExtent,
+  encodeSumLeaf,
+} from '../format/extent_record.js';
+import {
+  LATEST_TAG,
+  RUN_KIND_VERSION,
+  StoreError,
+  type VersionRecord,
+  assert,
+  decodeManifest,
+  decodeRun,
+  decodeRunsKey,
+  decodeTag,
+  encodeRun,
+  extentKey,
+  runKey,
+  runKindRange,
+  stepKey,
+  tagKey,
+  versionKey,
+  runVersionKey,
 } from '../format/index.js';
 import { moveTag } from './commit_change.js';
 import type { CatalogChange } from './contract.js';
@@ -30,24 +51,35 @@ export interface RemovedVersion {
 
 /** Removes version `id`. `expect` refuses when the ref that named it moved meanwhile. */
 export async function removeVersion(
-  change: CatalogChange, id: number, options: { force: boolean; nowMs: number; ref: string },
+  change: CatalogChange,
+  id: number,
+  options: { force: boolean; nowMs: number; ref: string },
 ): Promise<RemovedVersion> {
   const record = await recordOf(change, id);
   if (record === undefined) throw notFound(options.ref);
   const tags = (await tagsOfRun(change, record.run)).get(id) ?? [];
   const keeping = protectingTags(tags);
   if (keeping.length > 0 && !options.force) {
-    throw new StoreError('E_CONFLICT', `${options.ref} is tagged ${keeping.join(', ')} and is not removed without force`, {
-      where: { object: options.ref },
-      next: `ingot untag the version first, or remove it with force`,
-    });
+    throw new StoreError(
+      'E_CONFLICT',
+      `${options.ref} is tagged ${keeping.join(', ')} and is not removed without force`,
+      {
+        where: { object: options.ref },
+        next: `ingot untag the version first, or remove it with force`,
+      },
+    );
   }
   const manifestBytes = await change.get(1, versionKey(id, 1));
-  if (manifestBytes === undefined) throw new StoreError('E_FORMAT', `version v:${id} has no manifest`, { where: { object: `v:${id}` } });
+  if (manifestBytes === undefined)
+    throw new StoreError('E_FORMAT', `version v:${id} has no manifest`, { where: { object: `v:${id}` } });
   const manifest = decodeManifest(manifestBytes);
   const extentIds = new Set<number>();
-  for (const object of [...manifest.tensors, ...manifest.blobs]) for (const piece of object.pieces) extentIds.add(piece.extentId);
-  await dropExtents(change, [...extentIds].sort((a, b) => a - b));
+  for (const object of [...manifest.tensors, ...manifest.blobs])
+    for (const piece of object.pieces) extentIds.add(piece.extentId);
+  await dropExtents(
+    change,
+    [...extentIds].sort((a, b) => a - b),
+  );
   await change.delete(1, versionKey(id, 0));
   await change.delete(1, versionKey(id, 1));
   await change.delete(0, runVersionKey(record.run, id));
@@ -64,7 +96,10 @@ async function dropExtents(change: CatalogChange, ids: readonly number[]): Promi
     const key = extentKey(id);
     const found = change.get(2, key);
     const bytes = found instanceof Promise ? await found : found;
-    if (bytes === undefined) throw new StoreError('E_FORMAT', `extent ${id} is named by a version and not there`, { where: { structure: 'Extent' } });
+    if (bytes === undefined)
+      throw new StoreError('E_FORMAT', `extent ${id} is named by a version and not there`, {
+        where: { structure: 'Extent' },
+      });
     const extent = decodeExtent(bytes);
     assert(extent.referenceCount >= 1, 'an extent that is named is counted');
     if (extent.referenceCount > 1) {
@@ -87,7 +122,10 @@ function leavesOf(extent: Extent): number[] {
 async function dropLeaf(change: CatalogChange, id: number, uses: number): Promise<void> {
   const key = extentKey(id);
   const bytes = await change.get(2, key);
-  if (bytes === undefined) throw new StoreError('E_FORMAT', `sum leaf ${id} is used and not there`, { where: { structure: 'SumLeaf' } });
+  if (bytes === undefined)
+    throw new StoreError('E_FORMAT', `sum leaf ${id} is used and not there`, {
+      where: { structure: 'SumLeaf' },
+    });
   const leaf = decodeSumLeaf(bytes);
   assert(leaf.referenceCount >= uses, 'a sum leaf counts its extents');
   if (leaf.referenceCount > uses) {
@@ -98,7 +136,12 @@ async function dropLeaf(change: CatalogChange, id: number, uses: number): Promis
   for (const copy of leaf.copies) change.freeSpace(copy.member, copy.sector, 1);
 }
 
-async function updateRun(change: CatalogChange, record: VersionRecord, wasLatest: boolean, nowMs: number): Promise<number> {
+async function updateRun(
+  change: CatalogChange,
+  record: VersionRecord,
+  wasLatest: boolean,
+  nowMs: number,
+): Promise<number> {
   const key = runKey(record.run);
   const bytes = await change.get(0, key);
   assert(bytes !== undefined, 'a version has its run');

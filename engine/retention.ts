@@ -12,7 +12,11 @@ import { StoreError } from '../format/errors.js';
 import type { PruneDecision, Retention, VersionInfo } from './types.js';
 
 /** Decides for all versions of one run. `versions` in any order; the answer is newest first. */
-export function decideRetention(versions: readonly VersionInfo[], policy: Retention, nowMs: number): PruneDecision[] {
+export function decideRetention(
+  versions: readonly VersionInfo[],
+  policy: Retention,
+  nowMs: number,
+): PruneDecision[] {
   checkPolicy(policy);
   const newestFirst = [...versions].sort((a, b) => idNumber(b) - idNumber(a));
   const reasons = new Map<VersionInfo, string[]>(newestFirst.map((version) => [version, []]));
@@ -23,13 +27,15 @@ export function decideRetention(versions: readonly VersionInfo[], policy: Retent
   for (const version of newestFirst) {
     for (const tag of version.tags) if (tag !== 'latest') keep(version, `tag ${tag}`);
   }
-  if (policy.last !== undefined) for (const version of newestFirst.slice(0, policy.last)) keep(version, `last ${policy.last}`);
+  if (policy.last !== undefined)
+    for (const version of newestFirst.slice(0, policy.last)) keep(version, `last ${policy.last}`);
   if (policy.everySteps !== undefined) keepEverySteps(newestFirst, policy.everySteps, keep);
   if (policy.everySec !== undefined) keepEverySeconds(newestFirst, policy.everySec, keep);
   if (policy.best !== undefined) keepBest(newestFirst, policy.best, keep);
   if (policy.maxAgeSec !== undefined) {
     const oldestMs = nowMs - policy.maxAgeSec * 1000;
-    for (const version of newestFirst) if (version.createdAt.getTime() >= oldestMs) keep(version, `younger than ${policy.maxAgeSec} s`);
+    for (const version of newestFirst)
+      if (version.createdAt.getTime() >= oldestMs) keep(version, `younger than ${policy.maxAgeSec} s`);
   }
   return newestFirst.map((version) => {
     const why = reasons.get(version) ?? [];
@@ -41,19 +47,31 @@ type Keep = (version: VersionInfo | undefined, reason: string) => void;
 
 function checkPolicy(policy: Retention): void {
   const whole: [string, number | undefined, number][] = [
-    ['last', policy.last, 0], ['everySteps', policy.everySteps, 1], ['best.n', policy.best?.n, 1],
+    ['last', policy.last, 0],
+    ['everySteps', policy.everySteps, 1],
+    ['best.n', policy.best?.n, 1],
   ];
   for (const [name, value, least] of whole) {
     if (value !== undefined && (!Number.isSafeInteger(value) || value < least)) {
-      throw new StoreError('E_USAGE', `retention: ${name} is ${value}, but must be a whole number of at least ${least}`);
+      throw new StoreError(
+        'E_USAGE',
+        `retention: ${name} is ${value}, but must be a whole number of at least ${least}`,
+      );
     }
   }
-  for (const [name, value] of [['everySec', policy.everySec], ['maxAgeSec', policy.maxAgeSec]] as const) {
-    if (value !== undefined && !(value > 0)) throw new StoreError('E_USAGE', `retention: ${name} is ${value}, but must be positive`);
+  for (const [name, value] of [
+    ['everySec', policy.everySec],
+    ['maxAgeSec', policy.maxAgeSec],
+  ] as const) {
+    if (value !== undefined && !(value > 0))
+      throw new StoreError('E_USAGE', `retention: ${name} is ${value}, but must be positive`);
   }
   const rules = [policy.last, policy.everySteps, policy.everySec, policy.best, policy.maxAgeSec];
   if (rules.every((rule) => rule === undefined)) {
-    throw new StoreError('E_USAGE', 'retention: the policy has no rule, so it would remove everything that has no tag');
+    throw new StoreError(
+      'E_USAGE',
+      'retention: the policy has no rule, so it would remove everything that has no tag',
+    );
   }
 }
 
@@ -83,12 +101,20 @@ function keepEverySeconds(newestFirst: readonly VersionInfo[], every: number, ke
   }
 }
 
-function keepBest(newestFirst: readonly VersionInfo[], best: NonNullable<Retention['best']>, keep: Keep): void {
+function keepBest(
+  newestFirst: readonly VersionInfo[],
+  best: NonNullable<Retention['best']>,
+  keep: Keep,
+): void {
   const sign = best.mode === 'min' ? 1 : -1;
   const measured = newestFirst.filter((version) => {
     const value = version.metrics[best.metric];
     return value !== undefined && !Number.isNaN(value);
   });
-  measured.sort((a, b) => sign * ((a.metrics[best.metric] ?? 0) - (b.metrics[best.metric] ?? 0)) || idNumber(b) - idNumber(a));
-  for (const version of measured.slice(0, best.n)) keep(version, `best ${best.n} by ${best.mode} ${best.metric}`);
+  measured.sort(
+    (a, b) =>
+      sign * ((a.metrics[best.metric] ?? 0) - (b.metrics[best.metric] ?? 0)) || idNumber(b) - idNumber(a),
+  );
+  for (const version of measured.slice(0, best.n))
+    keep(version, `best ${best.n} by ${best.mode} ${best.metric}`);
 }

@@ -3,14 +3,26 @@
 // Invariants
 //   1. Every change of runs, tags and versions is one catalog change, durable when its promise resolves.
 //   2. A lookup whose pages are cached answers without a promise (`lookup`).
-//   3. `close` waits for the transactions' I/O, then lets go of locks, pins and members. After it every call is E_CLOSED.
+//   3. `close` waits for the transactions' I/O, then lets go of locks, pins and members. After it every
+//      call is E_CLOSED.
 //   4. Nothing is told to watchers before it is durable.
 //
 // This file never opens members (open.ts) and never plans I/O.
 
 import {
-  LATEST_TAG, RUN_KIND_VERSION, StoreError, assert, decodeRunsKey, decodeTag, parseRef, runKindRange, runPrefixRange, runRange,
-  tagKey, validateRunName, validateTagName,
+  LATEST_TAG,
+  RUN_KIND_VERSION,
+  StoreError,
+  assert,
+  decodeRunsKey,
+  decodeTag,
+  parseRef,
+  runKindRange,
+  runPrefixRange,
+  runRange,
+  tagKey,
+  validateRunName,
+  validateTagName,
 } from '../format/index.js';
 import { moveTag } from './commit_change.js';
 import type { Catalog, CatalogView, MaybePromise } from './contract.js';
@@ -23,8 +35,19 @@ import { StoreContext } from './store_context.js';
 import { storeInfo, storeStats } from './store_info.js';
 import { Transaction } from './transaction.js';
 import type {
-  BeginOptions, Device, HostBuffer, ListQuery, MaintEvent, OpOptions, PruneDecision, Retention, StoreEvent, StoreInfo, StoreStats,
-  VersionInfo, VersionSummary,
+  BeginOptions,
+  Device,
+  HostBuffer,
+  ListQuery,
+  MaintEvent,
+  OpOptions,
+  PruneDecision,
+  Retention,
+  StoreEvent,
+  StoreInfo,
+  StoreStats,
+  VersionInfo,
+  VersionSummary,
 } from './types.js';
 import { Version, summaryOf } from './version.js';
 import { type WatchOptions, watchStore } from './watch.js';
@@ -66,7 +89,8 @@ export class Store implements AsyncDisposable {
   catalogFault(detail: Readonly<Record<string, unknown>>): void {
     const { counters, events } = this.#context;
     counters.copiesPassedOver++;
-    if (events.active) events.emit({ type: 'error', at: this.#context.now(), detail: { structure: 'page', ...detail } });
+    if (events.active)
+      events.emit({ type: 'error', at: this.#context.now(), detail: { structure: 'page', ...detail } });
   }
 
   get info(): StoreInfo {
@@ -79,7 +103,7 @@ export class Store implements AsyncDisposable {
     return storeStats(this.#context);
   }
 
-  /** The summary of `run@tag`, `run@1200`, `run` (its latest) or `v:17`; at once when its pages are cached. E_NOT_FOUND. */
+  /** The summary of `run@tag`, `run@1200`, `run` or `v:17`; at once when its pages are cached. E_NOT_FOUND. */
   lookup(ref: string): MaybePromise<VersionSummary> {
     const context = this.#context;
     // Nothing is overwritten before the next await; only a lookup that has to wait takes a hold.
@@ -94,7 +118,10 @@ export class Store implements AsyncDisposable {
     const lease = this.#context.snapshots.lease();
     try {
       const record = await lookupRef(lease.snapshot, ref);
-      const [manifest, tags] = await Promise.all([manifestOf(lease.snapshot, record.id), tagsOfRun(lease.snapshot, record.run)]);
+      const [manifest, tags] = await Promise.all([
+        manifestOf(lease.snapshot, record.id),
+        tagsOfRun(lease.snapshot, record.run),
+      ]);
       options.signal?.throwIfAborted();
       return new Version(this.#context, record, tags.get(record.id) ?? [], manifest);
     } finally {
@@ -132,7 +159,10 @@ export class Store implements AsyncDisposable {
     }
   }
 
-  /** Begins a transaction. Nothing is visible, and `run` need not exist, until it commits. E_READ_ONLY, E_NOT_FOUND (base). */
+  /**
+   * Begins a transaction. Nothing is visible, and `run` need not exist, until it commits.
+   * Errors: E_READ_ONLY, E_RANGE, E_NOT_FOUND (base).
+   */
   async begin(run: string, options: BeginOptions = {}): Promise<Transaction> {
     const context = this.#context;
     context.checkWritable('begin');
@@ -143,10 +173,15 @@ export class Store implements AsyncDisposable {
     const redundancy = options.redundancy ?? superblock.defaultRedundancy;
     checkShape(context.catalog, chunkBytes, segmentBytes, redundancy, options.step);
     const base = options.base === undefined ? null : await this.get(options.base, options);
-    return new Transaction(context, this.#writers, run, options, { redundancy, chunkBytes, segmentBytes, base });
+    return new Transaction(context, this.#writers, run, options, {
+      redundancy,
+      chunkBytes,
+      segmentBytes,
+      base,
+    });
   }
 
-  /** Points `tag` of the ref's run at its version: with `expect` a compare-and-swap. E_CONFLICT names what it points to. */
+  /** Points `tag` of the ref's run at its version; `expect` makes it a compare-and-swap (E_CONFLICT). */
   async tag(ref: string, tag: string, options: TagOptions = {}): Promise<void> {
     this.#context.checkWritable('tag');
     validateTagName(tag);
@@ -172,21 +207,26 @@ export class Store implements AsyncDisposable {
     this.#context.checkWritable('untag');
     validateRunName(run);
     validateTagName(tag);
-    if (tag === LATEST_TAG) throw new StoreError('E_USAGE', 'latest is moved by commits and cannot be removed');
+    if (tag === LATEST_TAG)
+      throw new StoreError('E_USAGE', 'latest is moved by commits and cannot be removed');
     await this.#commit(options.signal, async (change) => {
       if (!(await change.delete(0, tagKey(run, tag)))) throw notFound(`${run}@${tag}`);
     });
     this.#tell('tag', { run, tag, version: null });
   }
 
-  /** Removes a version; space that nobody else needs becomes free two roots later. E_CONFLICT names the tags that protect it. */
+  /** Removes a version; its own space is free two roots later. E_CONFLICT names the tags that protect it. */
   async remove(ref: string, options: RemoveOptions = {}): Promise<void> {
     this.#context.checkWritable('remove');
     await this.#removeOne(ref, options.force ?? false, options.signal);
   }
 
   /** Applies a retention policy to one run. Returns every version with what was decided and why, newest first. */
-  async prune(run: string, policy: Retention, options: { readonly dryRun?: boolean; readonly signal?: AbortSignal } = {}): Promise<readonly PruneDecision[]> {
+  async prune(
+    run: string,
+    policy: Retention,
+    options: { readonly dryRun?: boolean; readonly signal?: AbortSignal } = {},
+  ): Promise<readonly PruneDecision[]> {
     if (options.dryRun !== true) this.#context.checkWritable('prune');
     validateRunName(run);
     const versions: VersionInfo[] = [];
@@ -195,7 +235,9 @@ export class Store implements AsyncDisposable {
     const decisions = decideRetention(versions, policy, this.#context.nowMs());
     if (options.dryRun === true) return decisions;
     // A tag set meanwhile protects its version: that removal alone is refused and is an error.
-    const removals = decisions.filter((each) => each.action === 'remove').map((each) => this.#removeOne(each.version.id, false, options.signal));
+    const removals = decisions
+      .filter((each) => each.action === 'remove')
+      .map((each) => this.#removeOne(each.version.id, false, options.signal));
     const settled = await Promise.allSettled(removals);
     for (const result of settled) if (result.status === 'rejected') throw result.reason;
     return decisions;
@@ -222,8 +264,10 @@ export class Store implements AsyncDisposable {
   /** Host memory aligned for direct I/O. Other devices are E_UNSUPPORTED in this version. */
   async alloc(byteLength: number, device: Device = { type: 'cpu' }): Promise<HostBuffer> {
     this.#context.checkOpen();
-    if (device.type !== 'cpu') throw new StoreError('E_UNSUPPORTED', `memory of ${device.type} is not supported by this version`);
-    if (!Number.isSafeInteger(byteLength) || byteLength < 1) throw new StoreError('E_RANGE', `cannot allocate ${byteLength} bytes`);
+    if (device.type !== 'cpu')
+      throw new StoreError('E_UNSUPPORTED', `memory of ${device.type} is not supported by this version`);
+    if (!Number.isSafeInteger(byteLength) || byteLength < 1)
+      throw new StoreError('E_RANGE', `cannot allocate ${byteLength} bytes`);
     const { io } = this.#context;
     const bytes = io.allocate(byteLength);
     let released = false;
@@ -286,7 +330,8 @@ export class Store implements AsyncDisposable {
       if (query.tag !== undefined && !tagsOf.includes(query.tag)) continue;
       const found = recordOf(view, key.versionId);
       const record = found instanceof Promise ? await found : found;
-      if (record === undefined) throw new StoreError('E_FORMAT', `run ${run} names version v:${key.versionId}, which is not there`);
+      if (record === undefined)
+        throw new StoreError('E_FORMAT', `run ${run} names version v:${key.versionId}, which is not there`);
       if (query.since !== undefined && record.createdAtMs < query.since.getTime()) continue;
       yield { ...summaryOf(record), tags: tagsOf };
     }
@@ -307,11 +352,18 @@ export class Store implements AsyncDisposable {
     assert(this.#context.removalSequence >= sequence, 'caches know of the removal');
     const { record, tags, latest } = removed;
     this.#tell('remove', { run: record.run, version: `v:${record.id}`, step: record.step, tags });
-    if (tags.includes(LATEST_TAG) && latest !== 0) this.#tell('tag', { run: record.run, tag: LATEST_TAG, version: `v:${latest}` });
+    if (tags.includes(LATEST_TAG) && latest !== 0)
+      this.#tell('tag', { run: record.run, tag: LATEST_TAG, version: `v:${latest}` });
   }
 
-  #commit<T>(signal: AbortSignal | undefined, apply: Parameters<Catalog['commit']>[0] & ((change: never) => Promise<T>)): Promise<T> {
-    return this.#context.catalog.commit(apply as Parameters<Catalog['commit']>[0], signal === undefined ? {} : { signal }) as Promise<T>;
+  #commit<T>(
+    signal: AbortSignal | undefined,
+    apply: Parameters<Catalog['commit']>[0] & ((change: never) => Promise<T>),
+  ): Promise<T> {
+    return this.#context.catalog.commit(
+      apply as Parameters<Catalog['commit']>[0],
+      signal === undefined ? {} : { signal },
+    ) as Promise<T>;
   }
 
   #tell(type: 'tag' | 'remove', detail: Readonly<Record<string, unknown>>): void {
@@ -324,12 +376,29 @@ function runKindsOf(run: string): { from: Uint8Array; to: Uint8Array } {
   return { from: runRange(run).from, to: runKindRange(run, RUN_KIND_VERSION).to };
 }
 
-function checkShape(catalog: Catalog, chunkBytes: number, segmentBytes: number, redundancy: number, step: number | undefined): void {
-  if (!Number.isSafeInteger(chunkBytes) || chunkBytes < MIN_CHUNK_BYTES || chunkBytes > MAX_CHUNK_BYTES || chunkBytes % segmentBytes !== 0) {
-    throw new StoreError('E_RANGE', `chunkBytes is ${chunkBytes}; it must be ${MIN_CHUNK_BYTES}..${MAX_CHUNK_BYTES} and a multiple of ${segmentBytes}`);
+function checkShape(
+  catalog: Catalog,
+  chunkBytes: number,
+  segmentBytes: number,
+  redundancy: number,
+  step: number | undefined,
+): void {
+  if (
+    !Number.isSafeInteger(chunkBytes) ||
+    chunkBytes < MIN_CHUNK_BYTES ||
+    chunkBytes > MAX_CHUNK_BYTES ||
+    chunkBytes % segmentBytes !== 0
+  ) {
+    throw new StoreError(
+      'E_RANGE',
+      `chunkBytes is ${chunkBytes}; it must be a multiple of ${segmentBytes} from 64 KiB to 64 MiB`,
+    );
   }
-  if (![1, 2, 3].includes(redundancy)) throw new StoreError('E_RANGE', `redundancy is ${redundancy}; it must be 1, 2 or 3`);
-  const online = catalog.members.filter((member) => member.state === 'online' && member.device !== null).length;
+  if (![1, 2, 3].includes(redundancy))
+    throw new StoreError('E_RANGE', `redundancy is ${redundancy}; it must be 1, 2 or 3`);
+  const online = catalog.members.filter(
+    (member) => member.state === 'online' && member.device !== null,
+  ).length;
   if (redundancy > online) {
     throw new StoreError('E_RANGE', `redundancy ${redundancy} needs as many members; ${online} are online`, {
       next: 'begin with a smaller redundancy, or make a store of more members',
@@ -343,5 +412,8 @@ function checkShape(catalog: Catalog, chunkBytes: number, segmentBytes: number, 
 function tagConflict(run: string, tag: string, current: number, wanted: number): StoreError {
   const is = current === 0 ? 'is not there' : `points to v:${current}`;
   const was = wanted === 0 ? 'absent' : `v:${wanted}`;
-  return new StoreError('E_CONFLICT', `${run}@${tag} ${is}, not ${was} as expected`, { where: { object: `${run}@${tag}` }, retryable: true });
+  return new StoreError('E_CONFLICT', `${run}@${tag} ${is}, not ${was} as expected`, {
+    where: { object: `${run}@${tag}` },
+    retryable: true,
+  });
 }

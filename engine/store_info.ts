@@ -34,7 +34,11 @@ function memberInfo(context: StoreContext, member: MemberState): MemberInfo {
     state: member.state,
     capacityBytes: member.capacitySectors * SECTOR_BYTES,
     allocatedBytes: member.allocatedSectors * SECTOR_BYTES,
-    errors: { read: errors?.readErrors ?? 0, write: errors?.writeErrors ?? 0, checksum: errors?.checksumErrors ?? 0 },
+    errors: {
+      read: errors?.readErrors ?? 0,
+      write: errors?.writeErrors ?? 0,
+      checksum: errors?.checksumErrors ?? 0,
+    },
   };
 }
 

@@ -9,7 +9,14 @@
 //
 // This file never reads leaves (extent_source.ts).
 
-import { StoreError, assert, encodeSumLeaf, encodeSumLeafPage, extentKey, isStoreError } from '../format/index.js';
+import {
+  StoreError,
+  assert,
+  encodeSumLeaf,
+  encodeSumLeafPage,
+  extentKey,
+  isStoreError,
+} from '../format/index.js';
 import type { ChunkDraft } from './chunk_packer.js';
 import type { CatalogChange, SpaceGrant } from './contract.js';
 import { MAX_COPIES, NO_MEMBER, type WriteBatch } from './io/port.js';
@@ -75,7 +82,10 @@ function pushLeaf(leaves: LeafDraft[]): LeafDraft {
 
 /** Gives the leaves ids and places, writes them, and puts their records into the change. */
 export async function writeSumLeaves(
-  context: StoreContext, change: CatalogChange, plan: SumLeafPlan, granted: SpaceGrant[],
+  context: StoreContext,
+  change: CatalogChange,
+  plan: SumLeafPlan,
+  granted: SpaceGrant[],
 ): Promise<void> {
   const firstId = context.catalog.takeIds(plan.leaves.length);
   for (const [index, leaf] of plan.leaves.entries()) leaf.id = firstId + index;
@@ -115,7 +125,10 @@ async function placeGroup(context: StoreContext, wanted: number, turn: number): 
 }
 
 async function writeGroup(
-  context: StoreContext, change: CatalogChange, leaves: readonly LeafDraft[], grants: readonly SpaceGrant[],
+  context: StoreContext,
+  change: CatalogChange,
+  leaves: readonly LeafDraft[],
+  grants: readonly SpaceGrant[],
 ): Promise<void> {
   const count = leaves.length;
   const pages = new Uint8Array(count * LEAF_BYTES);
@@ -132,24 +145,38 @@ async function writeGroup(
     const fault = result.faults[0];
     const memberIndex = fault === undefined ? -1 : context.memberOfSlot(fault.slot);
     throw new StoreError('E_IO', 'writing the segment sums of the version failed', {
-      where: { member: context.memberPath(memberIndex), memberIndex, offsetBytes: fault?.offsetBytes ?? 0, errno: fault?.errno ?? 0 },
+      where: {
+        member: context.memberPath(memberIndex),
+        memberIndex,
+        offsetBytes: fault?.offsetBytes ?? 0,
+        errno: fault?.errno ?? 0,
+      },
       safe: 'nothing of this transaction is visible',
     });
   }
   for (const [index, leaf] of leaves.entries()) {
     const sum = batch.segmentSums[index];
     assert(sum !== undefined && sum === batch.rawSums[index], 'a leaf has no padding outside its page');
-    await change.put(2, extentKey(leaf.id), encodeSumLeaf({
-      copies: grants.map((grant) => ({ member: grant.member, sector: grant.sector + index })),
-      sum,
-      birth: change.sequence,
-      sumCount: leaf.used,
-      referenceCount: leaf.extents,
-    }));
+    await change.put(
+      2,
+      extentKey(leaf.id),
+      encodeSumLeaf({
+        copies: grants.map((grant) => ({ member: grant.member, sector: grant.sector + index })),
+        sum,
+        birth: change.sequence,
+        sumCount: leaf.used,
+        referenceCount: leaf.extents,
+      }),
+    );
   }
 }
 
-function leafBatch(context: StoreContext, pages: Uint8Array, grants: readonly SpaceGrant[], count: number): WriteBatch {
+function leafBatch(
+  context: StoreContext,
+  pages: Uint8Array,
+  grants: readonly SpaceGrant[],
+  count: number,
+): WriteBatch {
   const batch: WriteBatch = {
     count,
     copyMember: new Uint16Array(count * MAX_COPIES).fill(NO_MEMBER),

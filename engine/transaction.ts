@@ -19,12 +19,19 @@ import { BLOB_DTYPE_CODE, type ByteSource, type DraftPart, INLINE_LIMIT_BYTES } 
 import { type CommitPlan, applyCommit, buildManifest } from './commit_change.js';
 import type { SpaceGrant } from './contract.js';
 import { MAX_READ_RANGE_BYTES } from './io/directory_port.js';
-import type { IoBuffer } from './io/port.js';
 import type { FileDraft, ObjectDraft } from './object_draft.js';
 import { ProgressTracker } from './progress.js';
+import { bufferOf, rechunk, wrongSize } from './put_source.js';
+import { SourceFiles } from './source_files.js';
 import type { StoreContext } from './store_context.js';
 import type {
-  AddFileOptions, BeginOptions, BlobOptions, CommitOptions, FileSource, OpenSource, PutOptions, TensorDesc,
+  AddFileOptions,
+  BeginOptions,
+  BlobOptions,
+  CommitOptions,
+  FileSource,
+  PutOptions,
+  TensorDesc,
   TensorMeta,
 } from './types.js';
 import { Version } from './version.js';
@@ -32,8 +39,6 @@ import { TAIL_COPY_BYTES, TransactionWriter, type WriterPool } from './writer.js
 
 /** Objects (tensors, blobs or files) of one version at most. */
 export const MAX_OBJECTS_PER_VERSION = 4_000_000;
-/** Source files open in one transaction at most. */
-export const MAX_SOURCE_FILES = 4096;
 
 export interface TransactionSettings {
   readonly redundancy: number;
@@ -63,13 +68,19 @@ export class Transaction implements AsyncDisposable {
   readonly #tensors = new Map<string, ObjectDraft>();
   readonly #blobs = new Map<string, ObjectDraft>();
   readonly #files: FileDraft[] = [];
-  #sources: Map<string, Promise<OpenSource>> | null = null;
+  #sources: SourceFiles | null = null;
   #pending: Set<Promise<unknown>> | null = null;
   #writer: TransactionWriter | null = null;
   #leafGrants: SpaceGrant[] = [];
   #state: State = 'open';
 
-  constructor(context: StoreContext, pool: WriterPool, run: string, options: BeginOptions, settings: TransactionSettings) {
+  constructor(
+    context: StoreContext,
+    pool: WriterPool,
+    run: string,
+    options: BeginOptions,
+    settings: TransactionSettings,
+  ) {
     validateRunName(run);
     this.run = run;
     this.#context = context;
@@ -83,7 +94,12 @@ export class Transaction implements AsyncDisposable {
    * Stores a tensor. `src` is C-contiguous bytes of exactly the size that dtype and shape give,
    * else E_RANGE. Errors: E_EXISTS (name used), E_NO_SPACE, E_IO.
    */
-  put(name: string, src: ArrayBufferView | TensorDesc, meta?: TensorMeta, options: PutOptions = {}): Promise<void> {
+  put(
+    name: string,
+    src: ArrayBufferView | TensorDesc,
+    meta?: TensorMeta,
+    options: PutOptions = {},
+  ): Promise<void> {
     return this.#track((ticket) => {
       const described = meta ?? ('dtype' in src ? src : undefined);
       if (described === undefined) throw new StoreError('E_USAGE', `put of ${name} needs { dtype, shape }`);
@@ -95,7 +111,10 @@ export class Transaction implements AsyncDisposable {
 
   /** Stores a tensor whose bytes come in pieces; `byteLength` must be what dtype and shape give. */
   putStream(
-    name: string, src: AsyncIterable<Uint8Array>, meta: TensorMeta & { readonly byteLength?: number }, options: PutOptions = {},
+    name: string,
+    src: AsyncIterable<Uint8Array>,
+    meta: TensorMeta & { readonly byteLength?: number },
+    options: PutOptions = {},
   ): Promise<void> {
     return this.#track((ticket) => {
       const byteLength = meta.byteLength ?? tensorByteLength(meta.dtype, meta.shape);
@@ -105,7 +124,11 @@ export class Transaction implements AsyncDisposable {
   }
 
   /** Stores a byte string. A stream is gathered chunk by chunk. */
-  putBlob(name: string, src: Uint8Array | AsyncIterable<Uint8Array>, options: BlobOptions = {}): Promise<void> {
+  putBlob(
+    name: string,
+    src: Uint8Array | AsyncIterable<Uint8Array>,
+    options: BlobOptions = {},
+  ): Promise<void> {
     return this.#track(async (ticket) => {
       const contentType = options.contentType ?? null;
       if (src instanceof Uint8Array) {
@@ -120,7 +143,8 @@ export class Transaction implements AsyncDisposable {
   putFile(name: string, src: FileSource, meta: TensorMeta, options: PutOptions = {}): Promise<void> {
     return this.#track((ticket) => {
       const byteLength = tensorByteLength(meta.dtype, meta.shape);
-      if (src.byteLength !== undefined && src.byteLength !== byteLength) throw wrongSize(name, src.byteLength, byteLength);
+      if (src.byteLength !== undefined && src.byteLength !== byteLength)
+        throw wrongSize(name, src.byteLength, byteLength);
       const withOffset = options.file === undefined ? options : { fileOffset: src.offset ?? 0, ...options };
       const draft = this.#draft(ticket, this.#tensors, name, meta, byteLength, withOffset, null);
       return this.#putFromFile(ticket, draft, src, options);
@@ -130,18 +154,27 @@ export class Transaction implements AsyncDisposable {
   /** Stores a whole file (or a stretch of one) as a blob. */
   putBlobFile(name: string, src: FileSource, options: BlobOptions = {}): Promise<void> {
     return this.#track(async (ticket) => {
-      const source = await this.#openSource(src.path);
+      const source = await this.#sourceFiles().get(src.path);
       const byteLength = src.byteLength ?? source.file.byteLength - (src.offset ?? 0);
-      const draft = this.#draft(ticket, this.#blobs, name, null, byteLength, options, options.contentType ?? null);
+      const draft = this.#draft(
+        ticket,
+        this.#blobs,
+        name,
+        null,
+        byteLength,
+        options,
+        options.contentType ?? null,
+      );
       return this.#putFromFile(ticket, draft, src, options);
     });
   }
 
   /** References tensor `from` (default: the same name) of the base version instead of writing it again. */
   link(name: string, from: string = name): Promise<void> {
-    return this.#track(async (ticket) => {
+    return this.#track(async () => {
       const base = this.#settings.base;
-      if (base === null) throw new StoreError('E_USAGE', `link of ${name}: the transaction was begun without { base }`);
+      if (base === null)
+        throw new StoreError('E_USAGE', `link of ${name}: the transaction was begun without { base }`);
       const record = base.tensorRecord(from);
       validateObjectName(name);
       this.#checkNew(this.#tensors, name);
@@ -169,14 +202,18 @@ export class Transaction implements AsyncDisposable {
     this.#checkState('addFile');
     validateObjectName(options.name);
     if (this.#files.some((file) => file.name === options.name)) {
-      throw new StoreError('E_EXISTS', `file ${options.name} is in this version already`, { where: { file: options.name } });
+      throw new StoreError('E_EXISTS', `file ${options.name} is in this version already`, {
+        where: { file: options.name },
+      });
     }
     assert(this.#files.length < MAX_OBJECTS_PER_VERSION, 'too many files in one version');
-    return this.#files.push({
-      name: options.name,
-      prefix: options.prefix === undefined ? null : options.prefix.slice(),
-      mode: options.mode ?? 0o644,
-    }) - 1;
+    return (
+      this.#files.push({
+        name: options.name,
+        prefix: options.prefix === undefined ? null : options.prefix.slice(),
+        mode: options.mode ?? 0o644,
+      }) - 1
+    );
   }
 
   /**
@@ -192,7 +229,7 @@ export class Transaction implements AsyncDisposable {
       this.#throwIfAborted(options.signal);
       while (this.#pending !== null && this.#pending.size > 0) await Promise.all(this.#pending);
       if (this.#writer !== null) await this.#writer.finish();
-      if (this.#sources !== null) await this.#checkSources();
+      await this.#sources?.check();
       this.#throwIfAborted(options.signal);
       const plan = this.#plan(options.tags ?? []);
       this.#leafGrants = plan.leafGrants;
@@ -213,7 +250,7 @@ export class Transaction implements AsyncDisposable {
       await this.#end(error);
       throw error;
     } finally {
-      await this.#closeSources();
+      await this.#sources?.close();
     }
   }
 
@@ -222,7 +259,7 @@ export class Transaction implements AsyncDisposable {
     if (this.#state === 'committed' || this.#state === 'aborted') return;
     if (this.#state === 'committing') throw new StoreError('E_USAGE', 'abort while commit is running');
     await this.#end(reason ?? new StoreError('E_CLOSED', 'the transaction was aborted'));
-    await this.#closeSources();
+    await this.#sources?.close();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -232,8 +269,13 @@ export class Transaction implements AsyncDisposable {
   // --- puts -----------------------------------------------------------------------------------
 
   #draft(
-    ticket: Ticket, map: Map<string, ObjectDraft>, name: string, meta: TensorMeta | null, byteLength: number,
-    options: PutOptions, contentType: string | null,
+    ticket: Ticket,
+    map: Map<string, ObjectDraft>,
+    name: string,
+    meta: TensorMeta | null,
+    byteLength: number,
+    options: PutOptions,
+    contentType: string | null,
   ): ObjectDraft {
     validateObjectName(name);
     this.#checkNew(map, name);
@@ -263,7 +305,12 @@ export class Transaction implements AsyncDisposable {
     return draft;
   }
 
-  async #putBytes(ticket: Ticket, draft: ObjectDraft, source: ByteSource, options: PutOptions): Promise<void> {
+  async #putBytes(
+    ticket: Ticket,
+    draft: ObjectDraft,
+    source: ByteSource,
+    options: PutOptions,
+  ): Promise<void> {
     if (draft.rawBytes === 0) return;
     const view = source.kind === 'memory' && source.buffer instanceof Uint8Array ? source.buffer : null;
     if (draft.rawBytes <= INLINE_LIMIT_BYTES && view !== null) {
@@ -282,11 +329,15 @@ export class Transaction implements AsyncDisposable {
       if (copy && view === null && source.kind === 'memory') await this.#settle(writer, draft.parts);
       return;
     }
-    await this.#putLarge(ticket, writer, draft, source, copy, view, options);
+    await this.#putLarge(writer, draft, source, copy, view, options);
   }
 
   async #putLarge(
-    ticket: Ticket, writer: TransactionWriter, draft: ObjectDraft, source: ByteSource, copy: boolean, view: Uint8Array | null,
+    writer: TransactionWriter,
+    draft: ObjectDraft,
+    source: ByteSource,
+    copy: boolean,
+    view: Uint8Array | null,
     options: PutOptions,
   ): Promise<void> {
     const { chunkBytes } = this.#settings;
@@ -309,7 +360,12 @@ export class Transaction implements AsyncDisposable {
     progress.finish();
   }
 
-  async #putStreamed(ticket: Ticket, draft: ObjectDraft, stream: AsyncIterable<Uint8Array>, options: PutOptions): Promise<void> {
+  async #putStreamed(
+    ticket: Ticket,
+    draft: ObjectDraft,
+    stream: AsyncIterable<Uint8Array>,
+    options: PutOptions,
+  ): Promise<void> {
     const total = draft.rawBytes;
     const limit = total < this.#settings.segmentBytes ? Math.max(total, 1) : this.#settings.chunkBytes;
     const progress = this.#progress(draft, options);
@@ -343,7 +399,12 @@ export class Transaction implements AsyncDisposable {
   }
 
   /** The length is known only at the end, so the draft is made then. */
-  async #putBlobStream(ticket: Ticket, name: string, stream: AsyncIterable<Uint8Array>, options: BlobOptions): Promise<void> {
+  async #putBlobStream(
+    ticket: Ticket,
+    name: string,
+    stream: AsyncIterable<Uint8Array>,
+    options: BlobOptions,
+  ): Promise<void> {
     validateObjectName(name);
     this.#checkNew(this.#blobs, name);
     const { chunkBytes, segmentBytes } = this.#settings;
@@ -367,18 +428,28 @@ export class Transaction implements AsyncDisposable {
     else await this.#putPart(ticket, draft, first);
   }
 
-  async #putFromFile(ticket: Ticket, draft: ObjectDraft, src: FileSource, options: PutOptions): Promise<void> {
-    const source = await this.#openSource(src.path);
+  async #putFromFile(
+    ticket: Ticket,
+    draft: ObjectDraft,
+    src: FileSource,
+    options: PutOptions,
+  ): Promise<void> {
+    const source = await this.#sourceFiles().get(src.path);
     const offset = src.offset ?? 0;
     if (offset + draft.rawBytes > source.file.byteLength) {
-      throw new StoreError('E_RANGE', `${draft.name} would end at byte ${offset + draft.rawBytes} of ${src.path}, which has ${source.file.byteLength}`, {
-        where: { tensor: draft.name, file: src.path, offsetBytes: offset, lengthBytes: draft.rawBytes },
-      });
+      throw new StoreError(
+        'E_RANGE',
+        `${draft.name} would end at byte ${offset + draft.rawBytes} of ${src.path} (${source.file.byteLength} bytes)`,
+        {
+          where: { tensor: draft.name, file: src.path, offsetBytes: offset, lengthBytes: draft.rawBytes },
+        },
+      );
     }
     if (draft.rawBytes > 0 && draft.rawBytes <= INLINE_LIMIT_BYTES) {
       assert(draft.rawBytes <= MAX_READ_RANGE_BYTES, 'inline values are short');
       const files = this.#context.files;
-      if (files === null) throw new StoreError('E_UNSUPPORTED', 'this store was opened without access to files');
+      if (files === null)
+        throw new StoreError('E_UNSUPPORTED', 'this store was opened without access to files');
       this.#setInline(draft, await files.readRange(src.path, offset, draft.rawBytes));
       return;
     }
@@ -433,7 +504,12 @@ export class Transaction implements AsyncDisposable {
   }
 
   #progress(draft: ObjectDraft, options: PutOptions): ProgressTracker {
-    return new ProgressTracker(this.#context.io.clock, 'write', { bytes: draft.rawBytes, items: 1 }, options.onProgress);
+    return new ProgressTracker(
+      this.#context.io.clock,
+      'write',
+      { bytes: draft.rawBytes, items: 1 },
+      options.onProgress,
+    );
   }
 
   #writerOf(): TransactionWriter {
@@ -442,38 +518,9 @@ export class Transaction implements AsyncDisposable {
     return this.#writer;
   }
 
-  async #openSource(path: string): Promise<OpenSource> {
-    this.#sources ??= new Map();
-    let opening = this.#sources.get(path);
-    if (opening === undefined) {
-      if (this.#sources.size >= MAX_SOURCE_FILES) {
-        throw new StoreError('E_RANGE', `a transaction reads at most ${MAX_SOURCE_FILES} source files`);
-      }
-      opening = this.#context.io.openSource(path).then(async (file) => ({ file, identityBefore: await file.identity() }));
-      this.#sources.set(path, opening);
-    }
-    return opening;
-  }
-
-  async #checkSources(): Promise<void> {
-    for (const opening of this.#sources?.values() ?? []) {
-      const { file, identityBefore } = await opening;
-      if ((await file.identity()) === identityBefore) continue;
-      throw new StoreError('E_SOURCE_CHANGED', `${file.path} changed while it was read`, {
-        where: { file: file.path },
-        safe: 'nothing of this transaction is visible',
-        next: 'import it again when nobody writes to it',
-      });
-    }
-  }
-
-  async #closeSources(): Promise<void> {
-    const sources = this.#sources;
-    this.#sources = null;
-    for (const opening of sources?.values() ?? []) {
-      const source = await opening.catch(() => null);
-      await source?.file.close();
-    }
+  #sourceFiles(): SourceFiles {
+    this.#sources ??= new SourceFiles(this.#context.io);
+    return this.#sources;
   }
 
   #plan(extraTags: readonly string[]): CommitPlan {
@@ -492,7 +539,12 @@ export class Transaction implements AsyncDisposable {
       baseVersionId: this.#settings.base === null ? 0 : this.#settings.base.number,
       chunks: writer === null ? [] : writer.chunks,
       leafGrants: [],
-      manifest: buildManifest(this.#context, [...this.#tensors.values()], [...this.#blobs.values()], this.#files),
+      manifest: buildManifest(
+        this.#context,
+        [...this.#tensors.values()],
+        [...this.#blobs.values()],
+        this.#files,
+      ),
     };
   }
 
@@ -500,13 +552,21 @@ export class Transaction implements AsyncDisposable {
     const { events } = this.#context;
     if (!events.active) return;
     const at = this.#context.now();
-    events.emit({ type: 'commit', at, detail: { run: this.run, version: `v:${id}`, step: this.#options.step ?? null } });
-    for (const tag of tags) events.emit({ type: 'tag', at, detail: { run: this.run, tag, version: `v:${id}` } });
+    events.emit({
+      type: 'commit',
+      at,
+      detail: { run: this.run, version: `v:${id}`, step: this.#options.step ?? null },
+    });
+    for (const tag of tags)
+      events.emit({ type: 'tag', at, detail: { run: this.run, tag, version: `v:${id}` } });
   }
 
   async #end(reason: unknown): Promise<void> {
     this.#state = 'aborted';
-    const error = reason instanceof Error ? reason : new StoreError('E_CLOSED', 'the transaction was aborted', { cause: reason });
+    const error =
+      reason instanceof Error
+        ? reason
+        : new StoreError('E_CLOSED', 'the transaction was aborted', { cause: reason });
     await this.#writer?.abort(error);
     if (this.#context.catalog.poisoned === null) {
       for (const grant of this.#leafGrants) this.#context.catalog.release(grant);
@@ -523,62 +583,21 @@ export class Transaction implements AsyncDisposable {
 
   #checkNew(map: Map<string, ObjectDraft>, name: string): void {
     if (map.has(name)) {
-      throw new StoreError('E_EXISTS', `${name} is in this version already`, { where: { object: this.run, tensor: name } });
+      throw new StoreError('E_EXISTS', `${name} is in this version already`, {
+        where: { object: this.run, tensor: name },
+      });
     }
     assert(map.size < MAX_OBJECTS_PER_VERSION, 'too many objects in one version');
   }
 
   #checkState(what: string): void {
     this.#context.checkOpen();
-    if (this.#state !== 'open') throw new StoreError('E_CLOSED', `${what}: the transaction is ${this.#state} already`);
+    if (this.#state !== 'open')
+      throw new StoreError('E_CLOSED', `${what}: the transaction is ${this.#state} already`);
   }
 
   #throwIfAborted(signal: AbortSignal | undefined): void {
     this.#options.signal?.throwIfAborted();
     signal?.throwIfAborted();
   }
-}
-
-function wrongSize(name: string, given: number, wanted: number): StoreError {
-  return new StoreError('E_RANGE', `${name} has ${given} bytes, but its dtype and shape say ${wanted}`, {
-    where: { tensor: name, lengthBytes: given },
-  });
-}
-
-/** The bytes of a typed array, or host memory named by address. */
-function bufferOf(src: ArrayBufferView | TensorDesc, name: string): IoBuffer {
-  if (ArrayBuffer.isView(src)) {
-    return src instanceof Uint8Array ? src : new Uint8Array(src.buffer, src.byteOffset, src.byteLength);
-  }
-  return rawBufferOf(src, name);
-}
-
-function rawBufferOf(src: TensorDesc, name: string): IoBuffer {
-  if (src.device.type === 'cuda') {
-    throw new StoreError('E_UNSUPPORTED', `${name}: device memory cannot be stored by this version`, { where: { tensor: name } });
-  }
-  const pointer = src.ptr + BigInt(src.byteOffset ?? 0);
-  return src.owner === undefined
-    ? { pointer, byteLength: src.byteLength }
-    : { pointer, byteLength: src.byteLength, owner: src.owner };
-}
-
-/** Cuts a stream into our own pieces of exactly `limit` bytes, the last one shorter. */
-async function* rechunk(stream: AsyncIterable<Uint8Array>, limit: number): AsyncGenerator<Uint8Array> {
-  let buffer: Uint8Array | null = null;
-  let used = 0;
-  for await (const bytes of stream) {
-    for (let at = 0; at < bytes.byteLength; ) {
-      buffer ??= new Uint8Array(limit);
-      const take = Math.min(limit - used, bytes.byteLength - at);
-      buffer.set(bytes.subarray(at, at + take), used);
-      used += take;
-      at += take;
-      if (used < limit) continue;
-      yield buffer;
-      buffer = null;
-      used = 0;
-    }
-  }
-  if (buffer !== null && used > 0) yield buffer.subarray(0, used);
 }

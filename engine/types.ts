@@ -120,7 +120,11 @@ export interface FileInfo {
   readonly prefix: Uint8Array;
   readonly mode: number;
   /** Tensors of the file by their offset in it; together with the prefix they are the file. */
-  readonly tensors: readonly { readonly name: string; readonly fileOffset: number; readonly byteLength: number }[];
+  readonly tensors: readonly {
+    readonly name: string;
+    readonly fileOffset: number;
+    readonly byteLength: number;
+  }[];
 }
 
 /** What `lookup` gives: everything about a version that needs no second look at the catalog. */

@@ -43,14 +43,22 @@ interface BatchOutcome {
 }
 
 export async function* verifyVersion(
-  context: StoreContext, object: string, manifest: Manifest, options: OpOptions,
+  context: StoreContext,
+  object: string,
+  manifest: Manifest,
+  options: OpOptions,
 ): AsyncGenerator<MaintEvent> {
   const startMs = context.io.clock.monotonicMs();
   const objects = objectsOf(manifest);
   const uses = usesOf(objects);
   const ids = [...uses.keys()].sort((a, b) => a - b);
   const totalBytes = manifest.tensors.reduce((sum, each) => sum + each.rawBytes, 0);
-  const progress = new ProgressTracker(context.io.clock, 'verify', { bytes: totalBytes, items: objects.length }, options.onProgress);
+  const progress = new ProgressTracker(
+    context.io.clock,
+    'verify',
+    { bytes: totalBytes, items: objects.length },
+    options.onProgress,
+  );
   const lease = context.snapshots.lease();
   const pool = new BufferPool(context.io, VERIFY_IN_FLIGHT * VERIFY_BATCH_BYTES);
   const running: Promise<BatchOutcome>[] = [];
@@ -91,10 +99,21 @@ export async function* verifyVersion(
 }
 
 function objectsOf(manifest: Manifest): ObjectState[] {
-  const state = (kind: 'tensor' | 'blob') => (each: { name: string; rawSum: bigint; inlineBytes: Uint8Array; pieces: readonly Piece[] }): ObjectState => ({
-    name: each.name, kind, rawSum: each.rawSum, inlineBytes: each.inlineBytes, pieces: each.pieces,
-    pieceSums: each.pieces.map(() => null),
-  });
+  const state =
+    (kind: 'tensor' | 'blob') =>
+    (each: {
+      name: string;
+      rawSum: bigint;
+      inlineBytes: Uint8Array;
+      pieces: readonly Piece[];
+    }): ObjectState => ({
+      name: each.name,
+      kind,
+      rawSum: each.rawSum,
+      inlineBytes: each.inlineBytes,
+      pieces: each.pieces,
+      pieceSums: each.pieces.map(() => null),
+    });
   return [...manifest.tensors.map(state('tensor')), ...manifest.blobs.map(state('blob'))];
 }
 
@@ -115,15 +134,24 @@ function missingMembers(context: StoreContext): MaintEvent[] {
   return context.catalog.members
     .filter((member) => member.device === null)
     .map((member) => ({
-      type: 'finding', severity: 'warn', action: 'none',
-      error: new StoreError('E_DEGRADED', `${context.memberPath(member.index)} is ${member.state}: its copies cannot be verified`, {
-        where: { member: context.memberPath(member.index), memberIndex: member.index },
-      }),
+      type: 'finding',
+      severity: 'warn',
+      action: 'none',
+      error: new StoreError(
+        'E_DEGRADED',
+        `${context.memberPath(member.index)} is ${member.state}: its copies cannot be verified`,
+        {
+          where: { member: context.memberPath(member.index), memberIndex: member.index },
+        },
+      ),
     }));
 }
 
 async function* extentBatches(
-  context: StoreContext, lease: SnapshotLease, ids: readonly number[], object: string,
+  context: StoreContext,
+  lease: SnapshotLease,
+  ids: readonly number[],
+  object: string,
 ): AsyncGenerator<[number, Extent][]> {
   for (let start = 0; start < ids.length; start += 256) {
     const found = await context.extents.extents(lease.snapshot, ids.slice(start, start + 256), object);
@@ -143,10 +171,19 @@ async function* extentBatches(
 }
 
 async function verifyBatch(
-  context: StoreContext, lease: SnapshotLease, pool: BufferPool, object: string, extents: readonly [number, Extent][],
-  uses: ReadonlyMap<number, readonly Use[]>, options: OpOptions,
+  context: StoreContext,
+  lease: SnapshotLease,
+  pool: BufferPool,
+  object: string,
+  extents: readonly [number, Extent][],
+  uses: ReadonlyMap<number, readonly Use[]>,
+  options: OpOptions,
 ): Promise<BatchOutcome> {
-  const sums = await context.extents.sums(lease.snapshot, extents.map(([, extent]) => extent), object);
+  const sums = await context.extents.sums(
+    lease.snapshot,
+    extents.map(([, extent]) => extent),
+    object,
+  );
   const findings: MaintEvent[] = [];
   const good = new Set<number>();
   let scannedBytes = 0;
@@ -156,12 +193,15 @@ async function verifyBatch(
   const buffer = pool.take(Math.max(totalBytes, VERIFY_BATCH_BYTES));
   try {
     for (let copy = 0; copy < copies; copy++) {
-      const chosen = extents.filter(([, extent]) => context.slotOfMember(extent.copies[copy]?.member ?? -1) !== undefined);
+      const chosen = extents.filter(
+        ([, extent]) => context.slotOfMember(extent.copies[copy]?.member ?? -1) !== undefined,
+      );
       if (chosen.length === 0) continue;
       const { batch, offsets } = copyBatch(context, chosen, copy, sums, buffer, options);
       const result = await context.io.read(batch);
       options.signal?.throwIfAborted();
-      for (const fault of result.faults) findings.push(copyFinding(context, object, chosen, copy, fault, uses));
+      for (const fault of result.faults)
+        findings.push(copyFinding(context, object, chosen, copy, fault, uses));
       for (const [op, [id, extent]] of chosen.entries()) {
         scannedBytes += extent.storedBytes;
         if (result.status[op] !== 0 || good.has(id)) continue;
@@ -179,9 +219,12 @@ async function verifyBatch(
 }
 
 function copyBatch(
-  context: StoreContext, chosen: readonly [number, Extent][], copy: number,
+  context: StoreContext,
+  chosen: readonly [number, Extent][],
+  copy: number,
   sums: { copy(extent: Extent, first: number, count: number, target: BigUint64Array, at: number): void },
-  buffer: Uint8Array, options: OpOptions,
+  buffer: Uint8Array,
+  options: OpOptions,
 ): { batch: ReadBatch; offsets: number[] } {
   const count = chosen.length;
   const offsets: number[] = [];
@@ -218,11 +261,17 @@ function copyBatch(
 
 function userNames(uses: readonly Use[]): string {
   const names = [...new Set(uses.map((use) => use.object.name))];
-  return names.length <= 4 ? names.join(', ') : `${names.slice(0, 4).join(', ')} and ${names.length - 4} more`;
+  return names.length <= 4
+    ? names.join(', ')
+    : `${names.slice(0, 4).join(', ')} and ${names.length - 4} more`;
 }
 
 function copyFinding(
-  context: StoreContext, object: string, chosen: readonly [number, Extent][], copy: number, fault: IoFault,
+  context: StoreContext,
+  object: string,
+  chosen: readonly [number, Extent][],
+  copy: number,
+  fault: IoFault,
   uses: ReadonlyMap<number, readonly Use[]>,
 ): MaintEvent {
   const [id, extent] = chosen[fault.op] ?? [0, undefined];
@@ -230,25 +279,45 @@ function copyFinding(
   const member = context.memberPath(place?.member ?? -1);
   const within = fault.offsetBytes - (place?.sector ?? 0) * 4096;
   const touched = (uses.get(id) ?? []).filter(
-    (use) => within < use.piece.rawOffset + use.piece.rawBytes && within + fault.lengthBytes > use.piece.rawOffset,
+    (use) =>
+      within < use.piece.rawOffset + use.piece.rawBytes && within + fault.lengthBytes > use.piece.rawOffset,
   );
   const names = userNames(touched.length > 0 ? touched : (uses.get(id) ?? []));
   const code = fault.kind === 'checksum' ? 'E_CORRUPT' : fault.kind === 'missing' ? 'E_DEVICE_LOST' : 'E_IO';
-  const error = new StoreError(code, `copy ${copy} of ${names} on ${member} at byte ${fault.offsetBytes} is bad (${fault.kind})`, {
-    where: {
-      object, tensor: names, member, memberIndex: place?.member ?? -1, offsetBytes: fault.offsetBytes,
-      lengthBytes: fault.lengthBytes, errno: fault.errno,
+  const error = new StoreError(
+    code,
+    `copy ${copy} of ${names} on ${member} at byte ${fault.offsetBytes} is bad (${fault.kind})`,
+    {
+      where: {
+        object,
+        tensor: names,
+        member,
+        memberIndex: place?.member ?? -1,
+        offsetBytes: fault.offsetBytes,
+        lengthBytes: fault.lengthBytes,
+        errno: fault.errno,
+      },
     },
-  });
+  );
   return { type: 'finding', severity: 'error', error, action: 'none' };
 }
 
-function lostFinding(context: StoreContext, object: string, id: number, extent: Extent, uses: readonly Use[]): MaintEvent {
+function lostFinding(
+  context: StoreContext,
+  object: string,
+  id: number,
+  extent: Extent,
+  uses: readonly Use[],
+): MaintEvent {
   const place = extent.copies[0];
   const error = new StoreError('E_CORRUPT', `no copy of extent ${id} (${userNames(uses)}) is good`, {
     where: {
-      object, tensor: userNames(uses), member: context.memberPath(place?.member ?? -1), memberIndex: place?.member ?? -1,
-      offsetBytes: (place?.sector ?? 0) * 4096, lengthBytes: extent.storedBytes,
+      object,
+      tensor: userNames(uses),
+      member: context.memberPath(place?.member ?? -1),
+      memberIndex: place?.member ?? -1,
+      offsetBytes: (place?.sector ?? 0) * 4096,
+      lengthBytes: extent.storedBytes,
     },
     next: 'restore these tensors from another source',
   });
@@ -257,21 +326,34 @@ function lostFinding(context: StoreContext, object: string, id: number, extent: 
 
 /** Sums of the raw bytes: of the extent, and of each stretch that an object has in it. */
 function checkRaw(
-  context: StoreContext, object: string, id: number, extent: Extent, bytes: Uint8Array, uses: readonly Use[], findings: MaintEvent[],
+  context: StoreContext,
+  object: string,
+  id: number,
+  extent: Extent,
+  bytes: Uint8Array,
+  uses: readonly Use[],
+  findings: MaintEvent[],
 ): void {
   const { crc64 } = context.io.checksum;
   const whole = crc64(bytes);
   if (whole !== extent.rawSum) findings.push(sumFinding(object, userNames(uses), `extent ${id}`));
   for (const { object: user, index, piece } of uses) {
     const covers = piece.rawOffset === 0 && piece.rawBytes === extent.rawBytes;
-    user.pieceSums[index] = covers ? whole : crc64(bytes.subarray(piece.rawOffset, piece.rawOffset + piece.rawBytes));
+    user.pieceSums[index] = covers
+      ? whole
+      : crc64(bytes.subarray(piece.rawOffset, piece.rawOffset + piece.rawBytes));
   }
 }
 
-function* sumFindings(context: StoreContext, object: string, objects: readonly ObjectState[]): Generator<MaintEvent> {
+function* sumFindings(
+  context: StoreContext,
+  object: string,
+  objects: readonly ObjectState[],
+): Generator<MaintEvent> {
   for (const each of objects) {
     if (each.pieces.length === 0) {
-      const sum = each.inlineBytes.byteLength === 0 ? each.rawSum : context.io.checksum.crc64(each.inlineBytes);
+      const sum =
+        each.inlineBytes.byteLength === 0 ? each.rawSum : context.io.checksum.crc64(each.inlineBytes);
       if (sum !== each.rawSum) yield sumFinding(object, each.name, each.kind);
       continue;
     }
@@ -286,8 +368,12 @@ function* sumFindings(context: StoreContext, object: string, objects: readonly O
 }
 
 function sumFinding(object: string, name: string, what: string): MaintEvent {
-  const error = new StoreError('E_CORRUPT', `${what} ${name}: its bytes do not have the sum recorded for them`, {
-    where: { object, tensor: name, structure: what },
-  });
+  const error = new StoreError(
+    'E_CORRUPT',
+    `${what} ${name}: its bytes do not have the sum recorded for them`,
+    {
+      where: { object, tensor: name, structure: what },
+    },
+  );
   return { type: 'finding', severity: 'fatal', error, action: 'unrepairable' };
 }

@@ -18,8 +18,19 @@ import { ProgressTracker } from './progress.js';
 import { PartReader, destinationOf } from './reader.js';
 import type { StoreContext } from './store_context.js';
 import type {
-  BlobInfo, Destination, DType, FileInfo, LoadOptions, MaintEvent, OpOptions, RangeOptions, ReadOptions, StreamOptions,
-  TensorInfo, VersionInfo, VersionSummary,
+  BlobInfo,
+  Destination,
+  DType,
+  FileInfo,
+  LoadOptions,
+  MaintEvent,
+  OpOptions,
+  RangeOptions,
+  ReadOptions,
+  StreamOptions,
+  TensorInfo,
+  VersionInfo,
+  VersionSummary,
 } from './types.js';
 import { verifyVersion } from './verify.js';
 
@@ -71,7 +82,13 @@ class ObjectReader {
     this.readable = readable;
   }
 
-  async into(destination: IoBuffer, at: number, offset: number, length: number, options: ReadOptions): Promise<void> {
+  async into(
+    destination: IoBuffer,
+    at: number,
+    offset: number,
+    length: number,
+    options: ReadOptions,
+  ): Promise<void> {
     this.context.checkOpen();
     options.signal?.throwIfAborted();
     if (length === 0) return;
@@ -80,10 +97,22 @@ class ObjectReader {
       return;
     }
     const reader = new PartReader(this.context, this.context.extents);
-    const progress = new ProgressTracker(this.context.io.clock, 'read', { bytes: length, items: 1 }, options.onProgress);
+    const progress = new ProgressTracker(
+      this.context.io.clock,
+      'read',
+      { bytes: length, items: 1 },
+      options.onProgress,
+    );
     const lease = this.context.snapshots.lease();
     try {
-      await readInBatches(reader, lease.snapshot, this.object, partsOf(this.readable, offset, length, destination, at), options, progress);
+      await readInBatches(
+        reader,
+        lease.snapshot,
+        this.object,
+        partsOf(this.readable, offset, length, destination, at),
+        options,
+        progress,
+      );
     } finally {
       lease.release();
     }
@@ -93,27 +122,41 @@ class ObjectReader {
   check(offset: number, length: number): void {
     const fine = Number.isSafeInteger(offset) && Number.isSafeInteger(length) && offset >= 0 && length >= 0;
     if (fine && offset + length <= this.readable.rawBytes) return;
-    throw new StoreError('E_RANGE', `${this.readable.name} has ${this.readable.rawBytes} bytes; [${offset}, ${offset + length}) was asked`, {
-      where: { object: this.object, tensor: this.readable.name, offsetBytes: offset, lengthBytes: length },
-    });
+    throw new StoreError(
+      'E_RANGE',
+      `${this.readable.name} has ${this.readable.rawBytes} bytes; [${offset}, ${offset + length}) was asked`,
+      {
+        where: { object: this.object, tensor: this.readable.name, offsetBytes: offset, lengthBytes: length },
+      },
+    );
   }
 
   async all(offset: number, length: number, options: ReadOptions): Promise<Uint8Array<ArrayBuffer>> {
     if (length > MAX_READ_BYTES) {
-      throw new StoreError('E_RANGE', `${this.readable.name} has ${length} bytes; read() gives at most ${MAX_READ_BYTES}`, {
-        where: { object: this.object, tensor: this.readable.name, lengthBytes: length },
-        next: 'use readInto() or stream()',
-      });
+      throw new StoreError(
+        'E_RANGE',
+        `${this.readable.name} has ${length} bytes; read() gives at most ${MAX_READ_BYTES}`,
+        {
+          where: { object: this.object, tensor: this.readable.name, lengthBytes: length },
+          next: 'use readInto() or stream()',
+        },
+      );
     }
     const bytes = new Uint8Array(length);
     await this.into(bytes, 0, offset, length, options);
     return bytes;
   }
 
-  async *stream(offset: number, length: number, chunkBytes: number, options: ReadOptions): AsyncGenerator<Uint8Array> {
+  async *stream(
+    offset: number,
+    length: number,
+    chunkBytes: number,
+    options: ReadOptions,
+  ): AsyncGenerator<Uint8Array> {
     if (chunkBytes < 1) throw new StoreError('E_RANGE', 'chunkBytes of a stream is at least 1');
     const stop = new AbortController();
-    const signal = options.signal === undefined ? stop.signal : AbortSignal.any([options.signal, stop.signal]);
+    const signal =
+      options.signal === undefined ? stop.signal : AbortSignal.any([options.signal, stop.signal]);
     const running: Promise<Uint8Array>[] = [];
     let next = offset;
     try {
@@ -138,19 +181,26 @@ class ObjectReader {
 
 /** Several batches in flight at a time; all have settled when this does. */
 async function readInBatches(
-  reader: PartReader, snapshot: Parameters<PartReader['read']>[0], object: string,
-  parts: Parameters<PartReader['read']>[2], options: ReadOptions, progress: ProgressTracker,
+  reader: PartReader,
+  snapshot: Parameters<PartReader['read']>[0],
+  object: string,
+  parts: Parameters<PartReader['read']>[2],
+  options: ReadOptions,
+  progress: ProgressTracker,
 ): Promise<void> {
   const running = new Set<Promise<void>>();
   let failure: { error: unknown } | null = null;
   for (const batch of batchesOf(parts)) {
     if (failure !== null) break;
-    const reading = reader.read(snapshot, object, batch.parts, options).then(
-      () => progress.add(batch.bytes, 0),
-      (error: unknown) => {
-        failure ??= { error };
-      },
-    ).finally(() => running.delete(reading));
+    const reading = reader
+      .read(snapshot, object, batch.parts, options)
+      .then(
+        () => progress.add(batch.bytes, 0),
+        (error: unknown) => {
+          failure ??= { error };
+        },
+      )
+      .finally(() => running.delete(reading));
     running.add(reading);
     if (running.size >= 4) await Promise.race(running);
   }
@@ -183,7 +233,7 @@ export class TensorRef implements TensorInfo {
     return this.#reader.all(this.#start, this.byteLength, options);
   }
 
-  /** Bytes [offset, offset + length) into the caller's memory; resolves with their number. Only touched segments are read. */
+  /** Reads [offset, offset + length) into the caller's memory, only touched segments; resolves with its bytes. */
   async readInto(destination: Destination, options: RangeOptions = {}): Promise<number> {
     const { offset = 0, length = this.byteLength - offset } = options;
     this.#check(offset, length);
@@ -202,16 +252,34 @@ export class TensorRef implements TensorInfo {
   /** Rows [start, end) of dimension 0. Its checksum is empty: only whole tensors have one. */
   narrow(start: number, end: number): TensorRef {
     const rows = this.shape[0];
-    if (rows === undefined) throw new StoreError('E_RANGE', `${this.name} has no dimension to narrow`, { where: { tensor: this.name } });
-    if (!Number.isSafeInteger(start) || !Number.isSafeInteger(end) || start < 0 || end < start || end > rows) {
-      throw new StoreError('E_RANGE', `${this.name} has ${rows} rows; [${start}, ${end}) was asked`, { where: { tensor: this.name } });
+    if (rows === undefined)
+      throw new StoreError('E_RANGE', `${this.name} has no dimension to narrow`, {
+        where: { tensor: this.name },
+      });
+    if (
+      !Number.isSafeInteger(start) ||
+      !Number.isSafeInteger(end) ||
+      start < 0 ||
+      end < start ||
+      end > rows
+    ) {
+      throw new StoreError('E_RANGE', `${this.name} has ${rows} rows; [${start}, ${end}) was asked`, {
+        where: { tensor: this.name },
+      });
     }
     const rowBytes = rows === 0 ? 0 : this.byteLength / rows;
     if (!Number.isInteger(rowBytes)) {
-      throw new StoreError('E_RANGE', `a row of ${this.name} (${dtypeBits(this.dtype)}-bit elements) is no whole number of bytes`, { where: { tensor: this.name } });
+      throw new StoreError(
+        'E_RANGE',
+        `a row of ${this.name} (${dtypeBits(this.dtype)}-bit elements) is no whole number of bytes`,
+        { where: { tensor: this.name } },
+      );
     }
     const info = {
-      name: this.name, dtype: this.dtype, shape: [end - start, ...this.shape.slice(1)], byteLength: (end - start) * rowBytes,
+      name: this.name,
+      dtype: this.dtype,
+      shape: [end - start, ...this.shape.slice(1)],
+      byteLength: (end - start) * rowBytes,
       checksum: new Uint8Array(0),
     };
     return new TensorRef(this.#reader, info, this.#start + start * rowBytes);
@@ -223,11 +291,18 @@ export class TensorRef implements TensorInfo {
     const parts = partsOf(readable, this.#start, this.byteLength, new Uint8Array(0), 0);
     const lease = context.snapshots.lease();
     try {
-      const extents = await context.extents.extents(lease.snapshot, parts.map((part) => part.extentId), object);
+      const extents = await context.extents.extents(
+        lease.snapshot,
+        parts.map((part) => part.extentId),
+        object,
+      );
       return parts.flatMap((part) =>
         (extents.get(part.extentId)?.copies ?? []).map((copy, index) => ({
-          member: context.memberPath(copy.member), memberIndex: copy.member, copy: index,
-          offset: copy.sector * 4096 + part.offset, length: part.bytes,
+          member: context.memberPath(copy.member),
+          memberIndex: copy.member,
+          copy: index,
+          offset: copy.sector * 4096 + part.offset,
+          length: part.bytes,
         })),
       );
     } finally {
@@ -237,9 +312,13 @@ export class TensorRef implements TensorInfo {
 
   #check(offset: number, length: number): void {
     if (offset >= 0 && length >= 0 && offset + length <= this.byteLength) return;
-    throw new StoreError('E_RANGE', `${this.name} has ${this.byteLength} bytes; [${offset}, ${offset + length}) was asked`, {
-      where: { object: this.#reader.object, tensor: this.name, offsetBytes: offset, lengthBytes: length },
-    });
+    throw new StoreError(
+      'E_RANGE',
+      `${this.name} has ${this.byteLength} bytes; [${offset}, ${offset + length}) was asked`,
+      {
+        where: { object: this.#reader.object, tensor: this.name, offsetBytes: offset, lengthBytes: length },
+      },
+    );
   }
 }
 
@@ -360,7 +439,10 @@ export class Version implements VersionInfo {
    * Reads tensors into memory that `into` names, several batches ahead, and yields each when it is
    * verified and in place, in on-disk order. The consumer's pace is the back-pressure.
    */
-  load(into: (tensor: TensorInfo) => Destination | null, options: LoadOptions = {}): AsyncIterableIterator<TensorInfo> {
+  load(
+    into: (tensor: TensorInfo) => Destination | null,
+    options: LoadOptions = {},
+  ): AsyncIterableIterator<TensorInfo> {
     this.#context.checkOpen();
     let tensors = this.#manifest.tensors;
     if (options.names !== undefined) {
@@ -384,7 +466,9 @@ export class Version implements VersionInfo {
   }
 
   #notFound(kind: string, name: string): StoreError {
-    return new StoreError('E_NOT_FOUND', `${this.run} (${this.id}) has no ${kind} ${name}`, { where: { object: this.id, tensor: name } });
+    return new StoreError('E_NOT_FOUND', `${this.run} (${this.id}) has no ${kind} ${name}`, {
+      where: { object: this.id, tensor: name },
+    });
   }
 }
 
@@ -394,7 +478,12 @@ function fileInfoOf(file: File, index: number, manifest: Manifest): FileInfo {
     .map((tensor) => ({ name: tensor.name, fileOffset: tensor.fileOffset, byteLength: tensor.rawBytes }))
     .sort((a, b) => a.fileOffset - b.fileOffset || a.byteLength - b.byteLength);
   return {
-    name: file.name, sizeBytes: file.sizeBytes, sum: file.sum, format: file.format === 1 ? 'safetensors' : 'blob',
-    prefix: file.prefix, mode: file.mode, tensors,
+    name: file.name,
+    sizeBytes: file.sizeBytes,
+    sum: file.sum,
+    format: file.format === 1 ? 'safetensors' : 'blob',
+    prefix: file.prefix,
+    mode: file.mode,
+    tensors,
   };
 }

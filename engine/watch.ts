@@ -33,7 +33,10 @@ export interface WatchOptions {
 /** What a polling watcher knew of the last root. */
 interface Seen {
   readonly versions: ReadonlyMap<number, { readonly run: string; readonly step: number | null }>;
-  readonly tags: ReadonlyMap<string, { readonly run: string; readonly tag: string; readonly versionId: number; readonly generation: number }>;
+  readonly tags: ReadonlyMap<
+    string,
+    { readonly run: string; readonly tag: string; readonly versionId: number; readonly generation: number }
+  >;
 }
 
 /** Yields events until the signal aborts (then it ends by rejecting with its reason) or the loop is left. */
@@ -94,7 +97,10 @@ export async function* watchStore(context: StoreContext, options: WatchOptions):
 }
 
 async function poll(
-  context: StoreContext, options: WatchOptions, signal: AbortSignal, tell: (event: StoreEvent) => void,
+  context: StoreContext,
+  options: WatchOptions,
+  signal: AbortSignal,
+  tell: (event: StoreEvent) => void,
 ): Promise<void> {
   let seen = await lookAt(context, options.prefix ?? '');
   while (!signal.aborted && !context.closed) {
@@ -128,13 +134,16 @@ async function scanRuns(view: CatalogView, prefix: string): Promise<Seen> {
     const key = decodeRunsKey(item.key);
     // Steps come before ids in the order of keys.
     if (key.kind === 'step') versions.set(key.versionId, { run: key.run, step: key.step });
-    if (key.kind === 'version' && !versions.has(key.versionId)) versions.set(key.versionId, { run: key.run, step: null });
+    if (key.kind === 'version' && !versions.has(key.versionId))
+      versions.set(key.versionId, { run: key.run, step: null });
     if (key.kind === 'tag') {
       const { versionId, generation } = decodeTag(item.value);
       tags.set(`${key.run}@${key.tag}`, { run: key.run, tag: key.tag, versionId, generation });
     }
     if (versions.size + tags.size > MAX_WATCHED_ITEMS) {
-      throw new StoreError('E_RANGE', `watching more than ${MAX_WATCHED_ITEMS} versions and tags`, { next: 'watch with a prefix' });
+      throw new StoreError('E_RANGE', `watching more than ${MAX_WATCHED_ITEMS} versions and tags`, {
+        next: 'watch with a prefix',
+      });
     }
   }
   return { versions, tags };

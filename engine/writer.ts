@@ -19,7 +19,13 @@ import { ChunkDraft, type ByteSource, START_ALIGNMENT_BYTES, SharedChunks, align
 import type { DraftPart, Slab } from './chunk_packer.js';
 import type { MemberState, SpaceGrant } from './contract.js';
 import {
-  type IoBuffer, MAX_BATCH_OPS, MAX_COPIES, NO_MEMBER, type SourceFile, type WriteBatch, type WriteResult,
+  type IoBuffer,
+  MAX_BATCH_OPS,
+  MAX_COPIES,
+  NO_MEMBER,
+  type SourceFile,
+  type WriteBatch,
+  type WriteResult,
 } from './io/port.js';
 import { MemoryBudget } from './memory_budget.js';
 import type { StoreContext } from './store_context.js';
@@ -80,6 +86,7 @@ export class TransactionWriter {
   #slab: Slab | null = null;
   #open: ChunkDraft[] = [];
   #openBytes = 0;
+  #ended = false;
   #placing: Promise<void> = Promise.resolve();
   #failure: Error | null = null;
   /** Chunks written (or being written), in the order of their ids. */
@@ -138,7 +145,10 @@ export class TransactionWriter {
 
   /** One whole extent of its own. `fill` (at most once) puts the bytes into staging memory. */
   async addChunk(
-    dtypeCode: number, name: string, bytes: number, source: ByteSource | ((staging: Uint8Array) => void),
+    dtypeCode: number,
+    name: string,
+    bytes: number,
+    source: ByteSource | ((staging: Uint8Array) => void),
   ): Promise<DraftPart> {
     assert(bytes > 0 && bytes <= this.#options.chunkBytes, 'a chunk has 1..chunkBytes bytes');
     if (!this.#pool.budget.tryAcquire(bytes)) await this.#pool.budget.acquire(bytes);
@@ -190,6 +200,8 @@ export class TransactionWriter {
 
   /** Waits for what is in flight, then gives all space back but that of failed writes. */
   async abort(reason: Error): Promise<void> {
+    if (this.#ended) return;
+    this.#ended = true;
     this.fail(reason);
     this.#abort.abort(reason);
     await this.quiesce();
@@ -287,10 +299,19 @@ export class TransactionWriter {
     let refused: unknown = null;
     for (const member of this.#candidates(chunk.grants)) {
       const after = this.#lastGrant.get(member.index);
-      const request = { member: member.index, sectorCount: chunk.storedBytes / SECTOR_BYTES, purpose: 'data' as const };
+      const request = {
+        member: member.index,
+        sectorCount: chunk.storedBytes / SECTOR_BYTES,
+        purpose: 'data' as const,
+      };
       try {
-        const grant = await this.#context.catalog.allocate(after === undefined ? request : { ...request, after });
-        assert(grant.member === member.index && grant.sectorCount === request.sectorCount, 'the grant is what was asked');
+        const grant = await this.#context.catalog.allocate(
+          after === undefined ? request : { ...request, after },
+        );
+        assert(
+          grant.member === member.index && grant.sectorCount === request.sectorCount,
+          'the grant is what was asked',
+        );
         this.#lastGrant.set(member.index, grant);
         this.#placed.set(member.index, (this.#placed.get(member.index) ?? 0) + chunk.storedBytes);
         const all = this.#pool.placedBytes;
@@ -314,7 +335,9 @@ export class TransactionWriter {
       const domain = this.#context.member(grant.member)?.failureDomain ?? '';
       if (domain !== '') domains.add(domain);
     }
-    const free = this.#context.onlineMembers.filter((member) => !taken.some((grant) => grant.member === member.index));
+    const free = this.#context.onlineMembers.filter(
+      (member) => !taken.some((grant) => grant.member === member.index),
+    );
     const cost = (map: Map<number, number>, member: MemberState): number => map.get(member.index) ?? 0;
     return free.sort(
       (a, b) =>
@@ -422,7 +445,8 @@ export class TransactionWriter {
       chunk.sums = batch.segmentSums.slice(sumIndex, sumIndex + sumCount);
       chunk.rawSum = batch.rawSums[op] ?? 0n;
       const pieceStart = batch.pieceStart[op] ?? 0;
-      for (const [index, piece] of chunk.pieces.entries()) piece.sum = batch.pieceSums[pieceStart + index] ?? 0n;
+      for (const [index, piece] of chunk.pieces.entries())
+        piece.sum = batch.pieceSums[pieceStart + index] ?? 0n;
     }
     if (failed !== null) throw this.#writeError(chunks, failed, result);
   }
@@ -444,7 +468,9 @@ export class TransactionWriter {
     }
     const fault = result.faults.find((found) => found.op === op) ?? result.faults[0];
     if (fault === undefined || fault.kind === 'aborted') {
-      return this.#failure ?? new StoreError('E_IO', `writing ${failed.name} was aborted`, { where: base, safe });
+      return (
+        this.#failure ?? new StoreError('E_IO', `writing ${failed.name} was aborted`, { where: base, safe })
+      );
     }
     const memberIndex = this.#context.memberOfSlot(fault.slot);
     const member = this.#context.memberPath(memberIndex);
@@ -452,7 +478,12 @@ export class TransactionWriter {
     const what = `writing ${fault.lengthBytes} bytes of ${failed.name} to ${member} at byte ${fault.offsetBytes}`;
     return new StoreError(code, `${what} failed (${fault.kind}, errno ${fault.errno})`, {
       where: {
-        ...base, member, memberIndex, offsetBytes: fault.offsetBytes, lengthBytes: fault.lengthBytes, errno: fault.errno,
+        ...base,
+        member,
+        memberIndex,
+        offsetBytes: fault.offsetBytes,
+        lengthBytes: fault.lengthBytes,
+        errno: fault.errno,
       },
       safe,
       next: 'abort the transaction and check the member (ingot doctor)',

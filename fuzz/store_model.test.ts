@@ -14,12 +14,28 @@ const RUNS = Number(process.env['INGOT_FUZZ_RUNS'] ?? 40);
 const RUN_NAMES = ['a', 'b/c'] as const;
 const TAG_NAMES = ['best', 'latest', 'x'] as const;
 /** Sizes around every border: inline, shared chunk, segment, chunk, several chunks, sum leaf. */
-const SIZES = [0, 1, 2048, 2049, 4096, 5000, 16_383, 16_384, 16_385, 65_536, 65_537, 200_000, 700_000] as const;
+const SIZES = [
+  0, 1, 2048, 2049, 4096, 5000, 16_383, 16_384, 16_385, 65_536, 65_537, 200_000, 700_000,
+] as const;
 const SLOTS = 3;
 
 type Op =
-  | { readonly kind: 'begin'; readonly slot: number; readonly run: number; readonly step: number | null; readonly base: boolean; readonly redundancy: 1 | 2 }
-  | { readonly kind: 'put'; readonly slot: number; readonly name: number; readonly size: number; readonly blob: boolean; readonly wait: boolean }
+  | {
+      readonly kind: 'begin';
+      readonly slot: number;
+      readonly run: number;
+      readonly step: number | null;
+      readonly base: boolean;
+      readonly redundancy: 1 | 2;
+    }
+  | {
+      readonly kind: 'put';
+      readonly slot: number;
+      readonly name: number;
+      readonly size: number;
+      readonly blob: boolean;
+      readonly wait: boolean;
+    }
   | { readonly kind: 'link'; readonly slot: number; readonly name: number; readonly from: number }
   | { readonly kind: 'commit'; readonly slot: number; readonly tag: number | null }
   | { readonly kind: 'abort'; readonly slot: number }
@@ -31,15 +47,63 @@ type Op =
 
 const slot = fc.nat(SLOTS - 1);
 const opArbitrary: fc.Arbitrary<Op> = fc.oneof(
-  { weight: 4, arbitrary: fc.record({ kind: fc.constant('begin' as const), slot, run: fc.nat(1), step: fc.option(fc.nat(3)), base: fc.boolean(), redundancy: fc.constantFrom(1 as const, 2 as const) }) },
-  { weight: 8, arbitrary: fc.record({ kind: fc.constant('put' as const), slot, name: fc.nat(5), size: fc.nat(SIZES.length - 1), blob: fc.boolean(), wait: fc.boolean() }) },
-  { weight: 3, arbitrary: fc.record({ kind: fc.constant('link' as const), slot, name: fc.nat(5), from: fc.nat(5) }) },
-  { weight: 5, arbitrary: fc.record({ kind: fc.constant('commit' as const), slot, tag: fc.option(fc.nat(2)) }) },
+  {
+    weight: 4,
+    arbitrary: fc.record({
+      kind: fc.constant('begin' as const),
+      slot,
+      run: fc.nat(1),
+      step: fc.option(fc.nat(3)),
+      base: fc.boolean(),
+      redundancy: fc.constantFrom(1 as const, 2 as const),
+    }),
+  },
+  {
+    weight: 8,
+    arbitrary: fc.record({
+      kind: fc.constant('put' as const),
+      slot,
+      name: fc.nat(5),
+      size: fc.nat(SIZES.length - 1),
+      blob: fc.boolean(),
+      wait: fc.boolean(),
+    }),
+  },
+  {
+    weight: 3,
+    arbitrary: fc.record({ kind: fc.constant('link' as const), slot, name: fc.nat(5), from: fc.nat(5) }),
+  },
+  {
+    weight: 5,
+    arbitrary: fc.record({ kind: fc.constant('commit' as const), slot, tag: fc.option(fc.nat(2)) }),
+  },
   { weight: 1, arbitrary: fc.record({ kind: fc.constant('abort' as const), slot }) },
-  { weight: 2, arbitrary: fc.record({ kind: fc.constant('tag' as const), version: fc.nat(9), tag: fc.nat(2), expect: fc.option(fc.nat(9)) }) },
-  { weight: 1, arbitrary: fc.record({ kind: fc.constant('untag' as const), run: fc.nat(1), tag: fc.nat(2) }) },
-  { weight: 3, arbitrary: fc.record({ kind: fc.constant('remove' as const), version: fc.nat(9), force: fc.boolean() }) },
-  { weight: 3, arbitrary: fc.record({ kind: fc.constant('read' as const), version: fc.nat(9), from: fc.nat(1000), length: fc.nat(100_000) }) },
+  {
+    weight: 2,
+    arbitrary: fc.record({
+      kind: fc.constant('tag' as const),
+      version: fc.nat(9),
+      tag: fc.nat(2),
+      expect: fc.option(fc.nat(9)),
+    }),
+  },
+  {
+    weight: 1,
+    arbitrary: fc.record({ kind: fc.constant('untag' as const), run: fc.nat(1), tag: fc.nat(2) }),
+  },
+  {
+    weight: 3,
+    arbitrary: fc.record({ kind: fc.constant('remove' as const), version: fc.nat(9), force: fc.boolean() }),
+  },
+  {
+    weight: 3,
+    arbitrary: fc.record({
+      kind: fc.constant('read' as const),
+      version: fc.nat(9),
+      from: fc.nat(1000),
+      length: fc.nat(100_000),
+    }),
+  },
   { weight: 1, arbitrary: fc.record({ kind: fc.constant('reopen' as const) }) },
 );
 
@@ -73,16 +137,26 @@ class Pair {
 
   async apply(op: Op): Promise<void> {
     switch (op.kind) {
-      case 'begin': return this.#begin(op);
-      case 'put': return this.#put(op);
-      case 'link': return this.#link(op);
-      case 'commit': return this.#commit(op);
-      case 'abort': return this.#abort(op.slot);
-      case 'tag': return this.#tag(op);
-      case 'untag': return this.#untag(op);
-      case 'remove': return this.#remove(op);
-      case 'read': return this.#read(op);
-      case 'reopen': return this.#reopen();
+      case 'begin':
+        return this.#begin(op);
+      case 'put':
+        return this.#put(op);
+      case 'link':
+        return this.#link(op);
+      case 'commit':
+        return this.#commit(op);
+      case 'abort':
+        return this.#abort(op.slot);
+      case 'tag':
+        return this.#tag(op);
+      case 'untag':
+        return this.#untag(op);
+      case 'remove':
+        return this.#remove(op);
+      case 'read':
+        return this.#read(op);
+      case 'reopen':
+        return this.#reopen();
     }
   }
 
@@ -98,7 +172,9 @@ class Pair {
     const run = RUN_NAMES[op.run] ?? 'a';
     const base = op.base ? this.#newest(run) : null;
     const tx = await this.rig.store.begin(run, {
-      redundancy: op.redundancy, ...(op.step === null ? {} : { step: op.step }), ...(base === null ? {} : { base: base.id }),
+      redundancy: op.redundancy,
+      ...(op.step === null ? {} : { step: op.step }),
+      ...(base === null ? {} : { base: base.id }),
     });
     this.open[op.slot] = { tx, run, step: op.step, base, objects: new Map(), linked: new Set(), pending: [] };
   }
@@ -143,7 +219,12 @@ class Pair {
     this.open[op.slot] = null;
     const tag = op.tag === null ? null : (TAG_NAMES[op.tag] ?? null);
     const committing = open.tx.commit(tag === null ? {} : { tags: [tag] });
-    if (open.linked.size > 0 && open.base !== null && !this.versions.includes(open.base) && !(await this.#sharedElsewhere(open))) {
+    if (
+      open.linked.size > 0 &&
+      open.base !== null &&
+      !this.versions.includes(open.base) &&
+      !(await this.#sharedElsewhere(open))
+    ) {
       await assert.rejects(committing, { code: 'E_CONFLICT' });
       return;
     }
@@ -158,7 +239,8 @@ class Pair {
   /** Linked extents may live on through another version that linked them: then the commit succeeds. */
   async #sharedElsewhere(open: OpenTransaction): Promise<boolean> {
     const wanted = [...open.linked].map((key) => open.objects.get(key));
-    const alive = (bytes: Uint8Array | undefined): boolean => this.versions.some((version) => [...version.objects.values()].some((each) => each === bytes));
+    const alive = (bytes: Uint8Array | undefined): boolean =>
+      this.versions.some((version) => [...version.objects.values()].some((each) => each === bytes));
     return wanted.every(alive);
   }
 
@@ -175,7 +257,11 @@ class Pair {
     if (version === null) return;
     const key = `${version.run}@${tag}`;
     const expected = op.expect === null ? undefined : this.#at(op.expect);
-    const tagging = this.rig.store.tag(version.id, tag, expected === undefined ? {} : { expect: expected?.id ?? null });
+    const tagging = this.rig.store.tag(
+      version.id,
+      tag,
+      expected === undefined ? {} : { expect: expected?.id ?? null },
+    );
     if (expected !== undefined && this.tags.get(key) !== (expected ?? undefined)) {
       await assert.rejects(tagging, { code: 'E_CONFLICT' });
       return;
@@ -234,19 +320,31 @@ class Pair {
 
   async compare(): Promise<void> {
     const listed = await collect(this.rig.store.list());
-    assert.deepEqual(listed.map((version) => version.id).sort(), this.versions.map((version) => version.id).sort());
+    assert.deepEqual(
+      listed.map((version) => version.id).sort(),
+      this.versions.map((version) => version.id).sort(),
+    );
     for (const model of this.versions) {
       const version = await this.rig.store.get(model.id);
-      const tags = [...this.tags].filter(([, target]) => target === model).map(([key]) => key.slice(key.indexOf('@') + 1));
-      assert.deepEqual([version.run, version.step, [...version.tags].sort()], [model.run, model.step, tags.sort()]);
-      const names = [...version.names.map((name) => `tensor ${name}`), ...version.blobNames.map((name) => `blob ${name}`)];
+      const tags = [...this.tags]
+        .filter(([, target]) => target === model)
+        .map(([key]) => key.slice(key.indexOf('@') + 1));
+      assert.deepEqual(
+        [version.run, version.step, [...version.tags].sort()],
+        [model.run, model.step, tags.sort()],
+      );
+      const names = [
+        ...version.names.map((name) => `tensor ${name}`),
+        ...version.blobNames.map((name) => `blob ${name}`),
+      ];
       assert.deepEqual(names.sort(), [...model.objects.keys()].sort());
       const landed = new Map<string, Uint8Array>();
       for await (const tensor of version.load((each) => {
         const bytes = new Uint8Array(each.byteLength);
         landed.set(`tensor ${each.name}`, bytes);
         return bytes;
-      })) void tensor;
+      }))
+        void tensor;
       for (const name of version.blobNames) landed.set(`blob ${name}`, await version.blob(name).bytes());
       for (const [key, bytes] of model.objects) assert.deepEqual(landed.get(key), bytes);
     }
@@ -255,7 +353,14 @@ class Pair {
 }
 
 async function runSequence(ops: readonly Op[], seed: number): Promise<void> {
-  const rig = await makeRig({ seed, members: 2, memberBytes: 32 * 1024 * 1024, segmentBytes: 4096 * 4, chunkBytes: 262_144, redundancy: 2 });
+  const rig = await makeRig({
+    seed,
+    members: 2,
+    memberBytes: 32 * 1024 * 1024,
+    segmentBytes: 4096 * 4,
+    chunkBytes: 262_144,
+    redundancy: 2,
+  });
   const pair = new Pair(rig);
   for (const op of ops) {
     try {
@@ -275,6 +380,11 @@ async function runSequence(ops: readonly Op[], seed: number): Promise<void> {
 test('any sequence of transactions, tags, removals, links and reopens gives what a Map would', async () => {
   await fc.assert(
     fc.asyncProperty(fc.array(opArbitrary, { minLength: 5, maxLength: 60 }), fc.nat(1_000_000), runSequence),
-    { numRuns: RUNS, ...(process.env['INGOT_FUZZ_SEED'] === undefined ? {} : { seed: Number(process.env['INGOT_FUZZ_SEED']) }) },
+    {
+      numRuns: RUNS,
+      ...(process.env['INGOT_FUZZ_SEED'] === undefined
+        ? {}
+        : { seed: Number(process.env['INGOT_FUZZ_SEED']) }),
+    },
   );
 });

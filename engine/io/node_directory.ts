@@ -47,7 +47,10 @@ export const nodeDirectory: DirectoryPort = {
     try {
       const names = await readdir(directory);
       if (names.length > MAX_DIRECTORY_ENTRIES) {
-        throw new StoreError('E_RANGE', `${directory} has ${names.length} entries, more than ${MAX_DIRECTORY_ENTRIES}`);
+        throw new StoreError(
+          'E_RANGE',
+          `${directory} has ${names.length} entries, more than ${MAX_DIRECTORY_ENTRIES}`,
+        );
       }
       const paths: string[] = [];
       for (const name of names.sort()) {

@@ -25,7 +25,10 @@ for (const redundancy of [2, 3] as const) {
     assert.ok(place !== undefined);
     rig.world.flipBits(place.member, place.offset + 70_000, 0x10);
     const faults: ReadFault[] = [];
-    assert.deepEqual(await version.tensor('t').read({ onFault: (fault) => faults.push(fault) }), contents(1, SIZE));
+    assert.deepEqual(
+      await version.tensor('t').read({ onFault: (fault) => faults.push(fault) }),
+      contents(1, SIZE),
+    );
     assert.equal(faults.length, 1);
     const [fault] = faults;
     assert.equal(fault?.tensor, 't');
@@ -51,7 +54,10 @@ test('verify finds rot in a second copy that no read would meet', async () => {
   rig.world.flipBits(place.member, place.offset + 5, 1);
   assert.deepEqual(await version.tensor('s').read(), contents(2, 9000));
   const findings = (await collect(version.verify())).filter((event) => event.type === 'finding');
-  assert.deepEqual(findings.map((each) => [each.error.code, each.severity, each.action, each.error.where.tensor]), [['E_CORRUPT', 'error', 'none', 's']]);
+  assert.deepEqual(
+    findings.map((each) => [each.error.code, each.severity, each.action, each.error.where.tensor]),
+    [['E_CORRUPT', 'error', 'none', 's']],
+  );
   await rig.store.close();
 });
 
@@ -60,24 +66,35 @@ test('no good copy: E_CORRUPT names the place, other tensors are not affected, v
   const version = await rig.store.get('run');
   const places = await version.tensor('t').extents();
   for (const place of places.slice(0, 2)) rig.world.flipBits(place.member, place.offset + 100, 1);
-  await assert.rejects(version.tensor('t').read(), (error: Error & { code: string; where: Record<string, unknown> }) => {
-    assert.equal(error.code, 'E_CORRUPT');
-    assert.equal(error.where['tensor'], 't');
-    assert.equal(error.where['object'], version.id);
-    assert.ok([places[0]?.member, places[1]?.member].includes(error.where['member'] as string));
-    return true;
-  });
+  await assert.rejects(
+    version.tensor('t').read(),
+    (error: Error & { code: string; where: Record<string, unknown> }) => {
+      assert.equal(error.code, 'E_CORRUPT');
+      assert.equal(error.where['tensor'], 't');
+      assert.equal(error.where['object'], version.id);
+      assert.ok([places[0]?.member, places[1]?.member].includes(error.where['member'] as string));
+      return true;
+    },
+  );
   const beyond = new Uint8Array(MEBIBYTE);
   await version.tensor('t').readInto(beyond, { offset: 5 * MEBIBYTE, length: MEBIBYTE });
   assert.deepEqual(beyond, contents(1, SIZE).slice(5 * MEBIBYTE, 6 * MEBIBYTE));
   assert.deepEqual(await version.tensor('s').read(), contents(2, 9000));
   const landed: string[] = [];
-  await assert.rejects(async () => {
-    for await (const tensor of version.load((each) => new Uint8Array(each.byteLength))) landed.push(tensor.name);
-  }, { code: 'E_CORRUPT' });
+  await assert.rejects(
+    async () => {
+      for await (const tensor of version.load((each) => new Uint8Array(each.byteLength)))
+        landed.push(tensor.name);
+    },
+    { code: 'E_CORRUPT' },
+  );
   assert.ok(!landed.includes('t'));
   const events = await collect(version.verify());
-  assert.ok(events.some((event) => event.type === 'finding' && event.action === 'unrepairable' && event.severity === 'fatal'));
+  assert.ok(
+    events.some(
+      (event) => event.type === 'finding' && event.action === 'unrepairable' && event.severity === 'fatal',
+    ),
+  );
   assert.ok(events.some((event) => event.type === 'done' && event.unrepairable === 1));
   await rig.store.close();
 });
@@ -89,11 +106,15 @@ test('a read error on one member takes the other copy; on all, E_IO with the err
   assert.deepEqual(await version.tensor('t').read(), contents(1, SIZE));
   assert.ok(rig.store.stats().copiesPassedOver > 0);
   rig.world.faults.add({ operation: 'read', action: 'errno', errno: 5, sticky: true, path: 'b.member' });
-  await assert.rejects(version.tensor('t').read(), (error: Error & { code: string; where: { errno?: number } }) => error.code === 'E_IO' && error.where.errno === 5);
+  await assert.rejects(
+    version.tensor('t').read(),
+    (error: Error & { code: string; where: { errno?: number } }) =>
+      error.code === 'E_IO' && error.where.errno === 5,
+  );
   await rig.store.close();
 });
 
-test('with a member missing a mirrored version is read whole; without redundancy the loss is E_DEVICE_LOST', async () => {
+test('a member missing: a mirrored version is read whole; without redundancy it is E_DEVICE_LOST', async () => {
   for (const redundancy of [1, 2] as const) {
     const rig = await rigWith(redundancy, 2);
     await rig.store.close();
@@ -110,18 +131,22 @@ test('with a member missing a mirrored version is read whole; without redundancy
 test('load holds no more than maxInFlight, keeps order, and survives an early break', async () => {
   const rig = await makeRig({ members: 2, redundancy: 1, memberBytes: 256 * MEBIBYTE });
   const tx = await rig.store.begin('run');
-  for (let index = 0; index < 60; index++) await tx.put(`t${index}`, contents(index, 2 * MEBIBYTE), U8(2 * MEBIBYTE));
+  for (let index = 0; index < 60; index++)
+    await tx.put(`t${index}`, contents(index, 2 * MEBIBYTE), U8(2 * MEBIBYTE));
   await tx.commit();
   const version = await rig.store.get('run');
   let handedOut = 0;
   let taken = 0;
   let most = 0;
   const names: string[] = [];
-  for await (const tensor of version.load((each) => {
-    handedOut += each.byteLength;
-    most = Math.max(most, handedOut - taken);
-    return new Uint8Array(each.byteLength);
-  }, { maxInFlight: 16 * MEBIBYTE })) {
+  for await (const tensor of version.load(
+    (each) => {
+      handedOut += each.byteLength;
+      most = Math.max(most, handedOut - taken);
+      return new Uint8Array(each.byteLength);
+    },
+    { maxInFlight: 16 * MEBIBYTE },
+  )) {
     taken += tensor.byteLength;
     names.push(tensor.name);
     await rig.io.clock.sleep(1);
@@ -129,15 +154,24 @@ test('load holds no more than maxInFlight, keeps order, and survives an early br
   assert.deepEqual(names, [...version.names]);
   assert.ok(most <= 20 * MEBIBYTE, `${most} bytes were out at once`);
   let seen = 0;
-  for await (const _tensor of version.load((each) => new Uint8Array(each.byteLength))) if (++seen === 3) break;
+  for await (const _tensor of version.load((each) => new Uint8Array(each.byteLength)))
+    if (++seen === 3) break;
   assert.equal(seen, 3);
-  const some = await collect(version.load((each) => new Uint8Array(each.byteLength), { names: ['t7', 't3'] }));
-  assert.deepEqual(some.map((tensor) => tensor.name), ['t3', 't7']);
+  const some = await collect(
+    version.load((each) => new Uint8Array(each.byteLength), { names: ['t7', 't3'] }),
+  );
+  assert.deepEqual(
+    some.map((tensor) => tensor.name),
+    ['t3', 't7'],
+  );
   assert.throws(() => version.load(() => null, { names: ['nothing'] }), { code: 'E_NOT_FOUND' });
   assert.deepEqual(await collect(version.load(() => null)), []);
   const control = new AbortController();
   await assert.rejects(async () => {
-    for await (const _tensor of version.load((each) => new Uint8Array(each.byteLength), { signal: control.signal })) control.abort(new Error('enough'));
+    for await (const _tensor of version.load((each) => new Uint8Array(each.byteLength), {
+      signal: control.signal,
+    }))
+      control.abort(new Error('enough'));
   }, /enough/);
   await rig.store.close();
 });
@@ -145,7 +179,14 @@ test('load holds no more than maxInFlight, keeps order, and survives an early br
 test('an exception of the caller in `into` ends the load with it', async () => {
   const rig = await rigWith(1);
   const version = await rig.store.get('run');
-  await assert.rejects(collect(version.load(() => { throw new Error('mine'); })), /mine/);
+  await assert.rejects(
+    collect(
+      version.load(() => {
+        throw new Error('mine');
+      }),
+    ),
+    /mine/,
+  );
   await assert.rejects(collect(version.load(() => new Uint8Array(1))), { code: 'E_RANGE' });
   await rig.store.close();
 });

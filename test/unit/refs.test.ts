@@ -27,7 +27,8 @@ test('a ref finds a version by tag, by step, by id and by run; what is not there
     await assert.rejects(async () => rig.store.lookup(ref), { code: 'E_NOT_FOUND' });
     await assert.rejects(rig.store.get(ref), { code: 'E_NOT_FOUND' });
   }
-  for (const ref of ['', '/a', 'a@', 'a@b@c', 'v:0']) await assert.rejects(rig.store.get(ref), { code: 'E_USAGE' });
+  for (const ref of ['', '/a', 'a@', 'a@b@c', 'v:0'])
+    await assert.rejects(rig.store.get(ref), { code: 'E_USAGE' });
   await rig.store.close();
 });
 
@@ -40,7 +41,9 @@ test('a tag moves by compare-and-swap only from where it is expected to be', asy
   await assert.rejects(rig.store.tag('run@2', 'best', { expect: second }), { code: 'E_CONFLICT' });
   await rig.store.tag('run@2', 'best', { expect: first });
   assert.equal((await rig.store.get('run@best')).id, second);
-  const racing = await Promise.allSettled(['run@1', 'run@2', 'run@1'].map((ref) => rig.store.tag(ref, 'race', { expect: null })));
+  const racing = await Promise.allSettled(
+    ['run@1', 'run@2', 'run@1'].map((ref) => rig.store.tag(ref, 'race', { expect: null })),
+  );
   assert.equal(racing.filter((result) => result.status === 'fulfilled').length, 1);
   await rig.store.untag('run', 'best');
   await assert.rejects(rig.store.untag('run', 'best'), { code: 'E_NOT_FOUND' });
@@ -48,12 +51,15 @@ test('a tag moves by compare-and-swap only from where it is expected to be', asy
   await rig.store.close();
 });
 
-test('a tagged version is removed only by force; latest moves to the newest that is left, in the same commit', async () => {
+test('a tagged version is removed only by force; latest moves to the newest left in the same commit', async () => {
   const rig = await makeRig();
   const first = await put(rig, 'run', 1);
   const second = await put(rig, 'run', 2, 5 * MEBIBYTE, ['keep']);
   const third = await put(rig, 'run', 3);
-  await assert.rejects(rig.store.remove(second), (error: Error & { code: string }) => error.code === 'E_CONFLICT' && /keep/.test(error.message));
+  await assert.rejects(
+    rig.store.remove(second),
+    (error: Error & { code: string }) => error.code === 'E_CONFLICT' && /keep/.test(error.message),
+  );
   await rig.store.remove('run');
   await assert.rejects(rig.store.get(third), { code: 'E_NOT_FOUND' });
   assert.equal((await rig.store.get('run')).id, second);
@@ -89,7 +95,9 @@ test('list filters by run, prefix, tag and time, in order, with tags', async () 
   await put(rig, 'a/xy', 1);
   await put(rig, 'b', 1, 10, ['best']);
   const names = async (query: Parameters<typeof rig.store.list>[0]): Promise<string[]> =>
-    (await collect(rig.store.list(query))).map((version) => `${version.run}@${version.step}[${version.tags.join()}]`);
+    (await collect(rig.store.list(query))).map(
+      (version) => `${version.run}@${version.step}[${version.tags.join()}]`,
+    );
   assert.deepEqual(await names({}), ['a/x@1[best]', 'a/x@2[latest]', 'a/xy@1[latest]', 'b@1[best,latest]']);
   assert.deepEqual(await names({ run: 'a/x' }), ['a/x@1[best]', 'a/x@2[latest]']);
   assert.deepEqual(await names({ prefix: 'a/' }), ['a/x@1[best]', 'a/x@2[latest]', 'a/xy@1[latest]']);
@@ -110,7 +118,10 @@ test('prune keeps what any rule keeps, says why, and removes the rest', async ()
   const planned = await rig.store.prune('run', policy, { dryRun: true });
   assert.equal((await collect(rig.store.list())).length, 10);
   const done = await rig.store.prune('run', policy);
-  assert.deepEqual(done.map((each) => each.action), planned.map((each) => each.action));
+  assert.deepEqual(
+    done.map((each) => each.action),
+    planned.map((each) => each.action),
+  );
   const left = (await collect(rig.store.list({ run: 'run' }))).map((version) => version.step);
   assert.deepEqual(left, [2, 4, 5, 9, 10]);
   assert.deepEqual(await fsckFindings(rig.store), []);
@@ -123,7 +134,12 @@ test('a read-only store refuses every change, and a closed one every call', asyn
   await reopen(rig, 'r');
   const { store } = rig;
   assert.deepEqual(await (await store.get('run')).tensor('t').read(), contents(1, 100));
-  for (const change of [() => store.begin('run'), () => store.tag('run', 't'), () => store.remove('run'), () => store.untag('run', 'x')]) {
+  for (const change of [
+    () => store.begin('run'),
+    () => store.tag('run', 't'),
+    () => store.remove('run'),
+    () => store.untag('run', 'x'),
+  ]) {
     await assert.rejects(change(), { code: 'E_READ_ONLY' });
   }
   const version = await store.get('run');

@@ -9,18 +9,39 @@ const HOUR_MS = 3_600_000;
 
 function version(id: number, over: Partial<VersionInfo> = {}): VersionInfo {
   return {
-    id: `v:${id}`, run: 'run', step: id * 10, tags: [], createdAt: new Date(id * HOUR_MS), tensorCount: 0, blobCount: 0,
-    fileCount: 0, byteLength: 0, storedBytes: 0, redundancy: 1, chunkBytes: 0, metadata: {}, metrics: {}, ...over,
+    id: `v:${id}`,
+    run: 'run',
+    step: id * 10,
+    tags: [],
+    createdAt: new Date(id * HOUR_MS),
+    tensorCount: 0,
+    blobCount: 0,
+    fileCount: 0,
+    byteLength: 0,
+    storedBytes: 0,
+    redundancy: 1,
+    chunkBytes: 0,
+    metadata: {},
+    metrics: {},
+    ...over,
   };
 }
 function kept(versions: readonly VersionInfo[], policy: Retention, nowMs = 100 * HOUR_MS): string[] {
-  return decideRetention(versions, policy, nowMs).filter((each) => each.action === 'keep').map((each) => each.version.id);
+  return decideRetention(versions, policy, nowMs)
+    .filter((each) => each.action === 'keep')
+    .map((each) => each.version.id);
 }
 const ten = Array.from({ length: 10 }, (_, index) => version(index + 1));
 
 test('an empty policy is refused rather than taken for "remove everything"', () => {
   assert.throws(() => decideRetention(ten, {}, 0), { code: 'E_USAGE' });
-  for (const bad of [{ last: -1 }, { last: 1.5 }, { everySteps: 0 }, { everySec: 0 }, { maxAgeSec: Number.NaN }]) {
+  for (const bad of [
+    { last: -1 },
+    { last: 1.5 },
+    { everySteps: 0 },
+    { everySec: 0 },
+    { maxAgeSec: Number.NaN },
+  ]) {
     assert.throws(() => decideRetention(ten, bad, 0), { code: 'E_USAGE' });
   }
 });
@@ -43,7 +64,9 @@ test('one version of an interval is kept, and the same one as time goes on', () 
 });
 
 test('the best by a metric survive; versions without it do not count', () => {
-  const versions = ten.map((each, index) => version(index + 1, { metrics: index % 2 === 0 ? { loss: Math.abs(index - 4) } : {} }));
+  const versions = ten.map((each, index) =>
+    version(index + 1, { metrics: index % 2 === 0 ? { loss: Math.abs(index - 4) } : {} }),
+  );
   assert.deepEqual(kept(versions, { best: { n: 2, metric: 'loss', mode: 'min' } }), ['v:10', 'v:7', 'v:5']);
   assert.deepEqual(kept(versions, { best: { n: 1, metric: 'absent', mode: 'max' } }), ['v:10']);
 });

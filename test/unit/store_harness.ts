@@ -58,7 +58,12 @@ export async function makeRig(options: RigOptions = {}): Promise<Rig> {
   return { world, paths, io, store };
 }
 
-export function openRig(world: SimWorld, io: SimIo, paths: readonly string[], options: OpenOptions): Promise<Store> {
+export function openRig(
+  world: SimWorld,
+  io: SimIo,
+  paths: readonly string[],
+  options: OpenOptions,
+): Promise<Store> {
   return openWith({ io, files: simDirectory(world), closeIo: false }, { members: paths }, options);
 }
 

@@ -5,7 +5,24 @@ import { test } from 'node:test';
 import type { MaintEvent } from '../../engine/types.js';
 import { MEBIBYTE, collect, contents, fsckFindings, makeRig, reopen } from './store_harness.js';
 
-const SIZES = [0, 1, 7, 2047, 2048, 2049, 4095, 4096, 4097, 65_535, 65_536, 65_537, MEBIBYTE + 5, 4 * MEBIBYTE, 4 * MEBIBYTE + 1, 9 * MEBIBYTE + 3];
+const SIZES = [
+  0,
+  1,
+  7,
+  2047,
+  2048,
+  2049,
+  4095,
+  4096,
+  4097,
+  65_535,
+  65_536,
+  65_537,
+  MEBIBYTE + 5,
+  4 * MEBIBYTE,
+  4 * MEBIBYTE + 1,
+  9 * MEBIBYTE + 3,
+];
 
 test('tensors of every size come back the same after a reopen, whole, in part, streamed and loaded', async () => {
   const rig = await makeRig({ members: 3, redundancy: 2 });
@@ -37,13 +54,18 @@ test('tensors of every size come back the same after a reopen, whole, in part, s
     assert.deepEqual(part, expected.subarray(offset));
   }
   const into = new Map(version.tensors.map((tensor) => [tensor.name, new Uint8Array(tensor.byteLength)]));
-  const order = (await collect(version.load((tensor) => into.get(tensor.name) ?? null))).map((tensor) => tensor.name);
+  const order = (await collect(version.load((tensor) => into.get(tensor.name) ?? null))).map(
+    (tensor) => tensor.name,
+  );
   assert.deepEqual(order, [...version.names]);
   for (const [index, size] of SIZES.entries()) assert.deepEqual(into.get(`t${index}`), contents(index, size));
   assert.equal(new TextDecoder().decode(await version.blob('config.json').bytes()), '{}');
   assert.deepEqual(await version.blob('big.bin').bytes(), contents(99, 200_000));
   const events: MaintEvent[] = await collect(version.verify());
-  assert.deepEqual(events.filter((event) => event.type === 'finding'), []);
+  assert.deepEqual(
+    events.filter((event) => event.type === 'finding'),
+    [],
+  );
   assert.deepEqual(await fsckFindings(rig.store), []);
   await rig.store.close();
 });
@@ -52,11 +74,13 @@ test('chunks with more than 32 segment sums keep them in leaves, read back after
   const rig = await makeRig({ members: 2, redundancy: 1, segmentBytes: 4096, chunkBytes: 4 * MEBIBYTE });
   const tx = await rig.store.begin('leafy');
   const sizes = [4 * MEBIBYTE, 3 * MEBIBYTE + 1, 500_000, 130_000, 12 * MEBIBYTE];
-  for (const [index, size] of sizes.entries()) await tx.put(`t${index}`, contents(index, size), { dtype: 'U8', shape: [size] });
+  for (const [index, size] of sizes.entries())
+    await tx.put(`t${index}`, contents(index, size), { dtype: 'U8', shape: [size] });
   await tx.commit();
   await reopen(rig);
   const version = await rig.store.get('leafy');
-  for (const [index, size] of sizes.entries()) assert.deepEqual(await version.tensor(`t${index}`).read(), contents(index, size));
+  for (const [index, size] of sizes.entries())
+    assert.deepEqual(await version.tensor(`t${index}`).read(), contents(index, size));
   const part = new Uint8Array(10_000);
   await version.tensor('t4').readInto(part, { offset: 5 * MEBIBYTE + 123, length: 10_000 });
   assert.deepEqual(part, contents(4, 12 * MEBIBYTE).subarray(5 * MEBIBYTE + 123, 5 * MEBIBYTE + 10_123));

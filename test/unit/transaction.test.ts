@@ -5,7 +5,10 @@ import { test } from 'node:test';
 import { MEBIBYTE, collect, contents, fsckFindings, makeRig, reopen, type Rig } from './store_harness.js';
 
 function freeSectors(rig: Rig): number {
-  return rig.store.catalog.members.reduce((sum, member) => sum + rig.store.catalog.freeSectors(member.index), 0);
+  return rig.store.catalog.members.reduce(
+    (sum, member) => sum + rig.store.catalog.freeSectors(member.index),
+    0,
+  );
 }
 const U8 = (length: number) => ({ dtype: 'U8' as const, shape: [length] });
 
@@ -43,13 +46,21 @@ test('leaving the scope without commit aborts', async () => {
 test('a copy put gives the memory back when it settles; later changes of it are not stored', async () => {
   const rig = await makeRig();
   const tx = await rig.store.begin('run');
-  for (const [name, size] of [['inline', 100], ['small', 20_000], ['large', 40 * MEBIBYTE]] as const) {
+  for (const [name, size] of [
+    ['inline', 100],
+    ['small', 20_000],
+    ['large', 40 * MEBIBYTE],
+  ] as const) {
     const bytes = contents(size, size);
     await tx.put(name, bytes, U8(size));
     bytes.fill(0);
   }
   const version = await tx.commit();
-  for (const [name, size] of [['inline', 100], ['small', 20_000], ['large', 40 * MEBIBYTE]] as const) {
+  for (const [name, size] of [
+    ['inline', 100],
+    ['small', 20_000],
+    ['large', 40 * MEBIBYTE],
+  ] as const) {
     assert.deepEqual(await version.tensor(name).read(), contents(size, size));
   }
   await rig.store.close();
@@ -62,7 +73,8 @@ test('typed arrays and streams of uneven pieces are stored as their bytes', asyn
   await tx.put('f', floats.subarray(1000, 2000), { dtype: 'F32', shape: [1000] });
   const bytes = contents(3, 9 * MEBIBYTE + 77);
   async function* pieces(): AsyncGenerator<Uint8Array> {
-    for (let at = 0, size = 1; at < bytes.length; at += size, size = (size * 7) % 900_001) yield bytes.subarray(at, at + size);
+    for (let at = 0, size = 1; at < bytes.length; at += size, size = (size * 7) % 900_001)
+      yield bytes.subarray(at, at + size);
   }
   await tx.putStream('s', pieces(), U8(bytes.length));
   await tx.putBlob('b', pieces());
@@ -125,7 +137,10 @@ test('a failed data write fails its own transaction only, by name and place, and
   await good.put('t', contents(1, 5 * MEBIBYTE), U8(5 * MEBIBYTE));
   rig.world.faults.add({ operation: 'write', action: 'errno', errno: 5, path: 'b.member' });
   await bad.put('t', contents(2, 5 * MEBIBYTE), U8(5 * MEBIBYTE)).catch(() => undefined);
-  const failure = await bad.commit().then(() => null, (error: unknown) => error as { code: string; where: { member: string; tensor: string } });
+  const failure = await bad.commit().then(
+    () => null,
+    (error: unknown) => error as { code: string; where: { member: string; tensor: string } },
+  );
   // Either transaction may have met the fault; exactly one of them fails.
   if (failure === null) await assert.rejects(good.commit(), { code: 'E_IO' });
   else {
@@ -145,7 +160,10 @@ test('a store too full for a transaction says E_NO_SPACE, shows nothing of it, a
   const failure = await (async () => {
     await tx.put('t', contents(1, 20 * MEBIBYTE), U8(20 * MEBIBYTE));
     await tx.commit();
-  })().then(() => null, (error: unknown) => error as { code: string });
+  })().then(
+    () => null,
+    (error: unknown) => error as { code: string },
+  );
   assert.equal(failure?.code, 'E_NO_SPACE');
   await tx.abort();
   assert.deepEqual(await collect(rig.store.list()), []);
@@ -158,19 +176,30 @@ test('a store too full for a transaction says E_NO_SPACE, shows nothing of it, a
 
 test('many transactions at once, all with data, each hold only their own and all land', async () => {
   const rig = await makeRig({ members: 3, redundancy: 2, memberBytes: 256 * MEBIBYTE });
-  await Promise.all(Array.from({ length: 40 }, async (_, index) => {
-    const tx = await rig.store.begin(`run/${index % 7}`, { step: index });
-    for (let t = 0; t < 5; t++) await tx.put(`t${t}`, contents(index * 10 + t, 30_000 * t + 500_000 * (index % 3)), U8(30_000 * t + 500_000 * (index % 3)));
-    if (index % 5 === 4) await tx.abort();
-    else await tx.commit();
-  }));
+  await Promise.all(
+    Array.from({ length: 40 }, async (_, index) => {
+      const tx = await rig.store.begin(`run/${index % 7}`, { step: index });
+      for (let t = 0; t < 5; t++)
+        await tx.put(
+          `t${t}`,
+          contents(index * 10 + t, 30_000 * t + 500_000 * (index % 3)),
+          U8(30_000 * t + 500_000 * (index % 3)),
+        );
+      if (index % 5 === 4) await tx.abort();
+      else await tx.commit();
+    }),
+  );
   await reopen(rig);
   const versions = await collect(rig.store.list());
   assert.equal(versions.length, 32);
   for (const info of versions) {
     const version = await rig.store.get(info.id);
     const index = version.step ?? -1;
-    for (let t = 0; t < 5; t++) assert.deepEqual(await version.tensor(`t${t}`).read(), contents(index * 10 + t, 30_000 * t + 500_000 * (index % 3)));
+    for (let t = 0; t < 5; t++)
+      assert.deepEqual(
+        await version.tensor(`t${t}`).read(),
+        contents(index * 10 + t, 30_000 * t + 500_000 * (index % 3)),
+      );
   }
   assert.deepEqual(await fsckFindings(rig.store), []);
   await rig.store.close();
@@ -209,7 +238,13 @@ test('links reference the base version: nothing is written twice, and each versi
   assert.deepEqual(await fsckFindings(rig.store), []);
   await rig.store.remove(base.id);
   assert.deepEqual(await fsckFindings(rig.store), []);
-  await assert.rejects(base.tensor('big').read().then(() => rig.store.get(base.id)), { code: 'E_NOT_FOUND' });
+  await assert.rejects(
+    base
+      .tensor('big')
+      .read()
+      .then(() => rig.store.get(base.id)),
+    { code: 'E_NOT_FOUND' },
+  );
   assert.deepEqual(await linked.tensor('big').read(), contents(1, 6 * MEBIBYTE));
   assert.deepEqual(await linked.tensor('renamed').read(), contents(2, 5000));
   assert.deepEqual(await linked.tensor('tiny').read(), contents(3, 50));
@@ -244,7 +279,10 @@ test('files are exported from prefix and tensors; a gap or a missing blob is ref
   const version = await tx.commit();
   const [model, config] = version.files;
   assert.equal(model?.sizeBytes, 70_130);
-  assert.deepEqual(model?.tensors.map((tensor) => tensor.name), ['a', 'b']);
+  assert.deepEqual(
+    model?.tensors.map((tensor) => tensor.name),
+    ['a', 'b'],
+  );
   const whole = Buffer.concat([prefix, contents(1, 30), contents(2, 70_000)]);
   assert.equal(model?.sum, rig.io.checksum.crc64(whole));
   assert.equal(config?.sum, rig.io.checksum.crc64(contents(3, 5000)));
@@ -277,7 +315,9 @@ test('tensors from a file are read by the Io port; a file that changes or ends e
   rig.world.addFile('/src/model', bytes);
   await assert.rejects(changing.commit(), { code: 'E_SOURCE_CHANGED' });
   const beyond = await rig.store.begin('model');
-  await assert.rejects(beyond.putFile('t', { path: '/src/model', offset: 5 * MEBIBYTE }, U8(2 * MEBIBYTE)), { code: 'E_RANGE' });
+  await assert.rejects(beyond.putFile('t', { path: '/src/model', offset: 5 * MEBIBYTE }, U8(2 * MEBIBYTE)), {
+    code: 'E_RANGE',
+  });
   await beyond.abort();
   assert.deepEqual(await fsckFindings(rig.store), []);
   await rig.store.close();

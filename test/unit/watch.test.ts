@@ -16,7 +16,11 @@ function text(event: StoreEvent): string {
   return `${event.type} ${String(run)} ${String(tag ?? step)} ${String(version)}`;
 }
 /** Gathers events until there are `count`, then stops. */
-async function gather(store: Store, count: number, options: { intervalMs?: number; prefix?: string } = {}): Promise<string[]> {
+async function gather(
+  store: Store,
+  count: number,
+  options: { intervalMs?: number; prefix?: string } = {},
+): Promise<string[]> {
   const seen: string[] = [];
   for await (const event of store.watch(options)) {
     seen.push(text(event));
@@ -33,7 +37,13 @@ test('the writing process sees commits, tags and removals in order', async () =>
   await rig.store.tag('a@1', 'best');
   await rig.store.remove('a@2');
   assert.deepEqual(await watching, [
-    'commit a 1 v:1', 'tag a latest v:1', 'commit a 2 v:2', 'tag a latest v:2', 'tag a best v:1', 'remove a 2 v:2', 'tag a latest v:1',
+    'commit a 1 v:1',
+    'tag a latest v:1',
+    'commit a 2 v:2',
+    'tag a latest v:2',
+    'tag a best v:1',
+    'remove a 2 v:2',
+    'tag a latest v:1',
   ]);
   await rig.store.close();
 });
@@ -56,7 +66,14 @@ test('a reader of another process is told of new versions, moved tags and remova
   await rig.io.clock.sleep(200);
   stop.abort(new Error('enough'));
   await assert.rejects(watching, /enough/);
-  for (const wanted of ['commit a 2 v:2', 'commit b 7 v:3', 'tag a latest v:2', 'tag b latest v:3', 'remove a 1 v:1', 'tag b best v:3']) {
+  for (const wanted of [
+    'commit a 2 v:2',
+    'commit b 7 v:3',
+    'tag a latest v:2',
+    'tag b latest v:3',
+    'remove a 1 v:1',
+    'tag b best v:3',
+  ]) {
     assert.equal(seen.filter((each) => each === wanted).length, 1, `${wanted} in ${seen.join('; ')}`);
   }
   assert.equal((await reader.get('a')).step, 2);

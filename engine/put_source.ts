@@ -1,0 +1,57 @@
+// What callers hand to a put, as the writer takes it: views, host memory by address, streams cut into pieces.
+//
+// Invariants
+//   1. A typed array is taken as its own bytes, never as its whole buffer.
+//   2. Pieces of a stream are our own memory and are never changed after they are yielded.
+//
+// This file never waits for anything but the caller's stream.
+
+import { StoreError } from '../format/errors.js';
+import type { IoBuffer } from './io/port.js';
+import type { TensorDesc } from './types.js';
+
+export function wrongSize(name: string, given: number, wanted: number): StoreError {
+  return new StoreError('E_RANGE', `${name} has ${given} bytes, but its dtype and shape say ${wanted}`, {
+    where: { tensor: name, lengthBytes: given },
+  });
+}
+
+/** The bytes of a typed array, or host memory named by address. */
+export function bufferOf(src: ArrayBufferView | TensorDesc, name: string): IoBuffer {
+  if (ArrayBuffer.isView(src)) {
+    return src instanceof Uint8Array ? src : new Uint8Array(src.buffer, src.byteOffset, src.byteLength);
+  }
+  return rawBufferOf(src, name);
+}
+
+function rawBufferOf(src: TensorDesc, name: string): IoBuffer {
+  if (src.device.type === 'cuda') {
+    throw new StoreError('E_UNSUPPORTED', `${name}: device memory cannot be stored by this version`, {
+      where: { tensor: name },
+    });
+  }
+  const pointer = src.ptr + BigInt(src.byteOffset ?? 0);
+  return src.owner === undefined
+    ? { pointer, byteLength: src.byteLength }
+    : { pointer, byteLength: src.byteLength, owner: src.owner };
+}
+
+/** Cuts a stream into our own pieces of exactly `limit` bytes, the last one shorter. */
+export async function* rechunk(stream: AsyncIterable<Uint8Array>, limit: number): AsyncGenerator<Uint8Array> {
+  let buffer: Uint8Array | null = null;
+  let used = 0;
+  for await (const bytes of stream) {
+    for (let at = 0; at < bytes.byteLength; ) {
+      buffer ??= new Uint8Array(limit);
+      const take = Math.min(limit - used, bytes.byteLength - at);
+      buffer.set(bytes.subarray(at, at + take), used);
+      used += take;
+      at += take;
+      if (used < limit) continue;
+      yield buffer;
+      buffer = null;
+      used = 0;
+    }
+  }
+  if (buffer !== null && used > 0) yield buffer.subarray(0, used);
+}
