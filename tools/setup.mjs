@@ -25,17 +25,10 @@ const DEBIAN_PACKAGES_BYTES = 800e6;
 /** The quickstart's source model, the store's import and checkpoint, and the export, over --size. */
 const QUICKSTART_COPIES = 4;
 const QUICKSTART_DEFAULT_BYTES = 2 * 2 ** 30;
-const UNITS = {
-  B: 1,
-  KB: 1e3,
-  MB: 1e6,
-  GB: 1e9,
-  TB: 1e12,
-  KIB: 2 ** 10,
-  MIB: 2 ** 20,
-  GIB: 2 ** 30,
-  TIB: 2 ** 40,
-};
+const UNITS = { '': 1, B: 1, KB: 1e3, MB: 1e6, GB: 1e9, TB: 1e12 };
+for (const [power, letter] of ['K', 'M', 'G', 'T'].entries()) {
+  for (const suffix of ['', 'I', 'IB']) UNITS[letter + suffix] = 2 ** (10 * (power + 1));
+}
 
 const gigabytes = (bytes) => `${(bytes / 1e9).toFixed(bytes < 1e9 ? 2 : 1)} GB`;
 
@@ -44,11 +37,10 @@ function fail(exitCode, ...lines) {
   process.exit(exitCode);
 }
 
-/** '2GiB', '500MB' or a number of bytes. */
+/** '2GiB', '500MB' or a number of bytes; K, M, G and T alone are binary, as for `ingot --size`. */
 function parseSize(text) {
-  const match = /^(\d+(?:\.\d+)?)\s*([kmgt]?i?b?)$/i.exec(text ?? '');
-  const suffix = match?.[2]?.toUpperCase() ?? '';
-  const unit = UNITS[suffix] ?? UNITS[`${suffix}B`] ?? (suffix === '' ? 1 : undefined);
+  const match = /^(\d+(?:\.\d+)?)\s*([a-z]*)$/i.exec(text ?? '');
+  const unit = UNITS[(match?.[2] ?? '?').toUpperCase()];
   if (match === null || unit === undefined) fail(2, `--size ${text}: not a size. Examples: 2GiB, 500MB.`);
   return Math.floor(Number(match[1]) * unit);
 }
