@@ -57,7 +57,12 @@ export interface NativeStats {
   readonly poolPeakBytes: number;
   /** Device transfers after coalescing. */
   readonly transfers: number;
-  readonly perSlot: readonly { slot: number; readErrors: number; writeErrors: number; checksumErrors: number }[];
+  readonly perSlot: readonly {
+    slot: number;
+    readErrors: number;
+    writeErrors: number;
+    checksumErrors: number;
+  }[];
 }
 
 export interface NativeMemberOptions {
@@ -76,7 +81,10 @@ export interface NativeCallOptions {
 export interface NativeBinding {
   readonly abiVersion: number;
   readonly crcKernel: 'vpclmul' | 'pclmul' | 'table';
-  open(options: NativeOptions, onResults: (results: readonly NativeResult[]) => void): {
+  open(
+    options: NativeOptions,
+    onResults: (results: readonly NativeResult[]) => void,
+  ): {
     readonly handle: NativeHandle;
     readonly path: number;
     readonly reason: string;
@@ -93,7 +101,12 @@ export interface NativeBinding {
   read(handle: NativeHandle, id: number, batch: object, status: Uint8Array, unverified: boolean): void;
   write(handle: NativeHandle, id: number, batch: object, status: Uint8Array): void;
   writeRaw(
-    handle: NativeHandle, id: number, slot: number, offsetBytes: number, bytes: Uint8Array, status: Uint8Array,
+    handle: NativeHandle,
+    id: number,
+    slot: number,
+    offsetBytes: number,
+    bytes: Uint8Array,
+    status: Uint8Array,
     options?: NativeCallOptions,
   ): void;
   flush(handle: NativeHandle, id: number, slots: readonly number[], options?: NativeCallOptions): void;

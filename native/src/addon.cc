@@ -76,14 +76,18 @@ Store& store_of(const Napi::CallbackInfo& info) {
 }
 
 double number(const Napi::CallbackInfo& info, size_t index) {
-  if (!info[index].IsNumber()) throw Napi::TypeError::New(info.Env(), "argument " + std::to_string(index) + " must be a number");
+  if (!info[index].IsNumber()) {
+    throw Napi::TypeError::New(info.Env(), "argument " + std::to_string(index) + " must be a number");
+  }
   return info[index].As<Napi::Number>().DoubleValue();
 }
 
 uint32_t word(const Napi::CallbackInfo& info, size_t index) { return static_cast<uint32_t>(number(info, index)); }
 
 std::string text(const Napi::CallbackInfo& info, size_t index) {
-  if (!info[index].IsString()) throw Napi::TypeError::New(info.Env(), "argument " + std::to_string(index) + " must be a string");
+  if (!info[index].IsString()) {
+    throw Napi::TypeError::New(info.Env(), "argument " + std::to_string(index) + " must be a string");
+  }
   return info[index].As<Napi::String>().Utf8Value();
 }
 
@@ -363,7 +367,9 @@ Napi::Value release(const Napi::CallbackInfo& info) {
 Napi::Value copy_to_pointer(const Napi::CallbackInfo& info) {
   const ingot_buffer target = parse_buffer(info[0]);
   const ingot_buffer bytes = parse_buffer(info[1]);
-  if (bytes.length_bytes > target.length_bytes) throw Napi::RangeError::New(info.Env(), "the bytes do not fit the raw buffer");
+  if (bytes.length_bytes > target.length_bytes) {
+    throw Napi::RangeError::New(info.Env(), "the bytes do not fit the raw buffer");
+  }
   if (bytes.length_bytes > 0) std::memcpy(target.data, bytes.data, bytes.length_bytes);
   return info.Env().Undefined();
 }

@@ -66,8 +66,9 @@ std::vector<ingot_buffer> buffers(const Napi::Object& batch, const char* name) {
 /// long ranges instead of thousands of pages. Only a hint; its refusal changes nothing.
 void ask_for_huge_pages(const ingot_buffer& buffer) {
   constexpr uintptr_t kHugePageBytes = 2 * 1024 * 1024;
-  const uintptr_t start = (reinterpret_cast<uintptr_t>(buffer.data) + kHugePageBytes - 1) / kHugePageBytes * kHugePageBytes;
-  const uintptr_t end = (reinterpret_cast<uintptr_t>(buffer.data) + buffer.length_bytes) / kHugePageBytes * kHugePageBytes;
+  const auto address = reinterpret_cast<uintptr_t>(buffer.data);
+  const uintptr_t start = (address + kHugePageBytes - 1) / kHugePageBytes * kHugePageBytes;
+  const uintptr_t end = (address + buffer.length_bytes) / kHugePageBytes * kHugePageBytes;
   if (end > start) madvise(reinterpret_cast<void*>(start), end - start, MADV_HUGEPAGE);
 }
 
@@ -88,11 +89,15 @@ ingot_buffer parse_buffer(const Napi::Value& value) {
   const auto object = value.As<Napi::Object>();
   const Napi::Value pointer = object.Get("pointer");
   const Napi::Value length = object.Get("byteLength");
-  if (!pointer.IsBigInt() || !length.IsNumber()) refuse(env, "a raw buffer must be {pointer: bigint, byteLength: number}");
+  if (!pointer.IsBigInt() || !length.IsNumber()) {
+    refuse(env, "a raw buffer must be {pointer: bigint, byteLength: number}");
+  }
   bool lossless = false;
   const uint64_t address = pointer.As<Napi::BigInt>().Uint64Value(&lossless);
   const double bytes = length.As<Napi::Number>().DoubleValue();
-  if (!lossless || address == 0 || !(bytes >= 0) || bytes > 9007199254740991.0) refuse(env, "a raw buffer is out of range");
+  if (!lossless || address == 0 || !(bytes >= 0) || bytes > 9007199254740991.0) {
+    refuse(env, "a raw buffer is out of range");
+  }
   return {reinterpret_cast<void*>(address), static_cast<uint64_t>(bytes)};
 }
 

@@ -83,7 +83,9 @@ const isFile = (source: IoBuffer | SourceFile): source is SourceFile => 'identit
 export function writeBatch(specs: readonly WriteSpec[], options: BatchOptions = {}): WriteBatch {
   const count = specs.length;
   const pieces = specs.flatMap((spec) => spec.pieces);
-  const sources = [...new Set(pieces.map((piece) => piece.source).filter((source): source is IoBuffer => !isFile(source)))];
+  const sources = [
+    ...new Set(pieces.map((piece) => piece.source).filter((source): source is IoBuffer => !isFile(source))),
+  ];
   const files = [...new Set(pieces.map((piece) => piece.source).filter(isFile))];
   let segments = 0;
   let piece = 0;
@@ -119,7 +121,9 @@ export function writeBatch(specs: readonly WriteSpec[], options: BatchOptions = 
     for (const each of spec.pieces) {
       batch.pieceBytes[piece] = each.bytes ?? each.source.byteLength;
       batch.pieceOffsetBytes[piece] = each.offsetBytes;
-      batch.pieceSource[piece] = isFile(each.source) ? -1 - files.indexOf(each.source) : sources.indexOf(each.source);
+      batch.pieceSource[piece] = isFile(each.source)
+        ? -1 - files.indexOf(each.source)
+        : sources.indexOf(each.source);
       batch.pieceSourceOffsetBytes[piece] = each.sourceOffsetBytes ?? 0;
       piece++;
     }
@@ -138,6 +142,7 @@ export function pattern(byteLength: number, seed: number): Uint8Array {
     state ^= state << 5;
     words[index] = state;
   }
-  for (let index = words.length * 4; index < byteLength; index++) bytes[index] = (state >>> (index % 24)) & 0xff;
+  for (let index = words.length * 4; index < byteLength; index++)
+    bytes[index] = (state >>> (index % 24)) & 0xff;
   return bytes;
 }

@@ -39,7 +39,9 @@ export type IoFixtureFactory = () => Promise<IoFixture>;
 
 interface World extends IoFixture {
   member(index: number): MemberDevice;
-  write(spec: Omit<WriteSpec, 'storedBytes' | 'segmentBytes' | 'rawBytes'> & Partial<WriteSpec>): Promise<Written>;
+  write(
+    spec: Omit<WriteSpec, 'storedBytes' | 'segmentBytes' | 'rawBytes'> & Partial<WriteSpec>,
+  ): Promise<Written>;
 }
 
 interface Written {
@@ -51,10 +53,17 @@ interface Written {
 
 const padded = (bytes: number) => Math.max(4096, Math.ceil(bytes / 4096) * 4096);
 const same = (left: Uint8Array, right: Uint8Array) => Buffer.compare(left, right) === 0;
-const reading = (written: Written, destination: IoBuffer, more: Partial<ReadSpec> = {}): ReadSpec =>
-  ({ ...written, destination, ...more });
+const reading = (written: Written, destination: IoBuffer, more: Partial<ReadSpec> = {}): ReadSpec => ({
+  ...written,
+  destination,
+  ...more,
+});
 
-async function withWorld(factory: IoFixtureFactory, members: number, body: (world: World) => Promise<void>): Promise<void> {
+async function withWorld(
+  factory: IoFixtureFactory,
+  members: number,
+  body: (world: World) => Promise<void>,
+): Promise<void> {
   const fixture = await factory();
   try {
     const devices: MemberDevice[] = [];
@@ -67,12 +76,20 @@ async function withWorld(factory: IoFixtureFactory, members: number, body: (worl
       return device;
     };
     const write: World['write'] = async (spec) => {
-      const end = spec.pieces.reduce((most, piece) => Math.max(most, piece.offsetBytes + (piece.bytes ?? piece.source.byteLength)), 0);
+      const end = spec.pieces.reduce(
+        (most, piece) => Math.max(most, piece.offsetBytes + (piece.bytes ?? piece.source.byteLength)),
+        0,
+      );
       const full = { rawBytes: end, storedBytes: padded(end), segmentBytes: SEGMENT_BYTES, ...spec };
       const batch = writeBatch([full]);
       const result = await fixture.io.write(batch);
       assert.deepEqual([...result.status], [0], JSON.stringify(result.faults));
-      return { copies: full.copies, storedBytes: full.storedBytes, segmentBytes: full.segmentBytes, sums: [...batch.segmentSums] };
+      return {
+        copies: full.copies,
+        storedBytes: full.storedBytes,
+        segmentBytes: full.segmentBytes,
+        sums: [...batch.segmentSums],
+      };
     };
     await body({ ...fixture, member, write });
   } finally {
@@ -103,17 +120,24 @@ function opening(it: It): void {
     const device = member(0);
     assert.equal(device.sizeBytes, MEMBER_BYTES);
     assert.ok(4096 % device.offsetAlignmentBytes === 0);
-    await assert.rejects(io.createMember(device.path, { sizeBytes: MEMBER_BYTES }), (error) => isStoreError(error, 'E_EXISTS'));
+    await assert.rejects(io.createMember(device.path, { sizeBytes: MEMBER_BYTES }), (error) =>
+      isStoreError(error, 'E_EXISTS'),
+    );
   });
 
   it('a missing member is E_NOT_FOUND', 0, async ({ io, newPath }) => {
-    await assert.rejects(io.openMember(newPath(), { mode: 'rw', direct: 'prefer' }), (error) => isStoreError(error, 'E_NOT_FOUND'));
+    await assert.rejects(io.openMember(newPath(), { mode: 'rw', direct: 'prefer' }), (error) =>
+      isStoreError(error, 'E_NOT_FOUND'),
+    );
   });
 
   it('bytes survive close and reopen, read-only opens refuse writes', 1, async ({ io, member, write }) => {
     const bytes = pattern(100_000, 1);
     const { path, slot } = member(0);
-    const written = await write({ copies: [{ slot, offsetBytes: 8192 }], pieces: [{ offsetBytes: 0, source: bytes }] });
+    const written = await write({
+      copies: [{ slot, offsetBytes: 8192 }],
+      pieces: [{ offsetBytes: 0, source: bytes }],
+    });
     await io.flush([slot]);
     await io.closeMember(slot);
     const again = await io.openMember(path, { mode: 'r', direct: 'prefer' });
@@ -137,9 +161,17 @@ function sumsAndPieces(it: It): void {
     expected.set(second, 81_920);
     const rawBytes = 81_920 + second.length + 100;
     const spec = {
-      copies: [{ slot: member(0).slot, offsetBytes: MIB }, { slot: member(1).slot, offsetBytes: 2 * MIB }],
-      rawBytes, storedBytes: expected.length, segmentBytes: SEGMENT_BYTES,
-      pieces: [{ offsetBytes: 5, source: first }, { offsetBytes: 81_920, source: second }],
+      copies: [
+        { slot: member(0).slot, offsetBytes: MIB },
+        { slot: member(1).slot, offsetBytes: 2 * MIB },
+      ],
+      rawBytes,
+      storedBytes: expected.length,
+      segmentBytes: SEGMENT_BYTES,
+      pieces: [
+        { offsetBytes: 5, source: first },
+        { offsetBytes: 81_920, source: second },
+      ],
     };
     const batch = writeBatch([spec]);
     const result = await io.write(batch);
@@ -151,41 +183,60 @@ function sumsAndPieces(it: It): void {
     assert.equal(batch.rawSums[0], io.checksum.crc64(expected.subarray(0, rawBytes)));
     assert.deepEqual([...batch.pieceSums], [io.checksum.crc64(first), io.checksum.crc64(second)]);
     for (const copy of spec.copies) {
-      assert.ok(same(await io.readRaw(copy.slot, copy.offsetBytes, expected.length), expected), 'each copy holds the same bytes');
+      assert.ok(
+        same(await io.readRaw(copy.slot, copy.offsetBytes, expected.length), expected),
+        'each copy holds the same bytes',
+      );
     }
   });
 
   it('the checksum is CRC-64/NVME and continues from a seed', 0, async ({ io }) => {
     const text = new TextEncoder().encode('123456789');
     assert.equal(io.checksum.crc64(text), 0xae8b14860a799888n);
-    assert.equal(io.checksum.crc64(text.subarray(4), io.checksum.crc64(text.subarray(0, 4))), 0xae8b14860a799888n);
+    assert.equal(
+      io.checksum.crc64(text.subarray(4), io.checksum.crc64(text.subarray(0, 4))),
+      0xae8b14860a799888n,
+    );
     assert.equal(io.checksum.crc64(new Uint8Array(0)), 0n);
   });
 
-  it('one source buffer may serve many ops and pieces, and empty pieces sum to zero', 1, async ({ io, member }) => {
-    const shared = pattern(10_000, 4);
-    const { slot } = member(0);
-    const specs = Array.from({ length: 20 }, (_, index) => ({
-      copies: [{ slot, offsetBytes: index * 65_536 }], rawBytes: 30_000, storedBytes: 32_768, segmentBytes: 4096,
-      pieces: [
-        { offsetBytes: 0, bytes: 5000, source: shared, sourceOffsetBytes: index },
-        { offsetBytes: 5000, bytes: 0, source: shared },
-        { offsetBytes: 8192, bytes: 9000, source: shared, sourceOffsetBytes: 1000 },
-      ],
-    }));
-    const batch = writeBatch(specs);
-    const result = await io.write(batch);
-    assert.ok(result.status.every((status) => status === 0));
-    specs.forEach((_, index) => {
-      assert.equal(batch.pieceSums[index * 3], io.checksum.crc64(shared.subarray(index, index + 5000)));
-      assert.equal(batch.pieceSums[index * 3 + 1], 0n);
-    });
-  });
+  it(
+    'one source buffer may serve many ops and pieces, and empty pieces sum to zero',
+    1,
+    async ({ io, member }) => {
+      const shared = pattern(10_000, 4);
+      const { slot } = member(0);
+      const specs = Array.from({ length: 20 }, (_, index) => ({
+        copies: [{ slot, offsetBytes: index * 65_536 }],
+        rawBytes: 30_000,
+        storedBytes: 32_768,
+        segmentBytes: 4096,
+        pieces: [
+          { offsetBytes: 0, bytes: 5000, source: shared, sourceOffsetBytes: index },
+          { offsetBytes: 5000, bytes: 0, source: shared },
+          { offsetBytes: 8192, bytes: 9000, source: shared, sourceOffsetBytes: 1000 },
+        ],
+      }));
+      const batch = writeBatch(specs);
+      const result = await io.write(batch);
+      assert.ok(result.status.every((status) => status === 0));
+      specs.forEach((_, index) => {
+        assert.equal(batch.pieceSums[index * 3], io.checksum.crc64(shared.subarray(index, index + 5000)));
+        assert.equal(batch.pieceSums[index * 3 + 1], 0n);
+      });
+    },
+  );
 
   it('a write beyond the end of the member fails and grows nothing', 1, async ({ io, member }) => {
     const source = pattern(8192, 5);
     const copies = [{ slot: member(0).slot, offsetBytes: MEMBER_BYTES - 4096 }];
-    const spec = { copies, rawBytes: 8192, storedBytes: 8192, segmentBytes: 4096, pieces: [{ offsetBytes: 0, source }] };
+    const spec = {
+      copies,
+      rawBytes: 8192,
+      storedBytes: 8192,
+      segmentBytes: 4096,
+      pieces: [{ offsetBytes: 0, source }],
+    };
     const result = await io.write(writeBatch([spec]));
     assert.deepEqual([...result.status], [1]);
     assert.equal(result.faults[0]?.kind, 'io');
@@ -194,31 +245,60 @@ function sumsAndPieces(it: It): void {
 }
 
 function partialReads(it: It): void {
-  it('any wanted range arrives exactly, at any alignment, and nothing around it changes', 1, async ({ io, member, write }) => {
-    const bytes = pattern(5 * SEGMENT_BYTES, 6);
-    const copies = [{ slot: member(0).slot, offsetBytes: 4096 }];
-    const written = await write({ copies, pieces: [{ offsetBytes: 0, source: bytes }] });
-    const ranges = [[0, bytes.length], [0, 1], [1, 1], [bytes.length - 1, 1], [65_535, 2], [65_536, 65_536], [100, 200_000],
-      [65_536, 262_144], [4096, 8192], [131_072, 0], [3, 327_677]];
-    const guard = 64;
-    for (const [offset = 0, length = 0] of ranges) {
-      for (const shift of [0, 1, 512, 4096]) {
-        const destination = io.allocate(length + shift + 2 * guard).fill(0xa5);
-        const at = shift + guard;
-        const spec = reading(written, destination, { wantedOffsetBytes: offset, wantedBytes: length, destinationOffsetBytes: at });
-        const result = await io.read(readBatch([spec]));
-        assert.deepEqual([...result.status], [0]);
-        assert.ok(same(destination.subarray(at, at + length), bytes.subarray(offset, offset + length)), `${offset}+${length}@${shift}`);
-        const around = [...destination.subarray(0, at), ...destination.subarray(at + length)];
-        assert.ok(around.every((byte) => byte === 0xa5), 'bytes around the wanted range are untouched');
+  it(
+    'any wanted range arrives exactly, at any alignment, and nothing around it changes',
+    1,
+    async ({ io, member, write }) => {
+      const bytes = pattern(5 * SEGMENT_BYTES, 6);
+      const copies = [{ slot: member(0).slot, offsetBytes: 4096 }];
+      const written = await write({ copies, pieces: [{ offsetBytes: 0, source: bytes }] });
+      const ranges = [
+        [0, bytes.length],
+        [0, 1],
+        [1, 1],
+        [bytes.length - 1, 1],
+        [65_535, 2],
+        [65_536, 65_536],
+        [100, 200_000],
+        [65_536, 262_144],
+        [4096, 8192],
+        [131_072, 0],
+        [3, 327_677],
+      ];
+      const guard = 64;
+      for (const [offset = 0, length = 0] of ranges) {
+        for (const shift of [0, 1, 512, 4096]) {
+          const destination = io.allocate(length + shift + 2 * guard).fill(0xa5);
+          const at = shift + guard;
+          const spec = reading(written, destination, {
+            wantedOffsetBytes: offset,
+            wantedBytes: length,
+            destinationOffsetBytes: at,
+          });
+          const result = await io.read(readBatch([spec]));
+          assert.deepEqual([...result.status], [0]);
+          assert.ok(
+            same(destination.subarray(at, at + length), bytes.subarray(offset, offset + length)),
+            `${offset}+${length}@${shift}`,
+          );
+          const around = [...destination.subarray(0, at), ...destination.subarray(at + length)];
+          assert.ok(
+            around.every((byte) => byte === 0xa5),
+            'bytes around the wanted range are untouched',
+          );
+        }
       }
-    }
-  });
+    },
+  );
 
   it('a page with one sum is read as one segment', 1, async ({ io, member, write }) => {
     const bytes = pattern(3 * MIB + 4096, 7);
     const copies = [{ slot: member(0).slot, offsetBytes: 0 }];
-    const written = await write({ copies, segmentBytes: 64 * MIB, pieces: [{ offsetBytes: 0, source: bytes }] });
+    const written = await write({
+      copies,
+      segmentBytes: 64 * MIB,
+      pieces: [{ offsetBytes: 0, source: bytes }],
+    });
     assert.equal(written.sums.length, 1);
     const destination = io.allocate(bytes.length);
     const result = await io.read(readBatch([reading(written, destination)]));
@@ -228,11 +308,16 @@ function partialReads(it: It): void {
 
   it('ordinary views and shared memory are destinations too', 1, async ({ io, member, write }) => {
     const bytes = pattern(200_000, 8);
-    const written = await write({ copies: [{ slot: member(0).slot, offsetBytes: 0 }], pieces: [{ offsetBytes: 0, source: bytes }] });
+    const written = await write({
+      copies: [{ slot: member(0).slot, offsetBytes: 0 }],
+      pieces: [{ offsetBytes: 0, source: bytes }],
+    });
     const plain = new Uint8Array(200_001).subarray(1);
     const shared = new Uint8Array(new SharedArrayBuffer(200_000));
     const wanted = { wantedBytes: 200_000 };
-    const result = await io.read(readBatch([reading(written, plain, wanted), reading(written, shared, wanted)]));
+    const result = await io.read(
+      readBatch([reading(written, plain, wanted), reading(written, shared, wanted)]),
+    );
     assert.deepEqual([...result.status], [0, 0]);
     assert.ok(same(plain, bytes) && same(shared, bytes));
   });
@@ -241,7 +326,10 @@ function partialReads(it: It): void {
 function copies(it: It): void {
   it('a rotten segment is taken from the next copy and named', 2, async ({ io, member, write, corrupt }) => {
     const bytes = pattern(8 * SEGMENT_BYTES, 9);
-    const both = [{ slot: member(0).slot, offsetBytes: MIB }, { slot: member(1).slot, offsetBytes: 3 * MIB }];
+    const both = [
+      { slot: member(0).slot, offsetBytes: MIB },
+      { slot: member(1).slot, offsetBytes: 3 * MIB },
+    ];
     const written = await write({ copies: both, pieces: [{ offsetBytes: 0, source: bytes }] });
     await io.flush([member(0).slot, member(1).slot]);
     await corrupt(member(0).path, MIB + 2 * SEGMENT_BYTES + 77, Uint8Array.of(1, 2, 3));
@@ -250,46 +338,75 @@ function copies(it: It): void {
     const result = await io.read(readBatch([reading(written, destination)]));
     assert.deepEqual([...result.status], [0]);
     assert.ok(same(destination, bytes));
-    assert.deepEqual(result.faults.map(({ copy, slot, offsetBytes, kind }) => ({ copy, slot, offsetBytes, kind })), [
-      { copy: 0, slot: member(0).slot, offsetBytes: MIB + 2 * SEGMENT_BYTES, kind: 'checksum' },
-    ]);
+    assert.deepEqual(
+      result.faults.map(({ copy, slot, offsetBytes, kind }) => ({ copy, slot, offsetBytes, kind })),
+      [{ copy: 0, slot: member(0).slot, offsetBytes: MIB + 2 * SEGMENT_BYTES, kind: 'checksum' }],
+    );
     assert.equal(io.stats().perSlot.find(({ slot }) => slot === member(0).slot)?.checksumErrors, 1);
   });
 
-  it('when every copy of a segment is bad the op fails, and no bad byte is handed out', 2, async ({ io, member, write, corrupt }) => {
-    const bytes = pattern(3 * SEGMENT_BYTES, 10).fill(0x5a, 0, 10);
-    const both = [{ slot: member(0).slot, offsetBytes: 0 }, { slot: member(1).slot, offsetBytes: 0 }];
-    const written = await write({ copies: both, pieces: [{ offsetBytes: 0, source: bytes }] });
-    for (const index of [0, 1]) await corrupt(member(index).path, SEGMENT_BYTES + 5, Uint8Array.of(index, 1));
-    const destination = io.allocate(bytes.length).fill(0xee);
-    const good = io.allocate(SEGMENT_BYTES);
-    const result = await io.read(readBatch([reading(written, destination), reading(written, good, { wantedBytes: SEGMENT_BYTES })]));
-    assert.deepEqual([...result.status], [1, 0]);
-    assert.deepEqual(result.faults.map(({ op, copy, kind }) => [op, copy, kind]), [[0, 0, 'checksum'], [0, 1, 'checksum']]);
-    assert.ok(destination.subarray(SEGMENT_BYTES, 2 * SEGMENT_BYTES).every((byte) => byte === 0));
-    assert.ok(same(good, bytes.subarray(0, SEGMENT_BYTES)));
-  });
+  it(
+    'when every copy of a segment is bad the op fails, and no bad byte is handed out',
+    2,
+    async ({ io, member, write, corrupt }) => {
+      const bytes = pattern(3 * SEGMENT_BYTES, 10).fill(0x5a, 0, 10);
+      const both = [
+        { slot: member(0).slot, offsetBytes: 0 },
+        { slot: member(1).slot, offsetBytes: 0 },
+      ];
+      const written = await write({ copies: both, pieces: [{ offsetBytes: 0, source: bytes }] });
+      for (const index of [0, 1])
+        await corrupt(member(index).path, SEGMENT_BYTES + 5, Uint8Array.of(index, 1));
+      const destination = io.allocate(bytes.length).fill(0xee);
+      const good = io.allocate(SEGMENT_BYTES);
+      const result = await io.read(
+        readBatch([reading(written, destination), reading(written, good, { wantedBytes: SEGMENT_BYTES })]),
+      );
+      assert.deepEqual([...result.status], [1, 0]);
+      assert.deepEqual(
+        result.faults.map(({ op, copy, kind }) => [op, copy, kind]),
+        [
+          [0, 0, 'checksum'],
+          [0, 1, 'checksum'],
+        ],
+      );
+      assert.ok(destination.subarray(SEGMENT_BYTES, 2 * SEGMENT_BYTES).every((byte) => byte === 0));
+      assert.ok(same(good, bytes.subarray(0, SEGMENT_BYTES)));
+    },
+  );
 
   it('a copy on a member that is not open is passed over as missing', 2, async ({ io, member, write }) => {
     const bytes = pattern(10_000, 11);
-    const both = [{ slot: member(0).slot, offsetBytes: 0 }, { slot: member(1).slot, offsetBytes: 0 }];
+    const both = [
+      { slot: member(0).slot, offsetBytes: 0 },
+      { slot: member(1).slot, offsetBytes: 0 },
+    ];
     const written = await write({ copies: both, pieces: [{ offsetBytes: 0, source: bytes }] });
     await io.closeMember(member(0).slot);
     const destination = io.allocate(written.storedBytes);
     const result = await io.read(readBatch([reading(written, destination)]));
     assert.deepEqual([...result.status], [0]);
-    assert.deepEqual(result.faults.map(({ copy, kind }) => [copy, kind]), [[0, 'missing']]);
+    assert.deepEqual(
+      result.faults.map(({ copy, kind }) => [copy, kind]),
+      [[0, 'missing']],
+    );
     const spec = { ...written, rawBytes: 10_000, pieces: [{ offsetBytes: 0, source: bytes }] };
     const lost = await io.write(writeBatch([spec]));
     assert.deepEqual([...lost.status], [1]);
-    assert.deepEqual(lost.faults.map(({ copy, kind }) => [copy, kind]), [[0, 'missing']]);
+    assert.deepEqual(
+      lost.faults.map(({ copy, kind }) => [copy, kind]),
+      [[0, 'missing']],
+    );
   });
 }
 
 function cancellation(it: It): void {
   it('an aborted signal rejects with its own reason, before and during', 1, async ({ io, member, write }) => {
     const bytes = pattern(MIB, 12);
-    const written = await write({ copies: [{ slot: member(0).slot, offsetBytes: 0 }], pieces: [{ offsetBytes: 0, source: bytes }] });
+    const written = await write({
+      copies: [{ slot: member(0).slot, offsetBytes: 0 }],
+      pieces: [{ offsetBytes: 0, source: bytes }],
+    });
     const reason = new Error('enough');
     const early = AbortSignal.abort(reason);
     const destination = io.allocate(MIB);
@@ -306,11 +423,17 @@ function cancellation(it: It): void {
 
   it('a spent deadline fails with ETIMEDOUT and starts nothing', 1, async ({ io, member, write }) => {
     const bytes = pattern(4096, 13);
-    const written = await write({ copies: [{ slot: member(0).slot, offsetBytes: 0 }], pieces: [{ offsetBytes: 0, source: bytes }] });
+    const written = await write({
+      copies: [{ slot: member(0).slot, offsetBytes: 0 }],
+      pieces: [{ offsetBytes: 0, source: bytes }],
+    });
     const destination = io.allocate(4096);
     const result = await io.read(readBatch([reading(written, destination)], { deadlineMs: 0 }));
     assert.deepEqual([...result.status], [1]);
-    assert.deepEqual(result.faults.map(({ kind, errno }) => [kind, errno]), [['deadline', 110]]);
+    assert.deepEqual(
+      result.faults.map(({ kind, errno }) => [kind, errno]),
+      [['deadline', 110]],
+    );
     const plenty = await io.read(readBatch([reading(written, destination)], { deadlineMs: 60_000 }));
     assert.deepEqual([...plenty.status], [0]);
   });
@@ -323,46 +446,57 @@ function cancellation(it: It): void {
 }
 
 function locks(it: It): void {
-  it('the writer lock excludes other opens and is free again after unlock and close', 1, async ({ io, member, another }) => {
-    const other = await another();
-    try {
-      const theirs = await other.openMember(member(0).path, { mode: 'rw', direct: 'prefer' });
-      assert.equal(io.tryLockWriter(member(0).slot), true);
-      assert.equal(io.tryLockWriter(member(0).slot), true, 'taking it again is no conflict');
-      assert.equal(other.tryLockWriter(theirs.slot), false);
-      io.unlockWriter(member(0).slot);
-      assert.equal(other.tryLockWriter(theirs.slot), true);
-      assert.equal(io.tryLockWriter(member(0).slot), false);
-      await other.closeMember(theirs.slot);
-      assert.equal(io.tryLockWriter(member(0).slot), true);
-    } finally {
-      await other.close();
-    }
-  });
+  it(
+    'the writer lock excludes other opens and is free again after unlock and close',
+    1,
+    async ({ io, member, another }) => {
+      const other = await another();
+      try {
+        const theirs = await other.openMember(member(0).path, { mode: 'rw', direct: 'prefer' });
+        assert.equal(io.tryLockWriter(member(0).slot), true);
+        assert.equal(io.tryLockWriter(member(0).slot), true, 'taking it again is no conflict');
+        assert.equal(other.tryLockWriter(theirs.slot), false);
+        io.unlockWriter(member(0).slot);
+        assert.equal(other.tryLockWriter(theirs.slot), true);
+        assert.equal(io.tryLockWriter(member(0).slot), false);
+        await other.closeMember(theirs.slot);
+        assert.equal(io.tryLockWriter(member(0).slot), true);
+      } finally {
+        await other.close();
+      }
+    },
+  );
 
-  it('pins of other opens are seen below their sequence, counted, and dropped', 1, async ({ io, member, another }) => {
-    const other = await another();
-    try {
-      const { slot } = member(0);
-      const theirs = await other.openMember(member(0).path, { mode: 'r', direct: 'prefer' });
-      assert.equal(io.pinnedBelow(slot, 1_000_000), false);
-      other.pin(theirs.slot, 7);
-      other.pin(theirs.slot, 7);
-      assert.deepEqual([0, 7, 8, 2 ** 40].map((sequence) => io.pinnedBelow(slot, sequence)), [false, false, true, true]);
-      io.pin(slot, 3);
-      assert.equal(io.pinnedBelow(slot, 5), false, 'own pins do not count');
-      assert.equal(other.pinnedBelow(theirs.slot, 5), true);
-      other.unpin(theirs.slot, 7);
-      assert.equal(io.pinnedBelow(slot, 8), true, 'pins are counted');
-      other.unpin(theirs.slot, 7);
-      assert.equal(io.pinnedBelow(slot, 8), false);
-      other.pin(theirs.slot, 4);
-      await other.closeMember(theirs.slot);
-      assert.equal(io.pinnedBelow(slot, 8), false, 'a close drops its pins');
-    } finally {
-      await other.close();
-    }
-  });
+  it(
+    'pins of other opens are seen below their sequence, counted, and dropped',
+    1,
+    async ({ io, member, another }) => {
+      const other = await another();
+      try {
+        const { slot } = member(0);
+        const theirs = await other.openMember(member(0).path, { mode: 'r', direct: 'prefer' });
+        assert.equal(io.pinnedBelow(slot, 1_000_000), false);
+        other.pin(theirs.slot, 7);
+        other.pin(theirs.slot, 7);
+        assert.deepEqual(
+          [0, 7, 8, 2 ** 40].map((sequence) => io.pinnedBelow(slot, sequence)),
+          [false, false, true, true],
+        );
+        io.pin(slot, 3);
+        assert.equal(io.pinnedBelow(slot, 5), false, 'own pins do not count');
+        assert.equal(other.pinnedBelow(theirs.slot, 5), true);
+        other.unpin(theirs.slot, 7);
+        assert.equal(io.pinnedBelow(slot, 8), true, 'pins are counted');
+        other.unpin(theirs.slot, 7);
+        assert.equal(io.pinnedBelow(slot, 8), false);
+        other.pin(theirs.slot, 4);
+        await other.closeMember(theirs.slot);
+        assert.equal(io.pinnedBelow(slot, 8), false, 'a close drops its pins');
+      } finally {
+        await other.close();
+      }
+    },
+  );
 
   it('this process is alive under its own identity only', 0, async ({ io }) => {
     const { processId, processStart, bootId } = io.identity();
@@ -384,12 +518,17 @@ function rawAndFlush(it: It): void {
   });
 
   it('a raw read beyond the end is E_IO', 1, async ({ io, member }) => {
-    await assert.rejects(io.readRaw(member(0).slot, MEMBER_BYTES - 4096, 8192), (error) => isStoreError(error, 'E_IO'));
+    await assert.rejects(io.readRaw(member(0).slot, MEMBER_BYTES - 4096, 8192), (error) =>
+      isStoreError(error, 'E_IO'),
+    );
   });
 
   it('flush answers once per slot', 2, async ({ io, member }) => {
     const slots = [member(1).slot, member(0).slot];
-    assert.deepEqual(await io.flush(slots), slots.map((slot) => ({ slot, errno: 0 })));
+    assert.deepEqual(
+      await io.flush(slots),
+      slots.map((slot) => ({ slot, errno: 0 })),
+    );
   });
 }
 
@@ -402,11 +541,20 @@ function sources(it: It): void {
     const file = await io.openSource(await makeSource(bytes));
     assert.equal(file.byteLength, bytes.length);
     const before = await file.identity();
-    for (const [shift, length] of [[0, 4096], [0, MIB], [8, MIB], [13, 2 * MIB + 7], [4096, 65_536], [MIB + 3, 2 * MIB + 1231]] as const) {
+    for (const [shift, length] of [
+      [0, 4096],
+      [0, MIB],
+      [8, MIB],
+      [13, 2 * MIB + 7],
+      [4096, 65_536],
+      [MIB + 3, 2 * MIB + 1231],
+    ] as const) {
       const tail = Math.ceil(length / 4096) * 4096;
       const spec = {
         copies: [{ slot: member(0).slot, offsetBytes: 0 }],
-        rawBytes: tail + 4096 + 500, storedBytes: tail + 8192, segmentBytes: SEGMENT_BYTES,
+        rawBytes: tail + 4096 + 500,
+        storedBytes: tail + 8192,
+        segmentBytes: SEGMENT_BYTES,
         pieces: [
           { offsetBytes: 0, bytes: length, source: file, sourceOffsetBytes: shift },
           { offsetBytes: tail, source: memory },
@@ -428,24 +576,33 @@ function sources(it: It): void {
     await file.close();
   });
 
-  it('a source that ends early fails its op, is named, and writes nothing', 1, async ({ io, member, makeSource }) => {
-    if (makeSource === undefined) return;
-    const file = await io.openSource(await makeSource(pattern(10_000, 17)));
-    const pieces = [{ offsetBytes: 0, bytes: 8192, source: file, sourceOffsetBytes: 5000 }];
-    const copies = [{ slot: member(0).slot, offsetBytes: 0 }];
-    const result = await io.write(writeBatch([{ copies, rawBytes: 8192, storedBytes: 8192, segmentBytes: 4096, pieces }]));
-    assert.deepEqual([...result.status], [1]);
-    assert.equal(result.sourceFaults[0]?.file, file.path);
-    assert.ok((await io.readRaw(member(0).slot, 0, 8192)).every((byte) => byte === 0));
-    await file.close();
-  });
+  it(
+    'a source that ends early fails its op, is named, and writes nothing',
+    1,
+    async ({ io, member, makeSource }) => {
+      if (makeSource === undefined) return;
+      const file = await io.openSource(await makeSource(pattern(10_000, 17)));
+      const pieces = [{ offsetBytes: 0, bytes: 8192, source: file, sourceOffsetBytes: 5000 }];
+      const copies = [{ slot: member(0).slot, offsetBytes: 0 }];
+      const result = await io.write(
+        writeBatch([{ copies, rawBytes: 8192, storedBytes: 8192, segmentBytes: 4096, pieces }]),
+      );
+      assert.deepEqual([...result.status], [1]);
+      assert.equal(result.sourceFaults[0]?.file, file.path);
+      assert.ok((await io.readRaw(member(0).slot, 0, 8192)).every((byte) => byte === 0));
+      await file.close();
+    },
+  );
 }
 
 function faults(it: It): void {
   it('EIO, short and zero-byte reads take the next copy', 2, async ({ io, member, write, setFaults }) => {
     if (setFaults === undefined) return;
     const bytes = pattern(MIB, 18);
-    const both = [{ slot: member(0).slot, offsetBytes: 0 }, { slot: member(1).slot, offsetBytes: 0 }];
+    const both = [
+      { slot: member(0).slot, offsetBytes: 0 },
+      { slot: member(1).slot, offsetBytes: 0 },
+    ];
     const written = await write({ copies: both, pieces: [{ offsetBytes: 0, source: bytes }] });
     for (const effect of ['EIO', 'zero', 'short', 'EAGAIN', 'EINTR']) {
       for (const times of ['once', 'sticky']) {
@@ -455,7 +612,11 @@ function faults(it: It): void {
         assert.deepEqual([...result.status], [0], `${effect} ${times}`);
         assert.ok(same(destination, bytes), `${effect} ${times}`);
         const harmless = times === 'once' && effect !== 'EIO' && effect !== 'zero';
-        assert.equal(result.faults.length === 0, harmless, `${effect} ${times} is ${harmless ? 'absorbed' : 'reported'}`);
+        assert.equal(
+          result.faults.length === 0,
+          harmless,
+          `${effect} ${times} is ${harmless ? 'absorbed' : 'reported'}`,
+        );
       }
     }
     setFaults('');
@@ -464,13 +625,29 @@ function faults(it: It): void {
   it('a failed write of one copy fails the op and names the copy', 2, async ({ io, member, setFaults }) => {
     if (setFaults === undefined) return;
     const source = pattern(MIB, 19);
-    const copies = [{ slot: member(0).slot, offsetBytes: 0 }, { slot: member(1).slot, offsetBytes: 0 }];
-    const spec = { copies, rawBytes: MIB, storedBytes: MIB, segmentBytes: SEGMENT_BYTES, pieces: [{ offsetBytes: 0, source }] };
-    for (const [effect, errno] of [['EIO', 5], ['ENOSPC', 28], ['zero', 0]] as const) {
+    const copies = [
+      { slot: member(0).slot, offsetBytes: 0 },
+      { slot: member(1).slot, offsetBytes: 0 },
+    ];
+    const spec = {
+      copies,
+      rawBytes: MIB,
+      storedBytes: MIB,
+      segmentBytes: SEGMENT_BYTES,
+      pieces: [{ offsetBytes: 0, source }],
+    };
+    for (const [effect, errno] of [
+      ['EIO', 5],
+      ['ENOSPC', 28],
+      ['zero', 0],
+    ] as const) {
       setFaults(`write@${member(1).slot}:1:${effect}:once`);
       const result = await io.write(writeBatch([spec]));
       assert.deepEqual([...result.status], [1]);
-      assert.deepEqual(result.faults.map((fault) => [fault.copy, fault.errno]), [[1, errno]]);
+      assert.deepEqual(
+        result.faults.map((fault) => [fault.copy, fault.errno]),
+        [[1, errno]],
+      );
     }
     for (const effect of ['short', 'EAGAIN', 'EINTR']) {
       setFaults(`write:1:${effect}:once`);
@@ -484,45 +661,71 @@ function faults(it: It): void {
     if (setFaults === undefined) return;
     setFaults(`flush@${member(1).slot}:1:EIO:once`);
     const slots = [member(0).slot, member(1).slot];
-    assert.deepEqual((await io.flush(slots)).map(({ errno }) => errno), [0, 5]);
+    assert.deepEqual(
+      (await io.flush(slots)).map(({ errno }) => errno),
+      [0, 5],
+    );
     setFaults(`flush:1:EAGAIN:once`);
-    assert.deepEqual((await io.flush([slots[0] ?? 0])).map(({ errno }) => errno), [11]);
+    assert.deepEqual(
+      (await io.flush([slots[0] ?? 0])).map(({ errno }) => errno),
+      [11],
+    );
     setFaults('');
   });
 
-  it('a hanging device holds the batch until it answers; the queue behind it obeys abort and deadline', 1, async (world) => {
-    const { io, member, write, setFaults } = world;
-    if (setFaults === undefined) return;
-    const bytes = pattern(4096, 20);
-    const written = await write({ copies: [{ slot: member(0).slot, offsetBytes: 0 }], pieces: [{ offsetBytes: 0, source: bytes }] });
-    setFaults('read:1:hang=300:once');
-    const controller = new AbortController();
-    const reason = new Error('stop');
-    const destination = io.allocate(4096);
-    const start = io.clock.monotonicMs();
-    const running = io.read(readBatch([reading(written, destination)], { signal: controller.signal }));
-    await io.clock.sleep(20);
-    controller.abort(reason);
-    await assert.rejects(running, reason);
-    assert.ok(io.clock.monotonicMs() - start >= 290, 'the promise waited for the transfer in flight');
-    setFaults('');
-  });
+  it(
+    'a hanging device holds the batch until it answers; the queue behind it obeys abort and deadline',
+    1,
+    async (world) => {
+      const { io, member, write, setFaults } = world;
+      if (setFaults === undefined) return;
+      const bytes = pattern(4096, 20);
+      const written = await write({
+        copies: [{ slot: member(0).slot, offsetBytes: 0 }],
+        pieces: [{ offsetBytes: 0, source: bytes }],
+      });
+      setFaults('read:1:hang=300:once');
+      const controller = new AbortController();
+      const reason = new Error('stop');
+      const destination = io.allocate(4096);
+      const start = io.clock.monotonicMs();
+      const running = io.read(readBatch([reading(written, destination)], { signal: controller.signal }));
+      await io.clock.sleep(20);
+      controller.abort(reason);
+      await assert.rejects(running, reason);
+      assert.ok(io.clock.monotonicMs() - start >= 290, 'the promise waited for the transfer in flight');
+      setFaults('');
+    },
+  );
 
-  it('every k-th failing request of a copying write is reported, up to success', 2, async ({ io, member, setFaults }) => {
-    if (setFaults === undefined) return;
-    const source = pattern(2 * MIB, 21);
-    const copies = [{ slot: member(0).slot, offsetBytes: 0 }, { slot: member(1).slot, offsetBytes: 0 }];
-    const spec = { copies, rawBytes: 2 * MIB, storedBytes: 2 * MIB, segmentBytes: SEGMENT_BYTES, pieces: [{ offsetBytes: 0, source }] };
-    let k = 1;
-    for (; k < 1000; k++) {
-      setFaults(`write:${k}:EIO:once`);
-      const result = await io.write(writeBatch([spec]));
-      if (result.status[0] === 0) break;
-      assert.equal(result.faults.length, 1, `k = ${k}`);
-    }
-    assert.ok(k > 2 && k < 1000, 'the sweep passed at least one request per copy and ended');
-    setFaults('');
-  });
+  it(
+    'every k-th failing request of a copying write is reported, up to success',
+    2,
+    async ({ io, member, setFaults }) => {
+      if (setFaults === undefined) return;
+      const source = pattern(2 * MIB, 21);
+      const copies = [
+        { slot: member(0).slot, offsetBytes: 0 },
+        { slot: member(1).slot, offsetBytes: 0 },
+      ];
+      const spec = {
+        copies,
+        rawBytes: 2 * MIB,
+        storedBytes: 2 * MIB,
+        segmentBytes: SEGMENT_BYTES,
+        pieces: [{ offsetBytes: 0, source }],
+      };
+      let k = 1;
+      for (; k < 1000; k++) {
+        setFaults(`write:${k}:EIO:once`);
+        const result = await io.write(writeBatch([spec]));
+        if (result.status[0] === 0) break;
+        assert.equal(result.faults.length, 1, `k = ${k}`);
+      }
+      assert.ok(k > 2 && k < 1000, 'the sweep passed at least one request per copy and ended');
+      setFaults('');
+    },
+  );
 }
 
 function depth(it: It): void {
@@ -531,7 +734,9 @@ function depth(it: It): void {
     const extents = 256;
     const specs = Array.from({ length: extents }, (_, index) => ({
       copies: [{ slot: member(index % 2).slot, offsetBytes: index * 16_384 }],
-      rawBytes: 16_384, storedBytes: 16_384, segmentBytes: 16_384,
+      rawBytes: 16_384,
+      storedBytes: 16_384,
+      segmentBytes: 16_384,
       pieces: [{ offsetBytes: 0, bytes: 16_384, source: bytes, sourceOffsetBytes: index * 16_384 }],
     }));
     const batch = writeBatch(specs);
@@ -541,15 +746,21 @@ function depth(it: It): void {
       const reads = Array.from({ length: 4096 }, (_, index) => {
         const extent = (index * 7 + seed) % extents;
         return {
-          ...(specs[extent] as (typeof specs)[0]), sums: [batch.segmentSums[extent] ?? 0n], destination,
-          wantedOffsetBytes: 512 * (index % 32), wantedBytes: 512, destinationOffsetBytes: index * 512,
+          ...(specs[extent] as (typeof specs)[0]),
+          sums: [batch.segmentSums[extent] ?? 0n],
+          destination,
+          wantedOffsetBytes: 512 * (index % 32),
+          wantedBytes: 512,
+          destinationOffsetBytes: index * 512,
         };
       });
       const result = await io.read(readBatch(reads, { priority: (seed % 3) as 0 | 1 | 2 }));
       assert.ok(result.status.every((status) => status === 0));
       for (let index = 0; index < 4096; index += 97) {
         const from = ((index * 7 + seed) % extents) * 16_384 + 512 * (index % 32);
-        assert.ok(same(destination.subarray(index * 512, index * 512 + 512), bytes.subarray(from, from + 512)));
+        assert.ok(
+          same(destination.subarray(index * 512, index * 512 + 512), bytes.subarray(from, from + 512)),
+        );
       }
     };
     await Promise.all(Array.from({ length: 16 }, (_, seed) => stream(seed)));

@@ -38,9 +38,15 @@ function script(backend: string, path: string, body: string, hangMs = 400): stri
   `;
 }
 
-function run(source: string, flags: readonly string[] = []): { status: number | null; output: string; elapsedMs: number } {
+function run(
+  source: string,
+  flags: readonly string[] = [],
+): { status: number | null; output: string; elapsedMs: number } {
   const start = performance.now();
-  const child = spawnSync(process.execPath, [...flags, '--input-type=module', '-e', source], { encoding: 'utf8', timeout: 60_000 });
+  const child = spawnSync(process.execPath, [...flags, '--input-type=module', '-e', source], {
+    encoding: 'utf8',
+    timeout: 60_000,
+  });
   return { status: child.status, output: child.stdout + child.stderr, elapsedMs: performance.now() - start };
 }
 
@@ -57,7 +63,9 @@ for (const backend of ['io_uring', 'threads'] as const) {
   });
 
   test(`${backend}: process.exit with I/O in flight ends within 2 s, cleanly`, () => {
-    const child = run(script(backend, freshPath(), 'slow().catch(() => {}); setTimeout(() => process.exit(7), 50);'));
+    const child = run(
+      script(backend, freshPath(), 'slow().catch(() => {}); setTimeout(() => process.exit(7), 50);'),
+    );
     assert.deepEqual([child.status, child.output], [7, '']);
     assert.ok(child.elapsedMs < 2000 + 1000, `took ${child.elapsedMs} ms, of which node's start is some`);
   });
@@ -69,9 +77,13 @@ for (const backend of ['io_uring', 'threads'] as const) {
   });
 
   test(`${backend}: terminating a worker with I/O in flight leaves the main thread whole`, async () => {
-    const body = 'slow().catch(() => {}); (await import("node:worker_threads")).parentPort.postMessage("started"); setInterval(() => {}, 1000);';
+    const body =
+      'slow().catch(() => {}); (await import("node:worker_threads")).parentPort.postMessage("started");' +
+      'setInterval(() => {}, 1000);';
     for (let round = 0; round < 3; round++) {
-      const url = new URL(`data:text/javascript,${encodeURIComponent(script(backend, freshPath(), body, 200))}`);
+      const url = new URL(
+        `data:text/javascript,${encodeURIComponent(script(backend, freshPath(), body, 200))}`,
+      );
       const worker = new Worker(url);
       await once(worker, 'message');
       await worker.terminate();
@@ -86,12 +98,14 @@ for (const backend of ['io_uring', 'threads'] as const) {
   test(`${backend}: buffers of a pending batch survive garbage collection`, () => {
     const body = `
       const source = new Uint8Array(1 << 19).map((_, index) => index * 7);
-      const spec = { copies: [{ slot: member.slot, offsetBytes: 0 }], rawBytes: 1 << 19, storedBytes: 1 << 19, segmentBytes: 65536 };
+      const copies = [{ slot: member.slot, offsetBytes: 0 }];
+      const spec = { copies, rawBytes: 1 << 19, storedBytes: 1 << 19, segmentBytes: 65536 };
       const written = writeBatch([{ ...spec, pieces: [{ offsetBytes: 0, source }] }]);
       await io.write(written);
       io.configureFaults('read:1:hang=20:sticky');
       for (let round = 0; round < 20; round++) {
-        const pending = io.read(readBatch([{ ...spec, sums: [...written.segmentSums], destination: io.allocate(1 << 19) }]));
+        const destination = io.allocate(1 << 19);
+        const pending = io.read(readBatch([{ ...spec, sums: [...written.segmentSums], destination }]));
         globalThis.gc(); globalThis.gc();
         for (let index = 0; index < 20; index++) io.allocate(1 << 19).fill(1);
         const result = await pending;
@@ -125,8 +139,13 @@ test('allocated memory is aligned, zero, and given back by release and by collec
     globalThis.gc();
     const before = rss();
     for (let index = 0; index < 64; index++) { io.release(io.allocate(16 << 20).fill(1)); }
-    for (let index = 0; index < 64; index++) { io.allocate(16 << 20).fill(1); if (index % 4 === 3) { globalThis.gc(); await new Promise((go) => setImmediate(go)); } }
-    globalThis.gc(); await new Promise((go) => setTimeout(go, 50)); globalThis.gc(); await new Promise((go) => setTimeout(go, 50));
+    const collect = async (ms) => { globalThis.gc(); await new Promise((go) => setTimeout(go, ms)); };
+    for (let index = 0; index < 64; index++) {
+      io.allocate(16 << 20).fill(1);
+      if (index % 4 === 3) await collect(0);
+    }
+    await collect(50);
+    await collect(50);
     console.log(rss() - before < 300 ? 'kept in bounds' : 'grew by ' + (rss() - before));
   `;
   const child = run(script('threads', freshPath(), body), ['--expose-gc']);
@@ -137,7 +156,12 @@ test('release of a buffer in use waits until the batch has settled', async () =>
   const io = new NativeIo();
   const member = await io.createMember(freshPath(), { sizeBytes: 1 << 20 });
   const source = pattern(65_536, 3);
-  const spec = { copies: [{ slot: member.slot, offsetBytes: 0 }], rawBytes: 65_536, storedBytes: 65_536, segmentBytes: 65_536 };
+  const spec = {
+    copies: [{ slot: member.slot, offsetBytes: 0 }],
+    rawBytes: 65_536,
+    storedBytes: 65_536,
+    segmentBytes: 65_536,
+  };
   const written = writeBatch([{ ...spec, pieces: [{ offsetBytes: 0, source }] }]);
   await io.write(written);
   const destination = io.allocate(65_536);
@@ -161,9 +185,14 @@ test('locks and pins die with a killed process', async () => {
     io.tryLockWriter(member.slot); io.pin(member.slot, 5);
     console.log(JSON.stringify(io.identity())); setInterval(() => {}, 1000);
   `;
-  const child = spawn(process.execPath, ['--input-type=module', '-e', source], { stdio: ['ignore', 'pipe', 'inherit'] });
+  const child = spawn(process.execPath, ['--input-type=module', '-e', source], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
   const [line] = (await once(child.stdout, 'data')) as [Buffer];
-  const { processId, processStart } = JSON.parse(line.toString()) as { processId: number; processStart: string };
+  const { processId, processStart } = JSON.parse(line.toString()) as {
+    processId: number;
+    processStart: string;
+  };
   assert.equal(io.tryLockWriter(member.slot), false);
   assert.equal(io.pinnedBelow(member.slot, 6), true);
   assert.equal(io.processAlive(processId, processStart), true);
@@ -178,16 +207,22 @@ test('locks and pins die with a killed process', async () => {
 test('a missing addon is E_NATIVE with the path tried and the command to run', () => {
   const source = `import { NativeIo } from ${JSON.stringify(nativeIoUrl)};
     try { new NativeIo(); } catch (error) { console.log(error.code, '|', error.message, '|', error.next); }`;
-  const child = spawnSync(process.execPath, ['--input-type=module', '-e', source],
-    { encoding: 'utf8', env: { ...process.env, INGOT_NATIVE_PATH: '/nonexistent/ingot.node' } });
+  const child = spawnSync(process.execPath, ['--input-type=module', '-e', source], {
+    encoding: 'utf8',
+    env: { ...process.env, INGOT_NATIVE_PATH: '/nonexistent/ingot.node' },
+  });
   assert.match(child.stdout, /^E_NATIVE \| .*\/nonexistent\/ingot\.node.* \| .*cmake-js compile/);
 });
 
 test('INGOT_BACKEND and INGOT_FAULT are obeyed and a wrong value is refused', () => {
   const source = `import { NativeIo } from ${JSON.stringify(nativeIoUrl)};
-    try { console.log(JSON.stringify(new NativeIo().backend)); } catch (error) { console.log(error.code, error.message); }`;
+    try { console.log(JSON.stringify(new NativeIo().backend)); }
+    catch (error) { console.log(error.code, error.message); }`;
   const tell = (env: Record<string, string>) =>
-    spawnSync(process.execPath, ['--input-type=module', '-e', source], { encoding: 'utf8', env: { ...process.env, ...env } }).stdout;
+    spawnSync(process.execPath, ['--input-type=module', '-e', source], {
+      encoding: 'utf8',
+      env: { ...process.env, ...env },
+    }).stdout;
   assert.match(tell({ INGOT_BACKEND: 'threads' }), /"path":"threads","reason":"asked for by INGOT_BACKEND"/);
   assert.match(tell({ INGOT_BACKEND: 'carrier pigeon' }), /^E_USAGE /);
   assert.match(tell({ INGOT_FAULT: 'nonsense' }), /^E_USAGE /);
@@ -195,10 +230,14 @@ test('INGOT_BACKEND and INGOT_FAULT are obeyed and a wrong value is refused', ()
 
 test('the addon has exactly the functions of native/binding.ts, fewer than 25', () => {
   const root = fileURLToPath(new URL('../../../', import.meta.url));
-  const interfaceText = readFileSync(join(root, 'native', 'binding.ts'), 'utf8').split('export interface NativeBinding {')[1] ?? '';
+  const interfaceText =
+    readFileSync(join(root, 'native', 'binding.ts'), 'utf8').split('export interface NativeBinding {')[1] ??
+    '';
   const declared = [...interfaceText.matchAll(/^ {2}(\w+)\(/gm)].map((match) => match[1]).sort();
   const binding = loadNative() as unknown as Record<string, unknown>;
-  const exported = Object.keys(binding).filter((name) => typeof binding[name] === 'function').sort();
+  const exported = Object.keys(binding)
+    .filter((name) => typeof binding[name] === 'function')
+    .sort();
   assert.deepEqual(exported, declared);
   assert.ok(exported.length < 25);
 });
@@ -206,12 +245,27 @@ test('the addon has exactly the functions of native/binding.ts, fewer than 25', 
 test('wrong arguments throw and leave the core usable', async () => {
   const io = new NativeIo();
   const member = await io.createMember(freshPath(), { sizeBytes: 1 << 20 });
-  const good = readBatch([{ copies: [{ slot: member.slot, offsetBytes: 0 }], storedBytes: 4096, segmentBytes: 4096, sums: [0n], destination: new Uint8Array(4096) }]);
+  const good = readBatch([
+    {
+      copies: [{ slot: member.slot, offsetBytes: 0 }],
+      storedBytes: 4096,
+      segmentBytes: 4096,
+      sums: [0n],
+      destination: new Uint8Array(4096),
+    },
+  ]);
   for (const bad of [
-    { ...good, copyMember: new Uint16Array(1) }, { ...good, storedBytes: new Float64Array([4095]) }, { ...good, sums: new BigUint64Array(0) },
-    { ...good, destinations: [new Uint8Array(1)] }, { ...good, wantedBytes: new Float64Array([8192]) }, { ...good, sumIndex: new Uint32Array([9]) },
-    { ...good, copyOffsetBytes: new Float64Array([1, 0, 0]) }, { ...good, segmentBytes: new Float64Array([NaN]) }, { ...good, count: 70_000 },
-    { ...good, destinations: [{ pointer: 0n, byteLength: 4096 }] }, { ...good, storedBytes: new Uint8Array(1) as unknown as Float64Array },
+    { ...good, copyMember: new Uint16Array(1) },
+    { ...good, storedBytes: new Float64Array([4095]) },
+    { ...good, sums: new BigUint64Array(0) },
+    { ...good, destinations: [new Uint8Array(1)] },
+    { ...good, wantedBytes: new Float64Array([8192]) },
+    { ...good, sumIndex: new Uint32Array([9]) },
+    { ...good, copyOffsetBytes: new Float64Array([1, 0, 0]) },
+    { ...good, segmentBytes: new Float64Array([NaN]) },
+    { ...good, count: 70_000 },
+    { ...good, destinations: [{ pointer: 0n, byteLength: 4096 }] },
+    { ...good, storedBytes: new Uint8Array(1) as unknown as Float64Array },
   ]) {
     await assert.rejects(io.read(bad), { name: 'AssertionError' });
   }

@@ -1,11 +1,28 @@
 // See batch.h. The flush batch, the simplest of all, is here too.
 #include "batch.h"
 
+#include <algorithm>
 #include <cerrno>
 
 #include "core_limits.h"
 
 namespace ingot {
+
+ingot_fault_kind refusal_kind(int errno_value) {
+  if (errno_value == ECANCELED) return INGOT_FAULT_ABORTED;
+  return errno_value == ETIMEDOUT ? INGOT_FAULT_DEADLINE : INGOT_FAULT_IO;
+}
+
+const char* shape_fault(uint64_t stored_bytes, uint64_t& segment_bytes) {
+  if (stored_bytes == 0 || stored_bytes > INGOT_MAX_EXTENT_BYTES || stored_bytes % kSectorBytes != 0) {
+    return "storedBytes";
+  }
+  if (segment_bytes < kSectorBytes || segment_bytes == ~0ULL) return "segmentBytes";
+  const bool power_of_two = (segment_bytes & (segment_bytes - 1)) == 0;
+  if (segment_bytes < stored_bytes && (segment_bytes > kMiB || !power_of_two)) return "segmentBytes";
+  segment_bytes = std::min(segment_bytes, stored_bytes);
+  return nullptr;
+}
 
 Batch::Batch(Context& context, Call call, ingot_result_kind kind)
     : context_(context), call_(std::move(call)), result_(std::make_unique<ResultBox>()) {
@@ -29,7 +46,10 @@ void Batch::pump(std::unique_lock<std::mutex>& lock) {
   // Ops may finish inside start_op; the thread already in this loop then sees the new counts.
   if (pumping_) return;
   pumping_ = true;
-  while (next_op_ < op_count_ && active_ops_ < kBatchWindowOps && (active_ops_ == 0 || active_bytes_ < kBatchWindowBytes)) {
+  const auto room = [this] {
+    return active_ops_ == 0 || (active_ops_ < kBatchWindowOps && active_bytes_ < kBatchWindowBytes);
+  };
+  while (next_op_ < op_count_ && room()) {
     const uint32_t op = next_op_++;
     ++active_ops_;
     active_bytes_ += op_bytes(op);

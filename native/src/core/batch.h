@@ -65,6 +65,11 @@ Status make_raw_write_batch(Context& context, uint32_t slot, uint64_t offset_byt
                             uint64_t length_bytes, uint8_t* status, const ingot_call& call);
 Status make_flush_batch(Context& context, const uint32_t* slots, size_t slot_count, const ingot_call& call);
 
+/// How work that never started is named.
+ingot_fault_kind refusal_kind(int errno_value);
+/// What is wrong with the shape of an extent, or nullptr. `segment_bytes` comes out capped to it.
+const char* shape_fault(uint64_t stored_bytes, uint64_t& segment_bytes);
+
 /// A double that is a safe integer, or all ones, which no check lets pass.
 inline uint64_t whole(double value) {
   if (!(value >= 0) || value > 9007199254740991.0) return ~0ULL;

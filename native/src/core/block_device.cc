@@ -68,7 +68,8 @@ constexpr Signature kHeadSignatures[] = {
 };
 
 bool starts_with(const std::vector<char>& bytes, uint64_t offset, const char* magic, size_t length) {
-  return offset + length <= bytes.size() && std::equal(magic, magic + length, bytes.begin() + static_cast<long>(offset));
+  if (offset + length > bytes.size()) return false;
+  return std::equal(magic, magic + length, bytes.begin() + static_cast<long>(offset));
 }
 
 /// ZFS keeps 128 KiB of uberblocks in each 256 KiB label; any magic number in them counts.
@@ -92,8 +93,10 @@ std::string find_tail_signature(const std::vector<char>& tail, uint64_t size_byt
   const auto at = [&](uint64_t offset, const char* magic, size_t length) {
     return offset >= start && starts_with(tail, offset - start, magic, length);
   };
-  if (size_bytes >= 16 * kKiB && at((size_bytes / 512 - 16) * 512 / 4096 * 4096, "\xfc\x4e\x2b\xa9", 4)) return "Linux md 1.0";
-  if (size_bytes >= 128 * kKiB && at(size_bytes / (64 * kKiB) * (64 * kKiB) - 64 * kKiB, "\xfc\x4e\x2b\xa9", 4)) return "Linux md 0.90";
+  constexpr const char* kMdMagic = "\xfc\x4e\x2b\xa9";
+  if (size_bytes < 128 * kKiB) return "";
+  if (at((size_bytes / 512 - 16) * 512 / 4096 * 4096, kMdMagic, 4)) return "Linux md 1.0";
+  if (at(size_bytes / (64 * kKiB) * (64 * kKiB) - 64 * kKiB, kMdMagic, 4)) return "Linux md 0.90";
   if (at(size_bytes - 512, "EFI PART", 8)) return "GPT backup header";
   return "";
 }
@@ -192,7 +195,9 @@ Status read_block_facts(int fd, const std::string& path, BlockFacts& facts) {
   int sector = 0;
   uint64_t size = 0;
   if (ioctl(fd, BLKGETSIZE64, &size) != 0) return system_failure("E_IO", "size of '" + path + "'", errno);
-  if (ioctl(fd, BLKSSZGET, &sector) != 0 || sector <= 0) return system_failure("E_IO", "sector size of '" + path + "'", errno);
+  if (ioctl(fd, BLKSSZGET, &sector) != 0 || sector <= 0) {
+    return system_failure("E_IO", "sector size of '" + path + "'", errno);
+  }
   facts.size_bytes = size;
   facts.sector_bytes = static_cast<uint32_t>(sector);
   return {};
@@ -200,7 +205,9 @@ Status read_block_facts(int fd, const std::string& path, BlockFacts& facts) {
 
 Status check_block_unused(dev_t device, const std::string& path) {
   const std::string number = std::to_string(major(device)) + ":" + std::to_string(minor(device));
-  const auto in_use = [&](const std::string& why) { return Status("E_EXISTS", EBUSY, "'" + path + "' is in use: " + why); };
+  const auto in_use = [&](const std::string& why) {
+    return Status("E_EXISTS", EBUSY, "'" + path + "' is in use: " + why);
+  };
   if (const std::string target = mount_point_of(number); !target.empty()) return in_use("mounted on " + target);
   if (swapped_on(device)) return in_use("swap is on it");
   const std::string sysfs = sysfs_of(device);
@@ -216,7 +223,7 @@ Status check_block_unused(dev_t device, const std::string& path) {
 }
 
 Status check_signatures(int fd, uint64_t size_bytes, const std::string& path) {
-  const uint64_t region = size_bytes < kSignatureRegionBytes ? size_bytes / kSectorBytes * kSectorBytes : kSignatureRegionBytes;
+  const uint64_t region = std::min(size_bytes / kSectorBytes * kSectorBytes, kSignatureRegionBytes);
   if (region == 0) return {};
   std::vector<char> head(region);
   if (Status status = read_region(fd, 0, head, path); !status.ok()) return status;

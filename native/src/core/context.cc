@@ -47,15 +47,17 @@ Context::Context(const ingot_options& options) {
   limits_.depth = static_cast<uint32_t>(clamp(options.queue_depth, kQueueDepthDefault, 1, kQueueDepthMax));
   limits_.in_flight_bytes = clamp(options.queue_bytes, kQueueBytesDefault, kMiB, 4096 * kMiB);
   limits_.coalesce_bytes = clamp(options.coalesce_bytes, kCoalesceBytesDefault, kSectorBytes, kCoalesceBytesMax);
-  transfer_bytes_ = clamp(options.transfer_bytes, kTransferBytesDefault, 64 * kKiB, kCoalesceBytesMax) / kSectorBytes * kSectorBytes;
+  transfer_bytes_ = clamp(options.transfer_bytes, kTransferBytesDefault, 64 * kKiB, kCoalesceBytesMax);
+  transfer_bytes_ = transfer_bytes_ / kSectorBytes * kSectorBytes;
 }
 
 Status Context::start(const ingot_options& options) {
   const unsigned cores = std::max(1U, std::thread::hardware_concurrency());
   const unsigned count = options.worker_count != 0 ? options.worker_count : cores;
   workers_ = std::make_unique<WorkerPool>(std::clamp(count, 1U, kWorkersMax));
-  const uint64_t pool_bytes = options.pool_bytes == 0 ? kPoolBytesDefault : options.pool_bytes;
-  pool_ = std::make_unique<BufferPool>(std::clamp(pool_bytes, kPoolBytesMin, kPoolBytesMax) / (2 * kMiB) * (2 * kMiB), *workers_);
+  const uint64_t asked = options.pool_bytes == 0 ? kPoolBytesDefault : options.pool_bytes;
+  const uint64_t pool_bytes = std::clamp(asked, kPoolBytesMin, kPoolBytesMax) / (2 * kMiB) * (2 * kMiB);
+  pool_ = std::make_unique<BufferPool>(pool_bytes, *workers_);
   if (Status status = pool_->map(); !status.ok()) return status;
   if (Status status = faults_.configure(std::getenv("INGOT_FAULT")); !status.ok()) return status;
   if (Status status = choose_backend(options); !status.ok()) return status;

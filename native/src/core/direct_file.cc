@@ -128,7 +128,9 @@ Status open_locks(DirectFile& out) {
   // Without O_EXCL: a second exclusive open of the same device by this process would be refused.
   if (out.writable) {
     out.writer_lock = Descriptor(open(out.path.c_str(), O_RDWR | O_CLOEXEC));
-    if (out.writer_lock.get() < 0) return system_failure(code_of(errno), "open " + quoted(out.path) + " for locking", errno);
+    if (out.writer_lock.get() < 0) {
+      return system_failure(code_of(errno), "open " + quoted(out.path) + " for locking", errno);
+    }
   }
   out.pin_lock = Descriptor(open(out.path.c_str(), O_RDONLY | O_CLOEXEC));
   if (out.pin_lock.get() < 0) return system_failure(code_of(errno), "open " + quoted(out.path) + " for locking", errno);
@@ -182,8 +184,8 @@ Status open_direct_file(const std::string& path, const ingot_member_options& opt
   if (out.offset_alignment_bytes == 0) out.offset_alignment_bytes = kSectorBytes;
   if (!out.direct) out.memory_alignment_bytes = out.offset_alignment_bytes = 1;
   if (out.offset_alignment_bytes > kSectorBytes) {
-    return {"E_UNSUPPORTED", EINVAL, quoted(path) + " needs I/O aligned to " + std::to_string(out.offset_alignment_bytes) +
-                                         " bytes; the format aligns to 4096"};
+    const std::string needed = std::to_string(out.offset_alignment_bytes);
+    return {"E_UNSUPPORTED", EINVAL, quoted(path) + " needs I/O aligned to " + needed + "; the format aligns to 4096"};
   }
   return open_locks(out);
 }

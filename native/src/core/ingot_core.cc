@@ -94,7 +94,8 @@ int ingot_read(ingot_context* context, const ingot_read_columns* columns, const 
   return guarded(error, [&] { return ingot::make_read_batch(context->core, *columns, *call); });
 }
 
-int ingot_write(ingot_context* context, const ingot_write_columns* columns, const ingot_call* call, ingot_error* error) {
+int ingot_write(ingot_context* context, const ingot_write_columns* columns, const ingot_call* call,
+                ingot_error* error) {
   return guarded(error, [&] { return ingot::make_write_batch(context->core, *columns, *call); });
 }
 

@@ -251,7 +251,7 @@ void ReadBatch::refused(ReadRun* run, int errno_value) {
   // One fault per op: an aborted batch would only repeat itself.
   if (op.outcome.compare_exchange_strong(expected, aborted ? INGOT_OP_ABORTED : INGOT_OP_FAILED)) {
     add_fault(run->op, run->copy, run->slot, run->offset_bytes, run->length_bytes,
-              aborted ? INGOT_FAULT_ABORTED : errno_value == ETIMEDOUT ? INGOT_FAULT_DEADLINE : INGOT_FAULT_IO, errno_value);
+              refusal_kind(errno_value), errno_value);
   }
   drop(run);
 }
@@ -310,16 +310,17 @@ Status check_op(const ingot_read_columns& columns, uint32_t i, ReadOp& op) {
   op.segment_bytes = whole(columns.segment_bytes[i]);
   op.wanted_offset_bytes = whole(columns.wanted_offset_bytes[i]);
   op.wanted_bytes = whole(columns.wanted_bytes[i]);
-  if (op.stored_bytes == 0 || op.stored_bytes > INGOT_MAX_EXTENT_BYTES || op.stored_bytes % kSectorBytes != 0) return bad("storedBytes");
-  if (op.segment_bytes < kSectorBytes || op.segment_bytes == ~0ULL) return bad("segmentBytes");
-  if (op.segment_bytes < op.stored_bytes && (op.segment_bytes > kMiB || (op.segment_bytes & (op.segment_bytes - 1)) != 0)) return bad("segmentBytes");
-  op.segment_bytes = std::min(op.segment_bytes, op.stored_bytes);
-  if (op.wanted_offset_bytes > op.stored_bytes || op.wanted_bytes > op.stored_bytes - op.wanted_offset_bytes) return bad("wanted range");
+  if (const char* fault = shape_fault(op.stored_bytes, op.segment_bytes); fault != nullptr) return bad(fault);
+  if (op.wanted_offset_bytes > op.stored_bytes || op.wanted_bytes > op.stored_bytes - op.wanted_offset_bytes) {
+    return bad("wanted range");
+  }
   for (uint32_t copy = 0; copy < INGOT_MAX_COPIES; ++copy) {
     op.slot[copy] = columns.copy_member[i * INGOT_MAX_COPIES + copy];
     if (op.slot[copy] == INGOT_NO_MEMBER) continue;
     op.copy_offset_bytes[copy] = whole(columns.copy_offset_bytes[i * INGOT_MAX_COPIES + copy]);
-    if (op.copy_offset_bytes[copy] == ~0ULL || op.copy_offset_bytes[copy] % kSectorBytes != 0) return bad("copyOffsetBytes");
+    if (op.copy_offset_bytes[copy] == ~0ULL || op.copy_offset_bytes[copy] % kSectorBytes != 0) {
+      return bad("copyOffsetBytes");
+    }
   }
   if (columns.destination[i] >= columns.destinations_count) return bad("destination");
   const ingot_buffer& target = columns.destinations[columns.destination[i]];

@@ -179,21 +179,21 @@ Status WriteBatch::adopt_op(const ingot_write_columns& columns, uint32_t i) {
   op.raw_bytes = whole(columns.raw_bytes[i]);
   op.stored_bytes = whole(columns.stored_bytes[i]);
   op.segment_bytes = whole(columns.segment_bytes[i]);
-  if (op.stored_bytes == 0 || op.stored_bytes > INGOT_MAX_EXTENT_BYTES || op.stored_bytes % kSectorBytes != 0) return bad("storedBytes");
+  if (const char* fault = shape_fault(op.stored_bytes, op.segment_bytes); fault != nullptr) return bad(fault);
   if (op.raw_bytes > op.stored_bytes) return bad("rawBytes");
-  if (op.segment_bytes < kSectorBytes || op.segment_bytes == ~0ULL) return bad("segmentBytes");
-  if (op.segment_bytes < op.stored_bytes && (op.segment_bytes > kMiB || (op.segment_bytes & (op.segment_bytes - 1)) != 0)) return bad("segmentBytes");
-  op.segment_bytes = std::min(op.segment_bytes, op.stored_bytes);
   bool any = false;
   for (uint32_t copy = 0; copy < INGOT_MAX_COPIES; ++copy) {
     op.slot[copy] = columns.copy_member[i * INGOT_MAX_COPIES + copy];
     if (op.slot[copy] == INGOT_NO_MEMBER) continue;
     any = true;
     op.copy_offset_bytes[copy] = whole(columns.copy_offset_bytes[i * INGOT_MAX_COPIES + copy]);
-    if (op.copy_offset_bytes[copy] == ~0ULL || op.copy_offset_bytes[copy] % kSectorBytes != 0) return bad("copyOffsetBytes");
+    if (op.copy_offset_bytes[copy] == ~0ULL || op.copy_offset_bytes[copy] % kSectorBytes != 0) {
+      return bad("copyOffsetBytes");
+    }
   }
   if (!any) return bad("no copy");
-  if (uint64_t{columns.sum_index[i]} + (op.stored_bytes + op.segment_bytes - 1) / op.segment_bytes > columns.segment_sums_count) return bad("sumIndex");
+  const uint64_t segments = (op.stored_bytes + op.segment_bytes - 1) / op.segment_bytes;
+  if (columns.sum_index[i] + segments > columns.segment_sums_count) return bad("sumIndex");
   op.segment_sums = columns.segment_sums + columns.sum_index[i];
   op.raw_sum = columns.raw_sums + i;
   op.piece_start = columns.piece_start[i];
@@ -205,7 +205,9 @@ Status WriteBatch::adopt_op(const ingot_write_columns& columns, uint32_t i) {
 Status WriteBatch::adopt_pieces(const ingot_write_columns& columns, WriteOp& op) {
   uint64_t cursor = 0;
   for (uint32_t i = op.piece_start; i < op.piece_start + op.piece_count; ++i) {
-    const auto bad = [i](const char* what) { return contract_failure("write piece " + std::to_string(i) + ": " + what); };
+    const auto bad = [i](const char* what) {
+      return contract_failure("write piece " + std::to_string(i) + ": " + what);
+    };
     Piece& piece = pieces_[i];
     piece.length_bytes = whole(columns.piece_bytes[i]);
     piece.offset_bytes = whole(columns.piece_offset_bytes[i]);
@@ -227,7 +229,8 @@ Status WriteBatch::adopt_pieces(const ingot_write_columns& columns, WriteOp& op)
     if (piece.source_offset_bytes > memory.length_bytes) return bad("source range");
     if (piece.length_bytes > memory.length_bytes - piece.source_offset_bytes) return bad("source range");
     static const std::byte nothing{};
-    piece.memory = memory.data == nullptr ? &nothing : static_cast<const std::byte*>(memory.data) + piece.source_offset_bytes;
+    const auto* start = static_cast<const std::byte*>(memory.data);
+    piece.memory = start == nullptr ? &nothing : start + piece.source_offset_bytes;
   }
   return {};
 }
@@ -286,7 +289,8 @@ void WriteBatch::plan_buffered(WriteOp& op) {
     Piece& piece = pieces_[i];
     if (piece.memory != nullptr) continue;
     piece.staged_at = piece.offset_bytes;
-    plan_read(op, piece.file, false, piece.source_offset_bytes, piece.length_bytes, piece.length_bytes, piece.offset_bytes);
+    const uint64_t length = piece.length_bytes;
+    plan_read(op, piece.file, false, piece.source_offset_bytes, length, length, piece.offset_bytes);
   }
 }
 
@@ -460,7 +464,7 @@ void WriteBatch::refused(WriteOp& op, uint32_t copy, int errno_value) {
   uint8_t expected = INGOT_OP_OK;
   if (!op.outcome.compare_exchange_strong(expected, aborted ? INGOT_OP_ABORTED : INGOT_OP_FAILED)) return;
   add_fault(op.index, copy, op.slot[copy], op.copy_offset_bytes[copy], op.stored_bytes,
-            aborted ? INGOT_FAULT_ABORTED : errno_value == ETIMEDOUT ? INGOT_FAULT_DEADLINE : INGOT_FAULT_IO, errno_value);
+            refusal_kind(errno_value), errno_value);
 }
 
 void WriteBatch::copy_failed(WriteOp& op, uint32_t copy, ingot_fault_kind kind, int errno_value) {
