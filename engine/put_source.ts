@@ -2,7 +2,7 @@
 //
 // Invariants
 //   1. A typed array is taken as its own bytes, never as its whole buffer.
-//   2. Pieces of a stream are our own memory and are never changed after they are yielded.
+//   2. Pieces of a stream are views of one buffer that the next piece overwrites: they are copied at once.
 //
 // This file never waits for anything but the caller's stream.
 
@@ -36,22 +36,20 @@ function rawBufferOf(src: TensorDesc, name: string): IoBuffer {
     : { pointer, byteLength: src.byteLength, owner: src.owner };
 }
 
-/** Cuts a stream into our own pieces of exactly `limit` bytes, the last one shorter. */
+/** Cuts a stream into pieces of exactly `limit` bytes, the last one shorter; each is gone when the next comes. */
 export async function* rechunk(stream: AsyncIterable<Uint8Array>, limit: number): AsyncGenerator<Uint8Array> {
-  let buffer: Uint8Array | null = null;
+  const buffer = new Uint8Array(limit);
   let used = 0;
   for await (const bytes of stream) {
     for (let at = 0; at < bytes.byteLength; ) {
-      buffer ??= new Uint8Array(limit);
       const take = Math.min(limit - used, bytes.byteLength - at);
       buffer.set(bytes.subarray(at, at + take), used);
       used += take;
       at += take;
       if (used < limit) continue;
       yield buffer;
-      buffer = null;
       used = 0;
     }
   }
-  if (buffer !== null && used > 0) yield buffer.subarray(0, used);
+  if (used > 0) yield buffer.subarray(0, used);
 }

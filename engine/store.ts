@@ -283,7 +283,9 @@ export class Store implements AsyncDisposable {
     if (this.#context.closed) return;
     this.#context.close();
     const reason = new StoreError('E_CLOSED', 'the store was closed');
-    await Promise.all([...this.#writers.writers].map((writer) => writer.abort(reason)));
+    // One whose commit is under way is left to it: closing the catalog waits for that.
+    const idle = [...this.#writers.writers].filter((writer) => !writer.isInCommit);
+    await Promise.all(idle.map((writer) => writer.abort(reason)));
     this.#writers.close();
     this.#context.events.emit({ type: 'stats', at: this.#context.now(), detail: { closed: true } });
     await this.#context.catalog.close();

@@ -236,6 +236,7 @@ export class Transaction implements AsyncDisposable {
       await options.beforeVisible?.(plan.manifest.manifest.files);
       this.#throwIfAborted(options.signal);
       const signal = options.signal ?? this.#options.signal;
+      if (this.#writer !== null) this.#writer.isInCommit = true;
       const made = await this.#context.catalog.commit(
         (change) => applyCommit(this.#context, change, plan),
         signal === undefined ? {} : { signal },
@@ -381,20 +382,21 @@ export class Transaction implements AsyncDisposable {
     progress.finish();
   }
 
-  /** One part of a stream; `chunk` is ours and is never changed again. */
+  /** One part of a stream; `chunk` is copied before this resolves. */
   async #putPart(ticket: Ticket, draft: ObjectDraft, chunk: Uint8Array): Promise<void> {
     if (draft.rawBytes <= INLINE_LIMIT_BYTES) {
-      this.#setInline(draft, chunk);
+      // A stream that ends early: its chunk is all there will be.
+      if (chunk.byteLength !== draft.rawBytes) throw wrongSize(draft.name, chunk.byteLength, draft.rawBytes);
+      this.#setInline(draft, chunk.slice());
       return;
     }
     const writer = this.#writerOf();
     ticket.handedOver = true;
-    const source: ByteSource = { kind: 'memory', buffer: chunk, offset: 0 };
     const small = draft.rawBytes < this.#settings.segmentBytes;
     draft.parts.push(
       small
-        ? await writer.addSmall(draft.dtypeCode, draft.name, source, chunk.byteLength)
-        : await writer.addChunk(draft.dtypeCode, draft.name, chunk.byteLength, source),
+        ? await writer.addSmallCopy(draft.dtypeCode, draft.name, chunk)
+        : await writer.addChunk(draft.dtypeCode, draft.name, chunk.byteLength, (to) => to.set(chunk)),
     );
   }
 
@@ -419,9 +421,9 @@ export class Transaction implements AsyncDisposable {
         continue;
       }
       assert(first === null, 'only the last chunk of a stream is short');
-      const source: ByteSource = { kind: 'memory', buffer: chunk, offset: 0 };
       ticket.handedOver = true;
-      parts.push(await this.#writerOf().addChunk(BLOB_DTYPE_CODE, name, chunk.byteLength, source));
+      const part = this.#writerOf().addChunk(BLOB_DTYPE_CODE, name, chunk.byteLength, (to) => to.set(chunk));
+      parts.push(await part);
     }
     const draft = this.#draft(ticket, this.#blobs, name, null, total, options, options.contentType ?? null);
     if (first === null) draft.parts = parts;

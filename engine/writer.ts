@@ -100,6 +100,9 @@ export class TransactionWriter {
     pool.writers.add(this);
   }
 
+  /** A catalog change may be using its space: only its transaction may end it. */
+  isInCommit = false;
+
   get failure(): Error | null {
     return this.#failure;
   }

@@ -322,3 +322,40 @@ test('tensors from a file are read by the Io port; a file that changes or ends e
   assert.deepEqual(await fsckFindings(rig.store), []);
   await rig.store.close();
 });
+
+test('closing the store ends open transactions, and lets commits under way finish or fail whole', async () => {
+  const rig = await makeRig({ members: 2, redundancy: 2 });
+  const idle = await rig.store.begin('idle');
+  await idle.put('t', contents(1, 5 * MEBIBYTE), U8(5 * MEBIBYTE));
+  const committing = await Promise.all(
+    Array.from({ length: 8 }, async (_, index) => {
+      const tx = await rig.store.begin(`run${index}`);
+      await tx.put('t', contents(index, 300_000), U8(300_000));
+      return tx;
+    }),
+  );
+  const outcomes = committing.map((tx) =>
+    tx.commit().then(
+      () => true,
+      () => false,
+    ),
+  );
+  await rig.io.clock.sleep(1);
+  await rig.store.close();
+  await idle.abort();
+  await idle[Symbol.asyncDispose]();
+  const landed = await Promise.all(outcomes);
+  await reopen(rig);
+  const runs = (await collect(rig.store.list())).map((version) => version.run);
+  assert.deepEqual(
+    runs,
+    landed.flatMap((isLanded, index) => (isLanded ? [`run${index}`] : [])),
+  );
+  for (const run of runs)
+    assert.deepEqual(
+      await (await rig.store.get(run)).tensor('t').read(),
+      contents(Number(run.slice(3)), 300_000),
+    );
+  assert.deepEqual(await fsckFindings(rig.store), []);
+  await rig.store.close();
+});
