@@ -16,7 +16,8 @@
 import { isStoreError } from '../../format/errors.js';
 import { Prng } from './prng.js';
 import type { SimIo } from './sim_io.js';
-import { randomDamage, SimWorld, worldImageHash, type WorldImage } from './sim_world.js';
+import { checkRewound, REWINDABLE_ROOTS } from './rewind.js';
+import { keepAll, randomDamage, SimWorld, worldImageHash, type WorldImage } from './sim_world.js';
 import { type ObjectSpec, StoreModel, type StoreOp } from './store_model.js';
 import { smallShape, StoreSession, type StoreShape } from './store_session.js';
 
@@ -297,7 +298,18 @@ export class Simulation {
     for (const run of RUNS) this.judgeRun(run, dump);
     const findings = (await session.check()).filter((finding) => !this.isExpected(finding));
     if (findings.length > 0) throw new Violation(`fsck found: ${findings.slice(0, 5).join('; ')}`);
+    await this.judgeOlderRoots(session);
     await session.close();
+  }
+
+  private async judgeOlderRoots(session: StoreSession): Promise<void> {
+    if (this.damaged) return;
+    const { sequence } = session.store.catalog.superblock;
+    for (let roots = 1; roots <= REWINDABLE_ROOTS; roots += 1) {
+      const image = this.world.crashImage(keepAll, this.prng);
+      const found = await checkRewound(this.shape, image, sequence, roots);
+      if (found.length > 0) throw new Violation(`${roots} roots back: ${found.slice(0, 3).join('; ')}`);
+    }
   }
 
   private judgeRun(run: string, dump: string): void {
