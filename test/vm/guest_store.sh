@@ -7,7 +7,7 @@ top=$(grep -o 'vm.top=[^ ]*' /proc/cmdline | cut -d= -f2)
 mount -t tmpfs tmpfs /run; mount -t tmpfs tmpfs /tmp; mkdir -p /dev/shm; mount -t tmpfs tmpfs /dev/shm
 off() { exec /bin/busybox poweroff -f; }
 ingot() { node "$top/dist/tools/ingot.js" --progress none "$@"; }
-step() { local name=$1; shift; if "$@" > /tmp/out 2>&1; then echo "VM: PASS $name"; else echo "VM: FAIL $name rc $?"; tail -15 /tmp/out; off; fi; }
+step() { local name=$1; shift; if "$@" > /tmp/step.log 2>&1; then echo "VM: PASS $name"; else echo "VM: FAIL $name rc $?"; tail -15 /tmp/step.log; off; fi; }
 refused() { if "$@" > /tmp/refused 2>&1; then echo "VM: accepted what must be refused"; return 1; fi; }
 cd /tmp || off
 drives="--member /dev/nvme0n1 --member /dev/nvme1n1 --member /dev/nvme2n1 --member /dev/nvme3n1"
@@ -21,7 +21,7 @@ step list ingot ls
 step verify ingot verify vm/striped
 step export ingot export vm/striped out
 step compare diff -r model out
-step damage dd if=/dev/urandom of=/dev/nvme1n1 bs=1M seek=20 count=40 conv=notrunc oflag=direct status=none
+step damage dd if=/dev/urandom of=/dev/nvme1n1 bs=1M seek=4 count=56 conv=notrunc oflag=direct status=none
 step export-from-the-other-copies ingot export vm/mirrored out2
 step compare-after-damage diff -r model out2
 step fsck ingot fsck
