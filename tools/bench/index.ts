@@ -1,0 +1,68 @@
+// The benchmarks: one subject a run, one table at the end.
+//
+// Invariants
+//   1. The table has every row that was asked for; what could not be measured says why.
+//   2. Results are on stdout (a table, or with --json one object), what is going on is on stderr.
+//   3. Exit codes: 0 measured, whatever the figures; 1 failed; 2 usage. A benchmark gates nothing: figures of a
+//      machine that does other work at the same time prove little.
+//
+// Usage: npm run bench -- io|catalog|peers|crc|format [options]   (options.ts)
+
+import { cpus, totalmem } from 'node:os';
+import { isStoreError } from '../../format/errors.js';
+import { type BenchOptions, parseOptions, USAGE } from './options.js';
+import { type Row, table, verdict } from './report.js';
+
+async function measure(options: BenchOptions): Promise<Row[]> {
+  switch (options.subject) {
+    case 'io':
+      return (await import('./io.js')).benchIo(options);
+    case 'catalog':
+      return (await import('./catalog.js')).benchCatalog(options);
+    case 'peers':
+      return (await import('./peers.js')).benchPeers(options);
+    case 'crc':
+      return (await import('./crc.js')).benchCrc();
+    case 'format':
+      return (await import('./format.js')).benchFormat();
+  }
+}
+
+async function main(argv: readonly string[]): Promise<number> {
+  if (argv.includes('--help') || argv.includes('-h')) {
+    console.log(USAGE);
+    return 0;
+  }
+  const options = parseOptions(argv);
+  const startMs = performance.now();
+  const rows = await measure(options);
+  const machine = {
+    processors: cpus().length,
+    memoryBytes: totalmem(),
+    node: process.version,
+    seconds: Math.round((performance.now() - startMs) / 1e3),
+  };
+  if (options.json) {
+    const judged = rows.map((row) => ({ ...row, reached: verdict(row) }));
+    console.log(JSON.stringify({ schema: 'ingot.bench/1', subject: options.subject, machine, rows: judged }));
+  } else {
+    console.log(table(rows));
+    const { processors, memoryBytes, node, seconds } = machine;
+    console.log(
+      `\n${processors} processors, ${(memoryBytes / 1e9).toFixed(1)} GB memory, Node ${node}, ${seconds} s`,
+    );
+  }
+  return 0;
+}
+
+main(process.argv.slice(2)).then(
+  (code) => {
+    process.exitCode = code;
+  },
+  (error: unknown) => {
+    if (isStoreError(error))
+      console.error(`${error.code}: ${error.message}${error.next === undefined ? '' : `\n${error.next}`}`);
+    else console.error(error);
+    process.exitCode = isStoreError(error) && error.code === 'E_USAGE' ? 2 : 1;
+  },
+);

@@ -1,0 +1,79 @@
+// The command line of the benchmarks.
+//
+// Invariants
+//   1. An unknown subject, option or value is refused with E_USAGE before anything is measured.
+
+import { tmpdir } from 'node:os';
+import { parseArgs } from 'node:util';
+import { parseSize, parseWhole, usageError } from '../cli/values.js';
+
+export const SUBJECTS = ['io', 'catalog', 'peers', 'crc', 'format'] as const;
+export type Subject = (typeof SUBJECTS)[number];
+
+export const USAGE = `usage: npm run bench -- ${SUBJECTS.join('|')} [options]
+  --dir DIRECTORY   on the disk to measure (default .ingot-data)
+  --ram DIRECTORY   on a RAM disk (default /dev/shm; 'none' leaves it out)
+  --size SIZE       of the model in each run (default 1GiB)
+  --pairs N         runs of either side (default 7)
+  --sweep N         rounds of each fio setting before the pairs (default 2)
+  --versions N      versions in the catalog (default 1000000)
+  --tensors N       tensors in one version (default 100000)
+  --seed N          of models, orders and references (default 1)
+  --json            one JSON object on stdout`;
+
+export interface BenchOptions {
+  readonly subject: Subject;
+  readonly directory: string;
+  readonly ramDirectory: string | null;
+  readonly sizeBytes: number;
+  readonly pairs: number;
+  readonly sweepRounds: number;
+  readonly versions: number;
+  readonly tensors: number;
+  readonly seed: number;
+  readonly json: boolean;
+}
+
+export function parseOptions(argv: readonly string[]): BenchOptions {
+  const text = { type: 'string' } as const;
+  let parsed: ReturnType<typeof parse>;
+  const parse = () =>
+    parseArgs({
+      args: [...argv],
+      allowPositionals: true,
+      options: {
+        dir: text,
+        ram: text,
+        size: text,
+        pairs: text,
+        sweep: text,
+        versions: text,
+        tensors: text,
+        seed: text,
+        json: { type: 'boolean' },
+      },
+    });
+  try {
+    parsed = parse();
+  } catch (error) {
+    throw usageError(error instanceof Error ? error.message : String(error), USAGE);
+  }
+  const { values, positionals } = parsed;
+  const subject = SUBJECTS.find((each) => each === positionals[0]);
+  if (subject === undefined || positionals.length > 1) throw usageError(`say what to measure.`, USAGE);
+  const whole = (option: string, given: string | undefined, otherwise: number, least: number): number =>
+    given === undefined ? otherwise : parseWhole(`--${option}`, given, least, 10_000_000);
+  const ram = values.ram ?? '/dev/shm';
+  return {
+    subject,
+    directory: values.dir ?? (subject === 'crc' || subject === 'format' ? tmpdir() : '.ingot-data'),
+    ramDirectory: ram === 'none' ? null : ram,
+    sizeBytes: parseSize('--size', values.size ?? '1GiB'),
+    pairs: whole('pairs', values.pairs, 7, 1),
+    sweepRounds: whole('sweep', values.sweep, 2, 1),
+    versions: whole('versions', values.versions, 1_000_000, 1_000),
+    tensors: whole('tensors', values.tensors, 100_000, 1),
+    seed: whole('seed', values.seed, 1, 0),
+    json: values.json ?? false,
+  };
+}
