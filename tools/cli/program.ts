@@ -38,6 +38,8 @@ export type CommandModule = (program: Command, actions: Actions) => void;
 export class Actions {
   exitCode = EXIT_OK;
   session: Session | null = null;
+  /** Stops listening to signals; called when all output is taken. */
+  stop: () => void = () => {};
 
   /** `health`: damage that stops the command is exit code 4 or 5 instead of 1. */
   action<O>(
@@ -49,7 +51,7 @@ export class Actions {
       const options = command.optsWithGlobals<GlobalOptions & O>();
       const session = new Session(options);
       this.session = session;
-      const stop = session.listen();
+      this.stop = session.listen();
       try {
         this.exitCode = (await body(session, command.processedArgs.map(argumentText), options)) ?? EXIT_OK;
       } catch (error) {
@@ -57,7 +59,6 @@ export class Actions {
         throw error;
       } finally {
         session.clearProgress();
-        stop();
       }
     };
   }
@@ -117,6 +118,7 @@ export async function runProgram(
     await drain(process.stdout);
     await drain(process.stderr);
     process.stdout.off('error', onPipeClosed);
+    actions.stop();
   }
 }
 

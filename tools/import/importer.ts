@@ -14,6 +14,7 @@
 import { open } from 'node:fs/promises';
 import type { FileHandle } from 'node:fs/promises';
 import type { Store, Transaction, Version } from '../../engine/index.js';
+import { isStoreError, StoreError } from '../../format/errors.js';
 import { INLINE_OBJECT_BYTES_MAX } from '../../format/limits.js';
 import type { SafetensorsTensor } from '../safetensors/header.js';
 import { inspect, type SafetensorsSource, type SourceTensorFile } from '../safetensors/source.js';
@@ -75,7 +76,20 @@ export async function importModel(store: Store, path: string, options: ImportOpt
     return { version, source };
   } catch (error) {
     await transaction.abort(error);
-    throw error;
+    throw await sourceChange(identities, error);
+  }
+}
+
+/** A source that was changed explains other errors (too short, other bytes), so it is what is said. */
+async function sourceChange(identities: SourceIdentities, error: unknown): Promise<unknown> {
+  if (!isStoreError(error) || error.code === 'E_SOURCE_CHANGED') return error;
+  try {
+    await identities.check();
+    return error;
+  } catch (change) {
+    if (!isStoreError(change, 'E_SOURCE_CHANGED')) return error;
+    const { message, where, safe = '', next = '' } = change;
+    return new StoreError('E_SOURCE_CHANGED', message, { where, safe, next, cause: error });
   }
 }
 
