@@ -146,6 +146,14 @@ export const REQUIREMENTS = [
     probe: program('python3'),
   },
   {
+    debianPackage: 'fdisk',
+    required: false,
+    uses: 'test',
+    why: 'partitions on test devices',
+    // Only root can use it, and only a root's PATH has /sbin.
+    probe: () => (process.getuid?.() === 0 ? program('sfdisk')() : null),
+  },
+  {
     debianPackage: 'python3-venv',
     required: false,
     uses: 'test',
