@@ -27,10 +27,10 @@ import {
 } from '../format/index.js';
 import type { Blob, File, Manifest, Piece, Tensor, VersionRecord } from '../format/index.js';
 import type { ChunkDraft } from './chunk_packer.js';
-import type { CatalogChange, SpaceGrant } from './contract.js';
+import type { CatalogChange } from './contract.js';
 import { type FileDraft, type ObjectDraft, draftPieces, draftSum, fileTotals } from './object_draft.js';
 import type { StoreContext } from './store_context.js';
-import { INLINE_SUM_LIMIT, type LeafPlace, planSumLeaves, writeSumLeaves } from './sum_leaves.js';
+import { INLINE_SUM_LIMIT, type LeafPlace, type SumLeafPlan, writeSumLeaves } from './sum_leaves.js';
 
 const NO_TREE_VALUE = new Uint8Array(0);
 
@@ -55,8 +55,8 @@ export interface CommitPlan {
   readonly baseVersionId: number;
   readonly chunks: readonly ChunkDraft[];
   readonly manifest: ManifestPlan;
-  /** Space of sum leaves, noted as it is granted: it goes back when the commit fails. */
-  readonly leafGrants: SpaceGrant[];
+  /** Sum leaves of the chunks, placed before the change begins. */
+  readonly leaves: SumLeafPlan;
 }
 
 function firstPlace(pieces: readonly Piece[]): number {
@@ -147,8 +147,7 @@ export async function applyCommit(
   plan: CommitPlan,
 ): Promise<{ record: VersionRecord; manifest: Manifest }> {
   const linkedBytes = await referenceLinked(change, plan);
-  const places = planSumLeaves(plan.chunks);
-  if (places.leaves.length > 0) await writeSumLeaves(context, change, places, plan.leafGrants);
+  await writeSumLeaves(context, change, plan.leaves);
   let storedBytes = linkedBytes;
   for (const chunk of plan.chunks) {
     storedBytes += chunk.storedBytes * chunk.grants.length;
@@ -156,7 +155,7 @@ export async function applyCommit(
     await change.put(
       2,
       extentKey(chunk.id),
-      encodeChunk(chunk, places.placeOf.get(chunk) ?? null, change.sequence, plan),
+      encodeChunk(chunk, plan.leaves.placeOf.get(chunk) ?? null, change.sequence, plan),
     );
   }
   const id = change.takeVersionId();

@@ -41,10 +41,19 @@ interface LeafDraft {
   used: number;
   extents: number;
 }
+/** Leaves that are neighbours on each of their members. */
+interface LeafGroup {
+  readonly start: number;
+  readonly count: number;
+  readonly grants: readonly SpaceGrant[];
+  isSpoiled: boolean;
+}
 export interface SumLeafPlan {
   readonly leaves: readonly LeafDraft[];
   readonly placeOf: ReadonlyMap<ChunkDraft, LeafPlace>;
   readonly firstLeafOf: ReadonlyMap<ChunkDraft, number>;
+  /** Filled by placeSumLeaves. */
+  readonly groups: LeafGroup[];
 }
 
 /** Packs the sums of these chunks into leaves, in order. Ids come later. */
@@ -71,7 +80,7 @@ export function planSumLeaves(chunks: readonly ChunkDraft[]): SumLeafPlan {
       if (done < sums.length) leaf = pushLeaf(leaves);
     }
   }
-  return { leaves, placeOf, firstLeafOf };
+  return { leaves, placeOf, firstLeafOf, groups: [] };
 }
 
 function pushLeaf(leaves: LeafDraft[]): LeafDraft {
@@ -80,27 +89,50 @@ function pushLeaf(leaves: LeafDraft[]): LeafDraft {
   return leaf;
 }
 
-/** Gives the leaves ids and places, writes them, and puts their records into the change. */
-export async function writeSumLeaves(
-  context: StoreContext,
-  change: CatalogChange,
-  plan: SumLeafPlan,
-  granted: SpaceGrant[],
-): Promise<void> {
+/**
+ * Gives the leaves ids and space. Not inside a change: finding space may take empty commits of its own,
+ * which would wait for that very change.
+ */
+export async function placeSumLeaves(context: StoreContext, plan: SumLeafPlan): Promise<void> {
+  if (plan.leaves.length === 0) return;
   const firstId = context.catalog.takeIds(plan.leaves.length);
   for (const [index, leaf] of plan.leaves.entries()) leaf.id = firstId + index;
   for (const [chunk, place] of plan.placeOf) place.leafId = firstId + (plan.firstLeafOf.get(chunk) ?? 0);
   for (let start = 0; start < plan.leaves.length; ) {
     const wanted = Math.min(LEAVES_PER_GROUP, plan.leaves.length - start);
-    const grants = await placeGroup(context, wanted, start / LEAVES_PER_GROUP);
+    const grants = await placeGroup(context, wanted, plan.groups.length);
     const count = grants[0]?.sectorCount ?? 0;
     assert(count >= 1 && count <= wanted, 'a group of leaves has space');
-    for (const grant of grants) {
-      granted.push(grant);
-      change.useSpace(grant);
-    }
-    await writeGroup(context, change, plan.leaves.slice(start, start + count), grants);
+    plan.groups.push({ start, count, grants, isSpoiled: false });
     start += count;
+  }
+}
+
+/** Writes the placed leaves and puts their records into the change. */
+export async function writeSumLeaves(
+  context: StoreContext,
+  change: CatalogChange,
+  plan: SumLeafPlan,
+): Promise<void> {
+  for (const group of plan.groups) {
+    for (const grant of group.grants) change.useSpace(grant);
+    // The space of a write that failed is not given back in this session (commit.md C1).
+    group.isSpoiled = true;
+    await writeGroup(
+      context,
+      change,
+      plan.leaves.slice(group.start, group.start + group.count),
+      group.grants,
+    );
+    group.isSpoiled = false;
+  }
+}
+
+/** After a commit that failed: gives the space back, but for that of failed writes. */
+export function releaseSumLeaves(context: StoreContext, plan: SumLeafPlan): void {
+  for (const group of plan.groups.splice(0)) {
+    if (group.isSpoiled) continue;
+    for (const grant of group.grants) context.catalog.release(grant);
   }
 }
 
@@ -109,7 +141,7 @@ async function placeGroup(context: StoreContext, wanted: number, turn: number): 
   const { catalog } = context;
   const online = context.onlineMembers;
   const copies = Math.min(Math.max(catalog.superblock.catalogCopies, 2), MAX_COPIES);
-  const { members } = choosePlacement(rotated(online, Math.floor(turn)), copies);
+  const { members } = choosePlacement(rotated(online, turn), copies);
   const grants: SpaceGrant[] = [];
   for (let count = wanted; ; count = Math.ceil(count / 2)) {
     try {

@@ -17,7 +17,6 @@ import { dtypeCode, tensorByteLength } from '../format/dtype.js';
 import { StoreError, assert, validateObjectName, validateRunName, validateTagName } from '../format/index.js';
 import { BLOB_DTYPE_CODE, type ByteSource, type DraftPart, INLINE_LIMIT_BYTES } from './chunk_packer.js';
 import { type CommitPlan, applyCommit, buildManifest } from './commit_change.js';
-import type { SpaceGrant } from './contract.js';
 import { MAX_READ_RANGE_BYTES } from './io/directory_port.js';
 import type { FileDraft, ObjectDraft } from './object_draft.js';
 import { ProgressTracker } from './progress.js';
@@ -34,6 +33,7 @@ import type {
   TensorDesc,
   TensorMeta,
 } from './types.js';
+import { type SumLeafPlan, placeSumLeaves, planSumLeaves, releaseSumLeaves } from './sum_leaves.js';
 import { Version } from './version.js';
 import { TAIL_COPY_BYTES, TransactionWriter, type WriterPool } from './writer.js';
 
@@ -71,7 +71,7 @@ export class Transaction implements AsyncDisposable {
   #sources: SourceFiles | null = null;
   #pending: Set<Promise<unknown>> | null = null;
   #writer: TransactionWriter | null = null;
-  #leafGrants: SpaceGrant[] = [];
+  #leaves: SumLeafPlan | null = null;
   #state: State = 'open';
 
   constructor(
@@ -232,7 +232,8 @@ export class Transaction implements AsyncDisposable {
       await this.#sources?.check();
       this.#throwIfAborted(options.signal);
       const plan = this.#plan(options.tags ?? []);
-      this.#leafGrants = plan.leafGrants;
+      this.#leaves = plan.leaves;
+      await placeSumLeaves(this.#context, plan.leaves);
       await options.beforeVisible?.(plan.manifest.manifest.files);
       this.#throwIfAborted(options.signal);
       const signal = options.signal ?? this.#options.signal;
@@ -540,7 +541,7 @@ export class Transaction implements AsyncDisposable {
       metrics: options.metrics ?? {},
       baseVersionId: this.#settings.base === null ? 0 : this.#settings.base.number,
       chunks: writer === null ? [] : writer.chunks,
-      leafGrants: [],
+      leaves: planSumLeaves(writer === null ? [] : writer.chunks),
       manifest: buildManifest(
         this.#context,
         [...this.#tensors.values()],
@@ -570,10 +571,9 @@ export class Transaction implements AsyncDisposable {
         ? reason
         : new StoreError('E_CLOSED', 'the transaction was aborted', { cause: reason });
     await this.#writer?.abort(error);
-    if (this.#context.catalog.poisoned === null) {
-      for (const grant of this.#leafGrants) this.#context.catalog.release(grant);
-    }
-    this.#leafGrants = [];
+    if (this.#leaves !== null && this.#context.catalog.poisoned === null)
+      releaseSumLeaves(this.#context, this.#leaves);
+    this.#leaves = null;
     this.#leave();
   }
 

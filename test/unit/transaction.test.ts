@@ -359,3 +359,45 @@ test('closing the store ends open transactions, and lets commits under way finis
   assert.deepEqual(await fsckFindings(rig.store), []);
   await rig.store.close();
 });
+
+test('a store nearly full of removed data finds room for sums without waiting for its own commit', async () => {
+  const rig = await makeRig({ members: 1, memberBytes: 24 * MEBIBYTE, segmentBytes: 4096, redundancy: 1 });
+  let refused = 0;
+  for (let round = 0; round < 40; round++) {
+    const tx = await rig.store.begin('run', { step: round });
+    try {
+      const size = (3 + (round % 9)) * MEBIBYTE;
+      await tx.put('t', contents(round, size), U8(size));
+      await tx.commit();
+    } catch (error) {
+      assert.equal((error as { code?: string }).code, 'E_NO_SPACE');
+      await tx.abort();
+      refused++;
+      for (const version of await collect(rig.store.list())) await rig.store.remove(version.id);
+    }
+  }
+  assert.ok(refused > 3);
+  assert.deepEqual(await fsckFindings(rig.store), []);
+  await rig.store.close();
+});
+
+for (const nth of [1, 2, 3, 4, 5, 6, 7, 8]) {
+  test(`write ${nth} of a commit fails: its transaction is refused or the store poisoned, never a false yes`, async () => {
+    const rig = await makeRig({ members: 2, redundancy: 1, segmentBytes: 4096 });
+    const tx = await rig.store.begin('run');
+    await tx.put('t', contents(1, 3 * MEBIBYTE), U8(3 * MEBIBYTE));
+    await rig.io.clock.sleep(1000);
+    rig.world.faults.add({ operation: 'write', action: 'errno', errno: 5, nth });
+    const done = await tx.commit().then(
+      () => true,
+      () => false,
+    );
+    const poisoned = rig.store.info.state === 'failed';
+    await reopen(rig);
+    const runs = (await collect(rig.store.list())).map((version) => version.run);
+    if (done) assert.deepEqual(runs, ['run']);
+    else if (!poisoned) assert.deepEqual(runs, []);
+    assert.deepEqual(await fsckFindings(rig.store), []);
+    await rig.store.close();
+  });
+}
