@@ -13,11 +13,12 @@ import type { Io, IoBuffer, MemberDevice } from '../../engine/io/port.js';
 import { isStoreError } from '../../format/errors.js';
 import { pattern, readBatch, writeBatch } from './batches.js';
 import type { Copy, ReadSpec, WriteSpec } from './batches.js';
+import { depth, faults } from './io_suite_faults.js';
 
-const KIB = 1024;
-const MIB = 1024 * KIB;
+export const KIB = 1024;
+export const MIB = 1024 * KIB;
 const MEMBER_BYTES = 64 * MIB;
-const SEGMENT_BYTES = 64 * KIB;
+export const SEGMENT_BYTES = 64 * KIB;
 
 export interface IoFixture {
   readonly io: Io;
@@ -37,14 +38,16 @@ export interface IoFixture {
 
 export type IoFixtureFactory = () => Promise<IoFixture>;
 
-interface World extends IoFixture {
+export interface World extends IoFixture {
+  /** Marks the running test as skipped. */
+  skip(reason: string): void;
   member(index: number): MemberDevice;
   write(
     spec: Omit<WriteSpec, 'storedBytes' | 'segmentBytes' | 'rawBytes'> & Partial<WriteSpec>,
   ): Promise<Written>;
 }
 
-interface Written {
+export interface Written {
   readonly copies: readonly Copy[];
   readonly storedBytes: number;
   readonly segmentBytes: number;
@@ -52,8 +55,8 @@ interface Written {
 }
 
 const padded = (bytes: number) => Math.max(4096, Math.ceil(bytes / 4096) * 4096);
-const same = (left: Uint8Array, right: Uint8Array) => Buffer.compare(left, right) === 0;
-const reading = (written: Written, destination: IoBuffer, more: Partial<ReadSpec> = {}): ReadSpec => ({
+export const same = (left: Uint8Array, right: Uint8Array) => Buffer.compare(left, right) === 0;
+export const reading = (written: Written, destination: IoBuffer, more: Partial<ReadSpec> = {}): ReadSpec => ({
   ...written,
   destination,
   ...more,
@@ -63,6 +66,7 @@ async function withWorld(
   factory: IoFixtureFactory,
   members: number,
   body: (world: World) => Promise<void>,
+  skip: (reason: string) => void,
 ): Promise<void> {
   const fixture = await factory();
   try {
@@ -91,7 +95,7 @@ async function withWorld(
         sums: [...batch.segmentSums],
       };
     };
-    await body({ ...fixture, member, write });
+    await body({ ...fixture, member, write, skip });
   } finally {
     await fixture.io.close();
     await fixture.dispose();
@@ -100,7 +104,8 @@ async function withWorld(
 
 export function ioConformance(name: string, factory: IoFixtureFactory): void {
   const it = (title: string, members: number, body: (world: World) => Promise<void>) =>
-    test(`${name}: ${title}`, () => withWorld(factory, members, body));
+    test(`${name}: ${title}`, (context) =>
+      withWorld(factory, members, body, (reason) => context.skip(reason)));
   opening(it);
   sumsAndPieces(it);
   partialReads(it);
@@ -113,7 +118,7 @@ export function ioConformance(name: string, factory: IoFixtureFactory): void {
   depth(it);
 }
 
-type It = (title: string, members: number, body: (world: World) => Promise<void>) => void;
+export type It = (title: string, members: number, body: (world: World) => Promise<void>) => void;
 
 function opening(it: It): void {
   it('a new member has its size, and is not made twice', 1, async ({ io, member }) => {
@@ -534,8 +539,8 @@ function rawAndFlush(it: It): void {
 
 function sources(it: It): void {
   it('pieces come from source files at any offset, in order and mixed with memory', 1, async (world) => {
-    const { io, member, makeSource } = world;
-    if (makeSource === undefined) return;
+    const { io, member, makeSource, skip } = world;
+    if (makeSource === undefined) return skip('no source files here');
     const bytes = pattern(3 * MIB + 1234, 15);
     const memory = pattern(1000, 16);
     const file = await io.openSource(await makeSource(bytes));
@@ -579,8 +584,8 @@ function sources(it: It): void {
   it(
     'a source that ends early fails its op, is named, and writes nothing',
     1,
-    async ({ io, member, makeSource }) => {
-      if (makeSource === undefined) return;
+    async ({ io, member, makeSource, skip }) => {
+      if (makeSource === undefined) return skip('no source files here');
       const file = await io.openSource(await makeSource(pattern(10_000, 17)));
       const pieces = [{ offsetBytes: 0, bytes: 8192, source: file, sourceOffsetBytes: 5000 }];
       const copies = [{ slot: member(0).slot, offsetBytes: 0 }];
@@ -593,176 +598,4 @@ function sources(it: It): void {
       await file.close();
     },
   );
-}
-
-function faults(it: It): void {
-  it('EIO, short and zero-byte reads take the next copy', 2, async ({ io, member, write, setFaults }) => {
-    if (setFaults === undefined) return;
-    const bytes = pattern(MIB, 18);
-    const both = [
-      { slot: member(0).slot, offsetBytes: 0 },
-      { slot: member(1).slot, offsetBytes: 0 },
-    ];
-    const written = await write({ copies: both, pieces: [{ offsetBytes: 0, source: bytes }] });
-    for (const effect of ['EIO', 'zero', 'short', 'EAGAIN', 'EINTR']) {
-      for (const times of ['once', 'sticky']) {
-        setFaults(`read@${member(0).slot}:1:${effect}:${times}`);
-        const destination = io.allocate(MIB);
-        const result = await io.read(readBatch([reading(written, destination)]));
-        assert.deepEqual([...result.status], [0], `${effect} ${times}`);
-        assert.ok(same(destination, bytes), `${effect} ${times}`);
-        const harmless = times === 'once' && effect !== 'EIO' && effect !== 'zero';
-        assert.equal(
-          result.faults.length === 0,
-          harmless,
-          `${effect} ${times} is ${harmless ? 'absorbed' : 'reported'}`,
-        );
-      }
-    }
-    setFaults('');
-  });
-
-  it('a failed write of one copy fails the op and names the copy', 2, async ({ io, member, setFaults }) => {
-    if (setFaults === undefined) return;
-    const source = pattern(MIB, 19);
-    const copies = [
-      { slot: member(0).slot, offsetBytes: 0 },
-      { slot: member(1).slot, offsetBytes: 0 },
-    ];
-    const spec = {
-      copies,
-      rawBytes: MIB,
-      storedBytes: MIB,
-      segmentBytes: SEGMENT_BYTES,
-      pieces: [{ offsetBytes: 0, source }],
-    };
-    for (const [effect, errno] of [
-      ['EIO', 5],
-      ['ENOSPC', 28],
-      ['zero', 0],
-    ] as const) {
-      setFaults(`write@${member(1).slot}:1:${effect}:once`);
-      const result = await io.write(writeBatch([spec]));
-      assert.deepEqual([...result.status], [1]);
-      assert.deepEqual(
-        result.faults.map((fault) => [fault.copy, fault.errno]),
-        [[1, errno]],
-      );
-    }
-    for (const effect of ['short', 'EAGAIN', 'EINTR']) {
-      setFaults(`write:1:${effect}:once`);
-      assert.deepEqual([...(await io.write(writeBatch([spec]))).status], [0], effect);
-    }
-    setFaults('');
-    assert.ok(same(await io.readRaw(member(0).slot, 0, MIB), source));
-  });
-
-  it('a failed flush is reported once and not retried', 2, async ({ io, member, setFaults }) => {
-    if (setFaults === undefined) return;
-    setFaults(`flush@${member(1).slot}:1:EIO:once`);
-    const slots = [member(0).slot, member(1).slot];
-    assert.deepEqual(
-      (await io.flush(slots)).map(({ errno }) => errno),
-      [0, 5],
-    );
-    setFaults(`flush:1:EAGAIN:once`);
-    assert.deepEqual(
-      (await io.flush([slots[0] ?? 0])).map(({ errno }) => errno),
-      [11],
-    );
-    setFaults('');
-  });
-
-  it(
-    'a hanging device holds the batch until it answers; the queue behind it obeys abort and deadline',
-    1,
-    async (world) => {
-      const { io, member, write, setFaults } = world;
-      if (setFaults === undefined) return;
-      const bytes = pattern(4096, 20);
-      const written = await write({
-        copies: [{ slot: member(0).slot, offsetBytes: 0 }],
-        pieces: [{ offsetBytes: 0, source: bytes }],
-      });
-      setFaults('read:1:hang=300:once');
-      const controller = new AbortController();
-      const reason = new Error('stop');
-      const destination = io.allocate(4096);
-      const start = io.clock.monotonicMs();
-      const running = io.read(readBatch([reading(written, destination)], { signal: controller.signal }));
-      await io.clock.sleep(20);
-      controller.abort(reason);
-      await assert.rejects(running, reason);
-      assert.ok(io.clock.monotonicMs() - start >= 290, 'the promise waited for the transfer in flight');
-      setFaults('');
-    },
-  );
-
-  it(
-    'every k-th failing request of a copying write is reported, up to success',
-    2,
-    async ({ io, member, setFaults }) => {
-      if (setFaults === undefined) return;
-      const source = pattern(2 * MIB, 21);
-      const copies = [
-        { slot: member(0).slot, offsetBytes: 0 },
-        { slot: member(1).slot, offsetBytes: 0 },
-      ];
-      const spec = {
-        copies,
-        rawBytes: 2 * MIB,
-        storedBytes: 2 * MIB,
-        segmentBytes: SEGMENT_BYTES,
-        pieces: [{ offsetBytes: 0, source }],
-      };
-      let k = 1;
-      for (; k < 1000; k++) {
-        setFaults(`write:${k}:EIO:once`);
-        const result = await io.write(writeBatch([spec]));
-        if (result.status[0] === 0) break;
-        assert.equal(result.faults.length, 1, `k = ${k}`);
-      }
-      assert.ok(k > 2 && k < 1000, 'the sweep passed at least one request per copy and ended');
-      setFaults('');
-    },
-  );
-}
-
-function depth(it: It): void {
-  it('16 streams of 4,096 ops each finish, all right', 2, async ({ io, member }) => {
-    const bytes = pattern(4 * MIB, 22);
-    const extents = 256;
-    const specs = Array.from({ length: extents }, (_, index) => ({
-      copies: [{ slot: member(index % 2).slot, offsetBytes: index * 16_384 }],
-      rawBytes: 16_384,
-      storedBytes: 16_384,
-      segmentBytes: 16_384,
-      pieces: [{ offsetBytes: 0, bytes: 16_384, source: bytes, sourceOffsetBytes: index * 16_384 }],
-    }));
-    const batch = writeBatch(specs);
-    assert.ok((await io.write(batch)).status.every((status) => status === 0));
-    const stream = async (seed: number): Promise<void> => {
-      const destination = io.allocate(4096 * 512);
-      const reads = Array.from({ length: 4096 }, (_, index) => {
-        const extent = (index * 7 + seed) % extents;
-        return {
-          ...(specs[extent] as (typeof specs)[0]),
-          sums: [batch.segmentSums[extent] ?? 0n],
-          destination,
-          wantedOffsetBytes: 512 * (index % 32),
-          wantedBytes: 512,
-          destinationOffsetBytes: index * 512,
-        };
-      });
-      const result = await io.read(readBatch(reads, { priority: (seed % 3) as 0 | 1 | 2 }));
-      assert.ok(result.status.every((status) => status === 0));
-      for (let index = 0; index < 4096; index += 97) {
-        const from = ((index * 7 + seed) % extents) * 16_384 + 512 * (index % 32);
-        assert.ok(
-          same(destination.subarray(index * 512, index * 512 + 512), bytes.subarray(from, from + 512)),
-        );
-      }
-    };
-    await Promise.all(Array.from({ length: 16 }, (_, seed) => stream(seed)));
-  });
 }

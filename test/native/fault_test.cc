@@ -66,6 +66,30 @@ void deadline_behind_a_hang(CoreWorld& world) {
   world.faults("");
 }
 
+/// What waits behind a hanging transfer ends at its deadline, or at its abort, not with the hang.
+void queue_behind_a_hang() {
+  CoreWorld world(INGOT_BACKEND_RING, 1, 1);
+  if (world.context == nullptr) return;
+  Extent extent(world, 1u << 16);
+  Waiter written, held, aborted, late;
+  CHECK(extent.write(written) == INGOT_OP_OK);
+  world.faults("flush:1:hang=400:once");
+  const uint32_t slot = world.slots[0];
+  ingot_call request = world.call(held);
+  const auto start = std::chrono::steady_clock::now();
+  CHECK(ingot_flush(world.context, &slot, 1, &request, nullptr) == 0);
+  request = world.call(aborted);
+  CHECK(ingot_flush(world.context, &slot, 1, &request, nullptr) == 0);
+  std::vector<uint8_t> out(extent.data.size());
+  CHECK(extent.read(late, out.data(), 0, extent.stored, 50) == INGOT_OP_FAILED);
+  CHECK(late.result->faults[0].kind == INGOT_FAULT_DEADLINE && late.result->faults[0].errno_value == 110);
+  ingot_abort(world.context, request.id);
+  CHECK(aborted.wait()->flush_errno[0] == 125);
+  CHECK(std::chrono::steady_clock::now() - start < std::chrono::milliseconds(380));
+  CHECK(held.wait()->flush_errno[0] == 0);
+  CHECK(std::chrono::steady_clock::now() - start >= std::chrono::milliseconds(390));
+}
+
 void destroy_with_transfers_in_flight(int backend) {
   std::vector<uint8_t> out(1u << 16);
   Waiter waiter;
@@ -89,6 +113,7 @@ void destroy_with_transfers_in_flight(int backend) {
 }  // namespace
 
 int main() {
+  queue_behind_a_hang();
   for (const int backend : {INGOT_BACKEND_RING, INGOT_BACKEND_THREADS}) {
     {
       CoreWorld world(backend, 2);
