@@ -52,14 +52,13 @@ export function resolveId(view: CatalogView, ref: Ref): MaybePromise<number> {
   );
 }
 
-async function newestOfStep(view: CatalogView, run: string, step: number): Promise<number> {
-  const range = view.range(0, stepKey(run, step, 0), stepKey(run, step, LAST_ID), { reverse: true });
-  for await (const item of range) {
-    const key = decodeRunsKey(item.key);
-    assert(key.kind === 'step', 'the range of a step has steps');
+function newestOfStep(view: CatalogView, run: string, step: number): MaybePromise<number> {
+  return then(view.lastKey(0, stepKey(run, step, 0), stepKey(run, step, LAST_ID)), (bytes) => {
+    if (bytes === undefined) return 0;
+    const key = decodeRunsKey(bytes);
+    assert(key.kind === 'step' && key.step === step, 'the keys of a step are of that step');
     return key.versionId;
-  }
-  return 0;
+  });
 }
 
 /** The record of a version by id, or undefined. */

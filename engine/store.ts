@@ -105,11 +105,12 @@ export class Store implements AsyncDisposable {
 
   /** The summary of `run@tag`, `run@1200`, `run` or `v:17`; at once when its pages are cached. E_NOT_FOUND. */
   lookup(ref: string): MaybePromise<VersionSummary> {
-    const context = this.#context;
-    // Nothing is overwritten before the next await; only a lookup that has to wait takes a hold.
-    const found = then(lookupRef(context.snapshots.peek(), ref), summaryOf);
+    const { snapshots } = this.#context;
+    const found = then(lookupRef(snapshots.peek(), ref), summaryOf);
     if (!(found instanceof Promise)) return found;
-    return this.#hold((view) => lookupRef(view, ref), found).then(summaryOf);
+    // Still in the same turn, so this holds the very snapshot that the lookup began on.
+    const lease = snapshots.lease();
+    return found.finally(() => lease.release());
   }
 
   /** The version of a ref, with its manifest and tags. E_NOT_FOUND. */
@@ -297,17 +298,6 @@ export class Store implements AsyncDisposable {
   }
 
   // --- helpers --------------------------------------------------------------------------------
-
-  async #hold<T>(look: (view: CatalogView) => MaybePromise<T>, first: Promise<unknown>): Promise<T> {
-    const lease = this.#context.snapshots.lease();
-    try {
-      // The first attempt ran on a snapshot that nobody held: its outcome is not used.
-      await first.catch(() => undefined);
-      return await look(lease.snapshot);
-    } finally {
-      lease.release();
-    }
-  }
 
   async *#listIn(view: CatalogView, query: ListQuery, options: OpOptions): AsyncGenerator<VersionInfo> {
     const range = query.run === undefined ? runPrefixRange(query.prefix ?? '') : runKindsOf(query.run);

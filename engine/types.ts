@@ -9,6 +9,9 @@
 //        - 'copy' and 'borrow' of `put` say until when the caller's memory is needed (PutOptions).
 //        - `Transaction.putFile`, `putBlobFile` and `addFile` exist, so that importing moves no byte
 //          through JavaScript; `alloc` gives host memory as a Uint8Array.
+//        - `prune` returns every version with what was decided and why, not only the removed ones.
+//        - `refresh`, `runs`, `lookup` and OpenOptions.cacheBytes are additions.
+//        - E_BUFFER_CHANGED is never raised: bytes are gathered once into engine memory and summed there.
 //        - `addFile` returns an index that `put`/`putFile` name, so that a file can be exported exactly.
 //
 // This file has no behaviour.
