@@ -114,6 +114,10 @@ export class TransactionWriter {
       if (slab !== null) this.#dropSlab();
       const slabBytes = Math.max(SLAB_BYTES, bytes.byteLength);
       if (!this.#pool.budget.tryAcquire(slabBytes)) await this.#pool.budget.acquire(slabBytes);
+      if (this.#failure !== null) {
+        this.#pool.budget.release(slabBytes);
+        throw this.#failure;
+      }
       // Somebody else's put may have begun a slab while this one waited.
       if (this.#slab !== null) this.#dropSlab();
       slab = { buffer: this.#pool.staging.take(slabBytes), usedBytes: 0, users: 1 };
