@@ -26,7 +26,7 @@ import type { TreeEditor, TreeLimits } from './tree_edit.js';
 import { LeafNode } from './tree_node.js';
 import type { LeafItem, TreeNode } from './tree_node.js';
 import type { BranchPage, LeafPage } from './tree_page.js';
-import { rangeItems } from './tree_range.js';
+import { lastKeyIn, rangeItems } from './tree_range.js';
 import type { RangeItem, RangeOptions } from './tree_range.js';
 import { MissingPage, attemptFind, checkItemCount, retryWithPages } from './tree_read.js';
 import type { FoundItem, TreeHolder } from './tree_read.js';
@@ -105,6 +105,11 @@ abstract class TreeReader implements TreeHolder {
     return retryWithPages(this, found, () => attemptFind(this, key)).then((item) => item !== null);
   }
 
+  /** The largest key with from <= key < below, or undefined. Without a promise when its path is in memory. */
+  lastKey(from: Uint8Array, below: Uint8Array): MaybePromise<Uint8Array | undefined> {
+    return lastKeyIn(this, from, below);
+  }
+
   #getSlow(key: Uint8Array): MaybePromise<Uint8Array | undefined> {
     const found = attemptFind(this, key);
     if (found === null) return undefined;
@@ -129,17 +134,21 @@ abstract class TreeReader implements TreeHolder {
    * Edits made meanwhile may or may not be seen, each key at most once.
    */
   async *range(
-    from: Uint8Array, to: Uint8Array | null, options: RangeOptions = {},
+    from: Uint8Array,
+    to: Uint8Array | null,
+    options: RangeOptions = {},
   ): AsyncGenerator<TreeItem, void, undefined> {
     for await (const item of this.items(from, to, options)) {
-      const value = item.value ?? await this.readValue(item, options.signal);
+      const value = item.value ?? (await this.readValue(item, options.signal));
       yield { key: item.key, value };
     }
   }
 
   /** As `range`, but large values stay where they are (`value` null) until `readValue`. */
   items(
-    from: Uint8Array, to: Uint8Array | null, options: RangeOptions = {},
+    from: Uint8Array,
+    to: Uint8Array | null,
+    options: RangeOptions = {},
   ): AsyncGenerator<RangeItem, void, undefined> {
     return rangeItems(this, from, to, options);
   }
@@ -189,7 +198,11 @@ export class Tree extends TreeReader implements TreeEditor {
   #sealed: SealedTree | null = null;
 
   private constructor(
-    pages: PageStore, treeId: number, root: PagePointer | null, itemCount: number, options: TreeOptions,
+    pages: PageStore,
+    treeId: number,
+    root: PagePointer | null,
+    itemCount: number,
+    options: TreeOptions,
   ) {
     super(pages, treeId, root === null ? null : new PageRef(root));
     this.limits = {
@@ -203,7 +216,11 @@ export class Tree extends TreeReader implements TreeEditor {
 
   /** A tree on a durable root; reads nothing. Throws E_FORMAT when root and count contradict each other. */
   static open(
-    pages: PageStore, treeId: number, root: PagePointer | null, itemCount: number, options: TreeOptions = {},
+    pages: PageStore,
+    treeId: number,
+    root: PagePointer | null,
+    itemCount: number,
+    options: TreeOptions = {},
   ): Tree {
     checkItemCount(treeId, root, itemCount);
     return new Tree(pages, treeId, root, itemCount, options);
@@ -224,14 +241,20 @@ export class Tree extends TreeReader implements TreeEditor {
 
   /** Whether the state differs from the durable root. */
   get isDirty(): boolean {
-    return this.root !== null ? this.root.type !== 0 || !this.#isDurableRoot(this.root) : this.#durableRoot !== null;
+    return this.root !== null
+      ? this.root.type !== 0 || !this.#isDurableRoot(this.root)
+      : this.#durableRoot !== null;
   }
 
   #isDurableRoot(ref: PageRef): boolean {
     const durable = this.#durableRoot;
-    return durable !== null && ref.pointer.sum === durable.sum && ref.pointer.birth === durable.birth
-      && ref.pointer.copies[0]?.sector === durable.copies[0]?.sector
-      && ref.pointer.copies[0]?.member === durable.copies[0]?.member;
+    return (
+      durable !== null &&
+      ref.pointer.sum === durable.sum &&
+      ref.pointer.birth === durable.birth &&
+      ref.pointer.copies[0]?.sector === durable.copies[0]?.sector &&
+      ref.pointer.copies[0]?.member === durable.copies[0]?.member
+    );
   }
 
   // ---- edits ---------------------------------------------------------------------------------
@@ -239,7 +262,12 @@ export class Tree extends TreeReader implements TreeEditor {
   /** Starts an edit that `rollback` can undo. Savepoints nest like brackets. */
   beginEdit(): Savepoint {
     this.#assertEditable();
-    const savepoint = { epoch: this.epoch, root: this.root, itemCount: this.itemCount, freedCount: this.freed.length };
+    const savepoint = {
+      epoch: this.epoch,
+      root: this.root,
+      itemCount: this.itemCount,
+      freedCount: this.freed.length,
+    };
     this.epoch += 1;
     return savepoint;
   }
@@ -349,5 +377,10 @@ function makeItem(key: Uint8Array, value: Uint8Array): LeafItem {
   if (value.byteLength <= INLINE_VALUE_BYTES_MAX) {
     return { key: key.slice(), value: value.slice(), large: false, pending: null };
   }
-  return { key: key.slice(), value: new Uint8Array(LARGE_VALUE_BYTES), large: true, pending: packLargeValue(value) };
+  return {
+    key: key.slice(),
+    value: new Uint8Array(LARGE_VALUE_BYTES),
+    large: true,
+    pending: packLargeValue(value),
+  };
 }

@@ -36,6 +36,11 @@ export class Change implements CatalogChange {
     return this.#core.tree(tree).get(key);
   }
 
+  lastKey(tree: TreeId, from: Uint8Array, below: Uint8Array): MaybePromise<Uint8Array | undefined> {
+    this.#checkOpen();
+    return this.#core.tree(tree).lastKey(from, below);
+  }
+
   range(
     tree: TreeId,
     from: Uint8Array,

@@ -31,7 +31,14 @@ export interface CatalogView {
   readonly sequence: number;
   get(tree: TreeId, key: Uint8Array): MaybePromise<Uint8Array | undefined>;
   /** Ascending items with from <= key < to; `reverse` descends over the same range. Limits memory to a page path. */
-  range(tree: TreeId, from: Uint8Array, to: Uint8Array | null, options?: { reverse?: boolean; signal?: AbortSignal }): AsyncIterableIterator<TreeItem>;
+  range(
+    tree: TreeId,
+    from: Uint8Array,
+    to: Uint8Array | null,
+    options?: { reverse?: boolean; signal?: AbortSignal },
+  ): AsyncIterableIterator<TreeItem>;
+  /** The largest key with from <= key < below; at once when its pages are in memory. */
+  lastKey(tree: TreeId, from: Uint8Array, below: Uint8Array): MaybePromise<Uint8Array | undefined>;
   itemCount(tree: TreeId): number;
 }
 

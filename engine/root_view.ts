@@ -67,6 +67,13 @@ export class Snapshot implements CatalogSnapshot {
     return value.catch((error: unknown) => this.#rethrow(error));
   }
 
+  lastKey(tree: TreeId, from: Uint8Array, below: Uint8Array): MaybePromise<Uint8Array | undefined> {
+    if (this.#closed) throw closedError();
+    const key = this.#root.tree(tree).lastKey(from, below);
+    if (!(key instanceof Promise) || this.#options.explain === null) return key;
+    return key.catch((error: unknown) => this.#rethrow(error));
+  }
+
   range(
     tree: TreeId,
     from: Uint8Array,

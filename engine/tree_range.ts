@@ -12,11 +12,20 @@
 
 import type { PagePointer } from './tree_page.js';
 import { assert } from '../format/errors.js';
+import type { MaybePromise } from './contract.js';
 import type { PendingLargeValue } from './large_value_store.js';
 import { LeafNode } from './tree_node.js';
 import { compareBytes } from './tree_page.js';
 import {
-  MissingPage, branchOf, childCount, descend, lowerBound, pathLeaf, retryWithPages, separatorOf, upperBound,
+  MissingPage,
+  branchOf,
+  childCount,
+  descend,
+  lowerBound,
+  pathLeaf,
+  retryWithPages,
+  separatorOf,
+  upperBound,
 } from './tree_read.js';
 import type { TreeHolder, TreePath } from './tree_read.js';
 
@@ -50,7 +59,10 @@ interface RangeBounds {
 
 /** See Tree.items. Rejects with the signal's reason on abort. */
 export async function* rangeItems(
-  holder: TreeHolder, from: Uint8Array, to: Uint8Array | null, options: RangeOptions,
+  holder: TreeHolder,
+  from: Uint8Array,
+  to: Uint8Array | null,
+  options: RangeOptions,
 ): AsyncGenerator<RangeItem, void, undefined> {
   const reverse = options.reverse ?? false;
   // The caller may reuse its arrays while we are suspended.
@@ -88,15 +100,58 @@ export async function* rangeItems(
   }
 }
 
+/**
+ * The largest key with from <= key < below, or undefined; without a promise when its path is in memory.
+ * One look-up instead of a range: what finds the newest version of a step.
+ */
+export function lastKeyIn(
+  holder: TreeHolder,
+  from: Uint8Array,
+  below: Uint8Array,
+): MaybePromise<Uint8Array | undefined> {
+  const found = attemptLastKey(holder, from, below);
+  if (!(found instanceof MissingPage)) return found ?? undefined;
+  const bounds = { from: from.slice(), below: below.slice() };
+  return retryWithPages(holder, found, () => attemptLastKey(holder, bounds.from, bounds.below)).then(
+    (key) => key ?? undefined,
+  );
+}
+
+function attemptLastKey(
+  holder: TreeHolder,
+  from: Uint8Array,
+  below: Uint8Array,
+): Uint8Array | null | MissingPage {
+  // Each round moves left to the leaf before, so there are at most as many as leaves hold nothing below the bound: one.
+  for (let position = below; ; ) {
+    const path = descend(holder, position, true);
+    if (path === null || path instanceof MissingPage) return path;
+    const leaf = pathLeaf(path);
+    const end = firstAtLeast(leaf, position);
+    if (end > 0) {
+      const key = leaf.key(end - 1);
+      return compareBytes(key, from) >= 0 ? key : null;
+    }
+    const next = nextPosition(path, { from, to: below }, true);
+    if (next === null) return null;
+    assert(compareBytes(next, position) < 0, 'a search to the left moves on');
+    position = next;
+  }
+}
+
 /** The items of the leaf at `position` that lie in the range. */
 function takeLeaf(
-  holder: TreeHolder, bounds: RangeBounds, position: Uint8Array | null, reverse: boolean, aheadCount: number,
+  holder: TreeHolder,
+  bounds: RangeBounds,
+  position: Uint8Array | null,
+  reverse: boolean,
+  aheadCount: number,
 ): RangeStep | MissingPage {
   const path = descend(holder, position, reverse);
   if (path instanceof MissingPage) return path;
   if (path === null) return { items: [], next: null, ahead: [] };
   const leaf = pathLeaf(path);
-  const first = firstAtLeast(leaf, reverse ? bounds.from : position ?? bounds.from);
+  const first = firstAtLeast(leaf, reverse ? bounds.from : (position ?? bounds.from));
   const upper = reverse ? position : bounds.to;
   const end = upper === null ? leafCount(leaf) : firstAtLeast(leaf, upper);
   const items: RangeItem[] = [];
@@ -138,7 +193,11 @@ function nextPosition(path: TreePath, bounds: RangeBounds, reverse: boolean): Ui
 
 /** Durable leaves that come next under the same parent and are not in memory. */
 function pointersAhead(
-  holder: TreeHolder, path: TreePath, bounds: RangeBounds, reverse: boolean, aheadCount: number,
+  holder: TreeHolder,
+  path: TreePath,
+  bounds: RangeBounds,
+  reverse: boolean,
+  aheadCount: number,
 ): PagePointer[] {
   const depth = path.indexes.length - 1;
   const parent = path.nodes[depth];
