@@ -74,7 +74,8 @@ function makeAwkwardModel(directory: string): void {
   writeSafetensors(join(directory, 'b.safetensors'), big, 2);
   // A header as another writer would make it: other order, other spacing, padding.
   const header = Buffer.from(
-    '{ "z": {"shape":[4], "dtype":"F32", "data_offsets":[0,16]},\n"a":{"dtype":"U8","shape":[3],"data_offsets":[16,19]}}     ',
+    '{ "z": {"shape":[4], "dtype":"F32", "data_offsets":[0,16]},\n' +
+      '"a":{"dtype":"U8","shape":[3],"data_offsets":[16,19]}}     ',
   );
   const length = Buffer.alloc(8);
   length.writeBigUInt64LE(BigInt(header.length));
@@ -86,7 +87,7 @@ function makeAwkwardModel(directory: string): void {
   chmodSync(join(directory, 'run.sh'), 0o755);
 }
 
-test('every file of an awkward model comes back byte for byte, with its permissions, whatever the redundancy', async () => {
+test('every file of an awkward model comes back byte for byte, permissions too, with one copy and two', async () => {
   const model = join(base, 'awkward');
   makeAwkwardModel(model);
   for (const redundancy of ['1', '2']) {

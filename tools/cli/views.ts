@@ -114,5 +114,6 @@ function errorFields(error: StoreError): JsonFields {
 export function findingText(finding: Finding): string {
   const where = describeWhere(finding.error.where);
   const action = finding.action === 'none' ? '' : ` [${finding.action}]`;
-  return `${finding.severity} ${finding.error.code}: ${finding.error.message}${where === '' ? '' : ` (${where})`}${action}`;
+  const place = where === '' ? '' : ` (${where})`;
+  return `${finding.severity} ${finding.error.code}: ${finding.error.message}${place}${action}`;
 }

@@ -123,7 +123,8 @@ function printSuperblock(session: Session, superblock: Superblock, tip: Tip): vo
     [
       '  format',
       `${superblock.formatMajor}.${superblock.formatMinor}, incompatible features ` +
-        `0x${superblock.incompatFeatures.toString(16)}, read-only features 0x${superblock.readOnlyCompatFeatures.toString(16)}`,
+        `0x${superblock.incompatFeatures.toString(16)}, read-only features ` +
+        `0x${superblock.readOnlyCompatFeatures.toString(16)}`,
     ],
     [
       '  root',
@@ -219,8 +220,8 @@ async function dumpTree(
     if ('key' in item) session.out.line(`${item.key}  ${brief(item.value)}`);
     else
       session.out.line(
-        `${'  '.repeat(Math.max(0, 12 - item.level) % 12)}${item.kind} level ${item.level} at ` +
-          `${placesText(item.copies)}: ${item.items} items, ${item.usedBytes} of ${item.storedBytes} bytes, birth ${item.birth}`,
+        `${item.kind} level ${item.level} at ${placesText(item.copies)}: ${item.items} items, ` +
+          `${item.usedBytes} of ${item.storedBytes} bytes, birth ${item.birth}`,
       );
   }
   const { sequence } = source.superblock;

@@ -34,7 +34,8 @@ export const register: CommandModule = (program, actions) => {
             });
             const verdict = outcome.findingCount === 0 ? 'no findings' : `${outcome.findingCount} findings`;
             session.out.line(
-              `root ${info.sequence}, ${info.versionCount} versions, ${formatBytes(outcome.scannedBytes)} read: ${verdict}`,
+              `root ${info.sequence}, ${info.versionCount} versions, ` +
+                `${formatBytes(outcome.scannedBytes)} read: ${verdict}`,
             );
             return outcome.exitCode;
           }),

@@ -30,7 +30,8 @@ export const register: CommandModule = (program, actions) => {
               ['versions', info.versionCount],
               [
                 'space',
-                `${formatBytes(info.freeBytes)} free of ${formatBytes(info.capacityBytes)}, ${formatBytes(info.storedBytes)} used`,
+                `${formatBytes(info.freeBytes)} free of ${formatBytes(info.capacityBytes)}, ` +
+                  `${formatBytes(info.storedBytes)} used`,
               ],
               ['redundancy', info.redundancy],
               ['path', `${backend.path} (${backend.reason})`],

@@ -6,8 +6,6 @@
 //      checked of that is printed.
 //   3. Reads and their yardstick alternate, PAIRS times; the table has medians.
 
-import { open as openFile } from 'node:fs/promises';
-import { randomBytes } from 'node:crypto';
 import { join } from 'node:path';
 import {
   create,
@@ -26,6 +24,7 @@ import { exportVersion } from '../export/exporter.js';
 import { importModel } from '../import/importer.js';
 import { generateModel } from '../model_generator.js';
 import { type CheckpointTensor, loadAndCompare, makeCheckpoint, saveCheckpoint } from './checkpoint.js';
+import { choosePlace, overwrite, requireFaults } from './damage.js';
 import { compareDirectories, filesBelow } from './compare_files.js';
 import { LoadTarget } from './load_target.js';
 import { evict } from './page_cache.js';
@@ -43,8 +42,6 @@ const MAX_CHECKPOINT_BYTES = 256 * MIB;
 const MEMBER_ROOM_BYTES = 32 * MIB;
 const TREE_LINES = 14;
 const TREE_DEPTH = 4;
-/** Bytes of one member's copy that are overwritten. */
-const DAMAGE_BYTES = 256 * 1024;
 const BLOCK_BYTES = 4 * MIB;
 /** Where data begins on a member. */
 const DATA_OFFSET_BYTES = MIB;
@@ -97,7 +94,8 @@ export class Demonstration {
 
   #title(text: string): void {
     this.#step++;
-    this.#say(`\n${this.#step}. ${text}`.replace('\n', ''));
+    this.#say('');
+    this.#say(`${this.#step}. ${text}`);
   }
 
   async #makeModel(): Promise<number> {
@@ -115,7 +113,8 @@ export class Demonstration {
     });
     meter.finish({ bytes: model.tensorBytes });
     this.#say(
-      `   ${model.layers} layers, ${model.tensorCount} tensors, ${formatBytes(model.tensorBytes)} in ${model.fileNames.length} files`,
+      `   ${model.layers} layers, ${model.tensorCount} tensors, ` +
+        `${formatBytes(model.tensorBytes)} in ${model.fileNames.length} files`,
     );
     return model.tensorBytes;
   }
@@ -134,7 +133,8 @@ export class Demonstration {
     await this.#withStore('r', async ({ info }) => {
       const [first] = info.members;
       this.#say(
-        `   store ${info.uuid}: ${info.members.length} members of ${formatBytes(sizeBytes)}, path ${first?.ioPath ?? '?'}`,
+        `   store ${info.uuid}: ${info.members.length} members of ${formatBytes(sizeBytes)}, ` +
+          `path ${first?.ioPath ?? '?'}`,
       );
     });
   }
@@ -248,7 +248,8 @@ export class Demonstration {
       );
       comparing.finish({ bytes: compared.bytes });
       this.#say(
-        `   ${compared.files} files, ${compared.bytes} bytes: all identical; exported at ${formatRate(rate)} (${exported.path})`,
+        `   ${compared.files} files, ${compared.bytes} bytes: all identical; ` +
+          `exported at ${formatRate(rate)} (${exported.path})`,
       );
       this.#figures.push({
         what: 'export (reads the store, writes the files, fsync)',
@@ -375,42 +376,3 @@ export class Demonstration {
 }
 
 const pathOf = (store: Store): string => store.info.members[0]?.ioPath ?? 'unknown';
-
-interface Place {
-  readonly member: string;
-  readonly tensor: string;
-  readonly offsetBytes: number;
-  readonly lengthBytes: number;
-}
-
-/** A stretch inside the first copy of a tensor, the one that reads prefer. */
-async function choosePlace(version: Version): Promise<Place> {
-  for (const { name } of version.tensors) {
-    const pieces = await version.tensor(name).extents();
-    const piece = pieces.find(({ copy }) => copy === 0);
-    if (piece === undefined) continue;
-    const { member, offset, length } = piece;
-    return { member, tensor: name, offsetBytes: offset, lengthBytes: Math.min(DAMAGE_BYTES, length) };
-  }
-  throw new Error('the checkpoint has no piece on a member');
-}
-
-async function overwrite(place: Place): Promise<void> {
-  const handle = await openFile(place.member, 'r+');
-  try {
-    await handle.write(randomBytes(place.lengthBytes), 0, place.lengthBytes, place.offsetBytes);
-    await handle.sync();
-  } finally {
-    await handle.close();
-  }
-}
-
-/** The faults are those that were made: on that member, in that stretch. */
-function requireFaults(faults: readonly ReadFault[], place: Place): void {
-  const end = place.offsetBytes + place.lengthBytes;
-  const expected = faults.filter(
-    ({ member, offsetBytes }) =>
-      member === place.member && offsetBytes >= place.offsetBytes && offsetBytes < end,
-  );
-  if (expected.length === 0) throw new Error('the load did not meet the damaged copy');
-}
