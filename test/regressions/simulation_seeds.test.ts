@@ -3,13 +3,14 @@
 //   39, 45, 88   the simulator laid an old, failed write over newer durable bytes (test/sim/sim_disk.ts, superseded)
 //   86, 117      a misdirected write in flight was taken for two overlapping writes of the engine
 //   17           rewinding met a root whose flush had failed before it was taken up (test/sim/rewind.ts)
+//   5122, 5289   a killed process that went on to its next step took a lock (test/sim/sim_io.ts)
 //   243          a late write error of a killed process reached the next open's flush
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { runJobs } from '../sim/jobs.js';
 
-const SEEDS = [17, 39, 45, 86, 88, 117, 243];
+const SEEDS = [17, 39, 45, 86, 88, 117, 243, 5122, 5289];
 
 test('seeds that once failed hold', async () => {
   const reports = await runJobs(

@@ -112,6 +112,7 @@ export class SimIo implements Io {
 
   createMember(path: string, options: MemberCreateOptions): Promise<MemberDevice> {
     const { world } = this;
+    if (this.dead) return new Promise(() => undefined);
     const existing = world.devices.get(path);
     if (existing !== undefined && options.force !== true) {
       return Promise.reject(
@@ -325,6 +326,8 @@ export class SimIo implements Io {
     priority: number,
   ): Promise<{ errno: number; movedBytes: number }> {
     return new Promise((resolve) => {
+      // What runs on in a dead process's microtasks reaches nothing and learns nothing.
+      if (this.dead) return;
       const entry = this.slots[slot];
       let refused = control.errno;
       if (refused === 0 && (entry === undefined || !entry.open)) refused = ERRNO_ENODEV;
@@ -359,6 +362,7 @@ export class SimIo implements Io {
   // ---- locks and pins
 
   tryLockWriter(slot: number): boolean {
+    if (this.dead) return false;
     const { handle } = this.slot(slot);
     const holder = this.world.writerLocks.get(handle.path);
     if (holder !== undefined && holder !== handle) return false;
