@@ -382,7 +382,7 @@ test('a store nearly full of removed data finds room for sums without waiting fo
 });
 
 for (const nth of [1, 2, 3, 4, 5, 6, 7, 8]) {
-  test(`write ${nth} of a commit fails: its transaction is refused or the store poisoned, never a false yes`, async () => {
+  test(`write ${nth} of a commit fails: refused or poisoned, never a false yes`, async () => {
     const rig = await makeRig({ members: 2, redundancy: 1, segmentBytes: 4096 });
     const tx = await rig.store.begin('run');
     await tx.put('t', contents(1, 3 * MEBIBYTE), U8(3 * MEBIBYTE));
