@@ -1,0 +1,58 @@
+// What the writer that gets killed and the process that judges it share: contents, and the log between them.
+//
+// Invariants
+//   1. Every byte of a version follows from its number (and the number it links to): a judge needs no copy.
+//   2. A line of the log is written by one write before the operation begins, or after it was acknowledged;
+//      what a killed process wrote before is in the page cache, so the log is never behind the store.
+//
+// It opens no store.
+
+import { Prng } from '../sim/prng.js';
+
+/** Chunks are small, so that one tensor has several and a kill falls between them. */
+export const CHUNK_BYTES = 256 * 1024;
+export const RUN = 'kill/run';
+/** A tag that is moved by compare-and-swap. */
+export const TAG = 'best';
+
+/** An operation as the log has it. `number` names a version: it is in the metadata, ids are the store's. */
+export type Operation =
+  | { readonly kind: 'put'; readonly number: number; readonly linkTo: number | null }
+  | { readonly kind: 'remove'; readonly number: number }
+  | { readonly kind: 'tag'; readonly number: number };
+
+/** One line of the log. Operations of one `intend` run at the same time. */
+export type LogLine =
+  | { readonly type: 'ready' }
+  | { readonly type: 'intend'; readonly operations: readonly Operation[] }
+  | { readonly type: 'acknowledged'; readonly operation: Operation }
+  | { readonly type: 'refused'; readonly operation: Operation; readonly code: string };
+
+export interface Content {
+  readonly name: string;
+  readonly bytes: Uint8Array;
+}
+
+/** The tensor that other versions link to; several chunks. */
+export function bigTensor(number: number): Uint8Array {
+  const prng = new Prng(number * 4 + 1);
+  return prng.bytes(prng.between(64 * 1024, 6 * CHUNK_BYTES));
+}
+
+/** All that version `number` holds: a tensor inside the manifest, packed ones, a large one, a linked one. */
+export function contentOf(number: number, linkTo: number | null): Content[] {
+  const prng = new Prng(number * 4 + 2);
+  const all = [
+    { name: 'inline', bytes: prng.bytes(prng.between(1, 2_000)) },
+    { name: 'big', bytes: bigTensor(number) },
+  ];
+  const packed = prng.between(0, 6);
+  for (let i = 0; i < packed; i += 1)
+    all.push({ name: `packed.${i}`, bytes: prng.bytes(prng.between(2_100, 60_000)) });
+  if (linkTo !== null) all.push({ name: 'linked', bytes: bigTensor(linkTo) });
+  return all;
+}
+
+export function sameOperation(a: Operation, b: Operation): boolean {
+  return a.kind === b.kind && a.number === b.number;
+}

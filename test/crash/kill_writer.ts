@@ -1,0 +1,114 @@
+// The process that gets killed: random changes of one store, each said in the log before and after.
+//
+//   node kill_writer.js STORE LOG SEED FIRST_NUMBER
+//
+// Invariants
+//   1. It goes on until it is killed, or ends with an exit code other than 0: it never ends well by itself.
+//   2. What it may do next follows from what the store holds when it is opened, not from the log.
+//
+// It judges nothing (kill_oracle.ts does).
+
+import { appendFileSync } from 'node:fs';
+import { open } from '../../engine/index.js';
+import { isStoreError } from '../../format/errors.js';
+import type { Store, VersionInfo } from '../../engine/index.js';
+import { Prng } from '../sim/prng.js';
+import { CHUNK_BYTES, type LogLine, type Operation, RUN, TAG, contentOf } from './kill_model.js';
+
+/** Versions kept at most: the members are small, so that freed space is soon written again. */
+const LIVE_MAX = 9;
+
+const [, , location = '', logPath = '', seedText = '0', firstText = '1'] = process.argv;
+const prng = new Prng(Number(seedText));
+let nextNumber = Number(firstText);
+
+function say(line: LogLine): void {
+  appendFileSync(logPath, `${JSON.stringify(line)}\n`);
+}
+
+/** Live versions by number: id, and the number that its 'linked' tensor came from. */
+const live = new Map<number, { id: string; linkTo: number | null }>();
+
+async function learn(store: Store): Promise<void> {
+  for await (const version of store.list({ run: RUN })) note(version);
+}
+
+function note(version: VersionInfo): void {
+  const linkTo = version.metadata['linkTo'];
+  live.set(Number(version.metadata['number']), {
+    id: version.id,
+    linkTo: linkTo === undefined ? null : Number(linkTo),
+  });
+}
+
+function pick(): number | null {
+  const numbers = [...live.keys()];
+  return numbers.length === 0 ? null : (numbers[prng.below(numbers.length)] ?? null);
+}
+
+function choose(): Operation[] {
+  const known = pick();
+  if (known !== null && (live.size >= LIVE_MAX || prng.chance(0.25)))
+    return [{ kind: 'remove', number: known }];
+  if (known !== null && prng.chance(0.15)) return [{ kind: 'tag', number: known }];
+  const count = prng.chance(0.3) ? 3 : 1;
+  return Array.from({ length: count }, (): Operation => {
+    const base = prng.chance(0.4) ? pick() : null;
+    nextNumber += 1;
+    return { kind: 'put', number: nextNumber, linkTo: base };
+  });
+}
+
+async function put(store: Store, operation: Operation & { kind: 'put' }): Promise<void> {
+  const { number, linkTo } = operation;
+  const base = linkTo === null ? undefined : live.get(linkTo)?.id;
+  const metadata = { number: `${number}`, ...(linkTo === null ? {} : { linkTo: `${linkTo}` }) };
+  const options = { metadata, step: number, chunkBytes: CHUNK_BYTES };
+  const tx = await store.begin(RUN, base === undefined ? options : { ...options, base });
+  try {
+    for (const { name, bytes } of contentOf(number, linkTo)) {
+      if (name === 'linked') await tx.link(name, 'big');
+      else await tx.put(name, bytes, { dtype: 'U8', shape: [bytes.byteLength] });
+    }
+    note(await tx.commit());
+  } catch (error) {
+    await tx.abort();
+    throw error;
+  }
+}
+
+async function perform(store: Store, operation: Operation): Promise<void> {
+  const id = live.get(operation.number)?.id ?? '';
+  try {
+    if (operation.kind === 'put') await put(store, operation);
+    else if (operation.kind === 'tag') await store.tag(id, TAG);
+    else {
+      await store.remove(id, { force: true });
+      live.delete(operation.number);
+    }
+    say({ type: 'acknowledged', operation });
+  } catch (error) {
+    if (!isStoreError(error, 'E_NO_SPACE')) throw error;
+    say({ type: 'refused', operation, code: 'E_NO_SPACE' });
+  }
+}
+
+/** A transaction that is given up: its space must come back and nothing of it be seen. */
+async function giveUp(store: Store): Promise<void> {
+  const tx = await store.begin(RUN, { chunkBytes: CHUNK_BYTES });
+  const bytes = prng.bytes(prng.between(1, 3 * CHUNK_BYTES));
+  const putting = tx.put('never', bytes, { dtype: 'U8', shape: [bytes.byteLength] }).catch(() => undefined);
+  if (prng.chance(0.5)) await putting;
+  await tx.abort();
+  await putting;
+}
+
+const store = await open(location, { mode: 'rw' });
+await learn(store);
+say({ type: 'ready' });
+for (;;) {
+  if (prng.chance(0.1)) await giveUp(store);
+  const operations = choose();
+  say({ type: 'intend', operations });
+  await Promise.all(operations.map((operation) => perform(store, operation)));
+}
