@@ -30,15 +30,17 @@ export async function runCheck(
   events: AsyncIterable<MaintEvent>,
   label: string,
   totalBytes: number | null,
+  path?: string,
 ): Promise<CheckOutcome> {
   const meter = session.progress(label, totalBytes);
+  const taken = path === undefined ? {} : { path };
   const findings: JsonFields[] = [];
   const counts = { found: 0, damaged: 0, repaired: 0, unrepairable: 0 };
   let done = { scannedBytes: 0, repaired: 0, unrepairable: 0, durationMs: 0 };
   for await (const event of events) {
     if (event.type === 'progress') {
       const { bytes, phase, items } = event.progress;
-      meter.update({ bytes, phase, items });
+      meter.update({ bytes, phase, items, ...taken });
     } else if (event.type === 'done') done = event;
     else {
       counts.found++;
@@ -49,7 +51,7 @@ export async function runCheck(
       session.out.line(findingText(event));
     }
   }
-  meter.finish({ bytes: done.scannedBytes });
+  meter.finish({ bytes: done.scannedBytes, ...taken });
   const unrepairable = Math.max(counts.unrepairable, done.unrepairable);
   const exitCode = codeOf(unrepairable, counts.damaged, Math.max(counts.repaired, done.repaired));
   const { scannedBytes, durationMs } = done;

@@ -10,7 +10,7 @@
 // It parses no command line (program.ts) and formats no error (report.ts).
 
 import { open, type OpenOptions, type Store } from '../../engine/index.js';
-import { Output, type OutputStream } from './output.js';
+import { Output, type OutputStream, toJson } from './output.js';
 import {
   chooseProgressMode,
   printable,
@@ -141,14 +141,29 @@ export class Session {
   ): Promise<T> {
     const path = this.storePath();
     const store = await open(path, { mode, signal: this.signal, ...options });
+    const unfollow = this.#level === 'debug' ? this.#follow(store) : null;
     try {
       for (const line of store.info.openReport) this.log('warn', line);
       const { backend } = store.stats();
       this.log('info', `${path}: opened ${mode}, ${backend.path} (${backend.reason})`);
       return await body(store);
     } finally {
+      unfollow?.();
       this.clearProgress();
       await store.close();
     }
+  }
+
+  /** Logs what the store tells its watchers; the result stops. */
+  #follow(store: Store): () => void {
+    const stop = new AbortController();
+    const run = async (): Promise<void> => {
+      for await (const { type, at, detail } of store.watch({ signal: stop.signal })) {
+        this.log('debug', `${at.toISOString()} ${type} ${toJson(detail, 0)}`);
+      }
+    };
+    // It ends by the abort, or with the store.
+    run().catch(() => {});
+    return () => stop.abort();
   }
 }

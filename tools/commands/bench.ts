@@ -30,7 +30,9 @@ export const register: CommandModule = (program, actions) => {
             next: 'run npm run bench in a checkout',
           });
         }
-        const handed = command.args.length > 0 ? command.args : given;
+        const own = command.args.length > 0 ? command.args : given;
+        // The program takes --json wherever it stands, so it is handed on.
+        const handed = session.out.json ? [...own, '--json'] : own;
         const child = spawn(process.execPath, [script, ...handed], { stdio: 'inherit' });
         // Ctrl-C reaches the child from the terminal; other signals are handed on.
         session.signal.addEventListener('abort', () => child.kill('SIGTERM'), { once: true });

@@ -20,15 +20,16 @@ export const register: CommandModule = (program, actions) => {
         async (session, [ref = '']) =>
           session.withStore('r', async (store) => {
             const version = await store.get(ref, { signal: session.signal });
+            const ioPath = store.info.members[0]?.ioPath ?? 'unknown';
             const events = version.verify({ signal: session.signal });
-            const outcome = await runCheck(session, events, `verify ${ref}`, version.storedBytes);
+            const outcome = await runCheck(session, events, `verify ${ref}`, version.storedBytes, ioPath);
             session.out.object('ingot.verify/1', {
               id: version.id,
               run: version.run,
               step: version.step,
               rawBytes: version.byteLength,
               storedBytes: version.storedBytes,
-              path: store.info.members[0]?.ioPath ?? null,
+              path: ioPath,
               ...outcome.json,
             });
             const rate =
