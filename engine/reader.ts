@@ -393,6 +393,7 @@ function scatter(op: ReadOp): void {
 
 /** The port's buffer for a caller's destination; checks its size. */
 export function destinationOf(destination: Destination, byteLength: number, name: string): IoBuffer {
+  if ('bytes' in destination) return destinationOf(destination.bytes, byteLength, name);
   const have = destination.byteLength;
   const at = destination instanceof Uint8Array ? 0 : (destination.byteOffset ?? 0);
   if (have - (destination instanceof Uint8Array ? 0 : at) < byteLength) {

@@ -41,7 +41,8 @@ export interface TensorDesc extends BufferDesc {
   readonly dtype: DType;
   readonly shape: readonly number[];
 }
-export type Destination = Uint8Array | BufferDesc;
+/** Where a read puts its bytes: a view, memory named by address, or what `store.alloc` gave. */
+export type Destination = Uint8Array | BufferDesc | HostBuffer;
 
 export interface Progress {
   readonly phase: string;

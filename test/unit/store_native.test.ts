@@ -129,3 +129,20 @@ test(
       }),
     ),
 );
+
+test('memory of `alloc` is a destination by itself, and one that is too small is E_RANGE', { skip }, () =>
+  inDirectory(async (directory) => {
+    const store = await open(join(directory, 'demo.ingot'), { mode: 'rw', create: CREATE });
+    const bytes = contents(7, 5 * MEBIBYTE + 3);
+    const tx = await store.begin('demo/run');
+    await tx.put('large', bytes, U8(bytes.byteLength));
+    const version = await tx.commit();
+    const buffer = await store.alloc(6 * MEBIBYTE);
+    const small = await store.alloc(MEBIBYTE);
+    assert.equal(await version.tensor('large').readInto(buffer), bytes.byteLength);
+    assert.deepEqual(buffer.bytes.subarray(0, bytes.byteLength), bytes);
+    await assert.rejects(version.tensor('large').readInto(small), { code: 'E_RANGE' });
+    await Promise.all([buffer.close(), small.close()]);
+    await store.close();
+  }),
+);
