@@ -9,6 +9,7 @@
 //
 // It parses no command line (program.ts) and formats no error (report.ts).
 
+import { setMaxListeners } from 'node:events';
 import { open, type OpenOptions, type Store } from '../../engine/index.js';
 import { Output, type OutputStream, toJson } from './output.js';
 import {
@@ -80,6 +81,8 @@ export class Session {
     }
     this.out = new Output(stdout, options.json === true);
     this.signal = this.#controller.signal;
+    // Every operation in flight listens to it; there are more than the ten that Node warns of.
+    setMaxListeners(0, this.signal);
     this.verbose = options.verbose === true || level === 'debug';
     this.progressMode = mode;
     this.#level = level as LogLevel;

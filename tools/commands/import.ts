@@ -38,8 +38,8 @@ export const register: CommandModule = (program, actions) => {
       'after',
       '\nExamples:\n  ingot import ./Meta-Llama-3-8B --as llama-3-8b --redundancy 1\n' +
         '  ingot import step-1200.safetensors --as exp42/ckpt --step 1200 --tag best' +
-        '\n\nSize, times and inode of every source are compared before and after. --verify-source also reads the bytes' +
-        '\na second time; a change that was made and undone between the two reads is seen by neither.',
+        '\n\nSize, times and inode of every source are compared before and after. --verify-source also reads' +
+        '\nthe bytes a second time; a change that was made and undone between the two reads is seen by neither.',
     )
     .action(
       actions.action<Options>(async (session, [path = ''], options) => {

@@ -7,14 +7,7 @@
 //   3. Reads and their yardstick alternate, PAIRS times; the table has medians.
 
 import { join } from 'node:path';
-import {
-  create,
-  type MaintEvent,
-  open,
-  type ReadFault,
-  type Store,
-  type Version,
-} from '../../engine/index.js';
+import { create, type MaintEvent, open, type Store, type Version } from '../../engine/index.js';
 import { redundancyText } from '../commands/create.js';
 import { treeLines } from '../commands/tree.js';
 import { formatBytes, formatRate } from '../cli/progress.js';
@@ -213,9 +206,9 @@ export class Demonstration {
         theirs.push(await yardstick.read(stretches));
       });
     }
-    const paths = [...new Set(ours.map((rate) => formatRate(rate)))].join(', ');
+    const rates = ours.map((rate) => formatRate(rate)).join(', ');
     this.#say(
-      `   ${paths}; ${yardstick.name} on the same members: ${theirs.map((rate) => formatRate(rate)).join(', ')}`,
+      `   ${rates}; ${yardstick.name} on the same members: ${theirs.map((rate) => formatRate(rate)).join(', ')}`,
     );
     this.#figures.push({
       what: 'verified cold read',
@@ -350,9 +343,11 @@ export class Demonstration {
 
   /** Evicts files and says what is known of it. */
   async #cold(paths: readonly string[], what: string, say = true): Promise<void> {
-    const { checked, residentBytes } = await evict(paths);
+    const { asked, checked, residentBytes } = await evict(paths);
     if (!say) return;
-    if (!checked) this.#say(`   ${what}: evicted from the page cache; fincore is missing, so nobody checked`);
+    if (!asked) this.#say(`   ${what}: not evicted from the page cache (dd is missing), so this is not cold`);
+    else if (!checked)
+      this.#say(`   ${what}: evicted from the page cache; fincore is missing, so nobody checked`);
     else if (residentBytes === 0) this.#say(`   ${what}: evicted from the page cache, checked with fincore`);
     else
       this.#say(

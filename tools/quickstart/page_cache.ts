@@ -10,7 +10,9 @@ import { promisify } from 'node:util';
 const run = promisify(execFile);
 
 export interface Eviction {
-  /** Whether the kernel was asked afterwards. */
+  /** Whether the kernel was asked to drop them. */
+  readonly asked: boolean;
+  /** Whether it was asked afterwards what is left. */
   readonly checked: boolean;
   /** Bytes of the files still in the page cache. */
   readonly residentBytes: number;
@@ -18,6 +20,7 @@ export interface Eviction {
 
 /** Drops the files from the page cache with posix_fadvise (through dd) and counts what is left (through fincore). */
 export async function evict(paths: readonly string[]): Promise<Eviction> {
+  let asked = true;
   for (const path of paths) {
     // count=0 with nocache advises about the whole file; fdatasync first, since dirty pages are not dropped.
     await run('dd', [
@@ -26,13 +29,15 @@ export async function evict(paths: readonly string[]): Promise<Eviction> {
       'conv=notrunc,fdatasync',
       'count=0',
       'status=none',
-    ]).catch(() => {});
+    ]).catch(() => {
+      asked = false;
+    });
   }
   try {
     const { stdout } = await run('fincore', ['--bytes', '--noheadings', '--output', 'RES', ...paths]);
     const residentBytes = stdout.split('\n').reduce((sum, text) => sum + (Number(text.trim()) || 0), 0);
-    return { checked: true, residentBytes };
+    return { asked, checked: true, residentBytes };
   } catch {
-    return { checked: false, residentBytes: 0 };
+    return { asked, checked: false, residentBytes: 0 };
   }
 }
