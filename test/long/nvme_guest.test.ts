@@ -15,7 +15,7 @@ import { fileURLToPath } from 'node:url';
 
 const TOP = fileURLToPath(new URL('../../../', import.meta.url));
 const BOOT_TIMEOUT_MS = 400_000;
-const STEPS = 16;
+const STEPS = 17;
 
 function reasonToSkip(): string | null {
   if (process.env['INGOT_VM'] !== '1') return 'boots a virtual machine; set INGOT_VM=1';

@@ -7,12 +7,31 @@ top=$(grep -o 'vm.top=[^ ]*' /proc/cmdline | cut -d= -f2)
 mount -t tmpfs tmpfs /run; mount -t tmpfs tmpfs /tmp; mkdir -p /dev/shm; mount -t tmpfs tmpfs /dev/shm
 off() { exec /bin/busybox poweroff -f; }
 ingot() { node "$top/dist/tools/ingot.js" --progress none "$@"; }
-step() { local name=$1; shift; if "$@" > /tmp/step.log 2>&1; then echo "VM: PASS $name"; else echo "VM: FAIL $name rc $?"; tail -15 /tmp/step.log; off; fi; }
-refused() { if "$@" > /tmp/refused 2>&1; then echo "VM: accepted what must be refused"; return 1; fi; }
+step() {
+  local name=$1
+  shift
+  if "$@" > /tmp/step.log 2>&1; then
+    echo "VM: PASS $name"
+  else
+    echo "VM: FAIL $name"
+    tail -15 /tmp/step.log
+    off
+  fi
+}
+refused() {
+  if "$@" > /tmp/refused 2>&1; then
+    echo "VM: accepted what must be refused"
+    return 1
+  fi
+}
 cd /tmp || off
 drives="--member /dev/nvme0n1 --member /dev/nvme1n1 --member /dev/nvme2n1 --member /dev/nvme3n1"
 export INGOT_STORE=/dev/nvme2n1
-step generate node -e "import('$top/dist/tools/model_generator.js').then(m => m.generateModel('/tmp/model', {sizeBytes: 64e6, seed: 7}))"
+cat > generate.mjs << EOF
+import { generateModel } from '$top/dist/tools/model_generator.js';
+await generateModel('/tmp/model', { sizeBytes: 64e6, seed: 7 });
+EOF
+step generate node generate.mjs
 step create ingot create $drives --redundancy 1
 step refuse-second-create refused ingot create $drives
 step import-striped ingot import model --as vm/striped
@@ -26,7 +45,8 @@ step export-from-the-other-copies ingot export vm/mirrored out2
 step compare-after-damage diff -r model out2
 step fsck ingot fsck
 step refuse-damaged-striped refused ingot verify vm/striped
-step refuse-signed refused bash -c "printf 'hsqs' | dd of=/dev/nvme3n1 conv=notrunc status=none; node $top/dist/tools/ingot.js create --member /dev/nvme3n1"
+step sign bash -c "printf hsqs | dd of=/dev/nvme3n1 conv=notrunc status=none"
+step refuse-signed refused ingot create --member /dev/nvme3n1
 step status bash -c "node $top/dist/tools/ingot.js status | tee /tmp/status; grep -q io_uring /tmp/status"
 grep -E 'nvme' /tmp/status
 echo "VM: DONE"

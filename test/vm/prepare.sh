@@ -7,7 +7,8 @@ set -euo pipefail
 top=$(cd "$(dirname "$0")/../.." && pwd)
 out=$top/build/vm
 mkdir -p "$out"
-version=$(apt-cache depends linux-image-amd64 | awk '/Depends: linux-image-/{print $2}' | head -1 | sed 's/linux-image-//')
+depends=$(apt-cache depends linux-image-amd64)
+version=$(awk '/Depends: linux-image-/{print $2; exit}' <<< "$depends" | sed 's/linux-image-//')
 [ -n "$version" ] || { echo "no linux-image-amd64 package known; run apt-get update" >&2; exit 3; }
 kernel=$out/linux-image-$version
 if [ ! -f "$kernel/boot/vmlinuz-$version" ]; then
@@ -33,9 +34,10 @@ cat > "$work/init" <<'EOI'
 B=/bin/busybox
 $B mount -t proc proc /proc; $B mount -t sysfs sys /sys; $B mount -t devtmpfs dev /dev
 for m in $($B cat /order); do $B insmod $m || echo "insmod $m failed"; done
-$B mount -t 9p -o trans=virtio,version=9p2000.L,msize=512000,cache=loose,ro host /lower || { echo "VM: no 9p root"; $B poweroff -f; }
+fail() { echo "VM: no $1"; $B poweroff -f; }
+$B mount -t 9p -o trans=virtio,version=9p2000.L,msize=512000,cache=loose,ro host /lower || fail "9p root"
 $B mount -t tmpfs -o size=60% tmpfs /rw; $B mkdir -p /rw/u /rw/w
-$B mount -t overlay -o lowerdir=/lower,upperdir=/rw/u,workdir=/rw/w overlay /root || { echo "VM: no overlay"; $B poweroff -f; }
+$B mount -t overlay -o lowerdir=/lower,upperdir=/rw/u,workdir=/rw/w overlay /root || fail overlay
 for d in proc sys dev; do $B mkdir -p /root/$d; $B mount -o move /$d /root/$d; done
 exec $B switch_root /root $($B grep -o 'vm.init=[^ ]*' /root/proc/cmdline | $B cut -d= -f2)
 EOI

@@ -1,6 +1,7 @@
 #!/bin/bash
 # Boots the prepared kernel with four emulated NVMe drives and runs one guest script to its end.
-# Usage: run.sh GUEST_SCRIPT [qemu arguments]; environment: DISK (size of a drive), MEM, SMP, DISKS (folder), APPEND, LIMIT (seconds).
+# Usage: run.sh GUEST_SCRIPT [qemu arguments]
+# Environment: DISK (size of a drive), MEM (MiB), SMP, DISKS (folder), APPEND (kernel words), LIMIT (seconds).
 # The drives are sparse files below build/vm; the machine ends by itself (poweroff) or after LIMIT.
 set -euo pipefail
 top=$(cd "$(dirname "$0")/../.." && pwd)
@@ -14,7 +15,8 @@ drives=()
 for i in 0 1 2 3; do
   file=$disks/nvme$i.img
   [ -f "$file" ] || truncate -s "${DISK:-512M}" "$file"
-  drives+=(-drive "file=$file,if=none,id=d$i,format=raw,cache=writeback,discard=unmap" -device "nvme,serial=ingot-$i,drive=d$i")
+  drives+=(-drive "file=$file,if=none,id=d$i,format=raw,cache=writeback,discard=unmap")
+  drives+=(-device "nvme,serial=ingot-$i,drive=d$i")
 done
 exec timeout -k 5 "${LIMIT:-240}" qemu-system-x86_64 -M q35 -accel "${ACCEL:-tcg,thread=multi,tb-size=512}" -cpu max \
   -smp "${SMP:-2}" -m "${MEM:-3072}" -nodefaults -display none -no-reboot -serial stdio \
