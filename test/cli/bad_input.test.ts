@@ -4,6 +4,7 @@ import assert from 'node:assert/strict';
 import {
   appendFileSync,
   mkdirSync,
+  readdirSync,
   readFileSync,
   symlinkSync,
   truncateSync,
@@ -203,3 +204,34 @@ for (const [what, change] of Object.entries(CHANGES)) {
     await assertNothingLeft('changing');
   });
 }
+
+test('Ctrl-C in an export exits with 130 and leaves neither files nor a staging directory', async () => {
+  const big = new StoreUnderTest(join(base, 'big-store'));
+  const path = join(base, 'interrupted.safetensors');
+  await big.ok('import', path, '--as', 'whole');
+  const out = join(base, 'interrupted-out');
+  const before = readdirSync(base);
+  let interrupted = false;
+  const ran = await ingot(['export', 'whole', out, '--store', big.path, '--progress', 'json'], {
+    onStderr: (text, child) => {
+      if (interrupted || !text.includes('"progress"')) return;
+      interrupted = true;
+      child.kill('SIGINT');
+    },
+  });
+  assert.equal(ran.code, 130, ran.stderr);
+  assert.deepEqual(readdirSync(base), before);
+});
+
+test('a second writer gets E_LOCKED at once, and readers are not disturbed', async () => {
+  const writer = await open(store.path, { mode: 'rw' });
+  try {
+    const ran = await store.fails('E_LOCKED', 1, 'tag', 'small', 'best');
+    assert.match(ran.stderr, /process \d+|writing/);
+    await store.ok('verify', 'small');
+    await store.ok('status');
+  } finally {
+    await writer.close();
+  }
+  await store.ok('tag', 'small', 'best');
+});
