@@ -110,8 +110,10 @@ export class MemberSpace {
 
   /** Whether [sector, sector + count) can be taken as it stands; 'load' when its region is not in memory. */
   isAvailable(sector: number, count: number): boolean | 'load' {
+    // The end of the data area may be the end of its last region: the sector there is in none.
+    if (sector < DATA_FIRST_SECTOR || sector + count > this.#dataEnd) return false;
     const region = Math.floor(sector / REGION_SECTORS);
-    if (sector < DATA_FIRST_SECTOR || sector + count > this.bounds(region).end) return false;
+    if (sector + count > this.bounds(region).end) return false;
     const loaded = this.#loaded.get(region);
     if (loaded === undefined) return (this.#largestAtMost[region] as number) < count ? false : 'load';
     return loaded.available.contains(sector - region * REGION_SECTORS, count);
