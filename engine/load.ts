@@ -161,6 +161,9 @@ export class Loader {
     this.#tensors = tensors;
     this.#into = into;
     this.#options = options;
+    const limit = this.#limit();
+    // With no room for a byte nothing would ever be planned, and the loop would spin.
+    if (!(limit >= 1)) throw new StoreError('E_RANGE', `maxInFlight is at least 1 byte, not ${limit}`);
     this.#lease = context.snapshots.lease();
   }
 

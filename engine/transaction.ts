@@ -236,6 +236,8 @@ export class Transaction implements AsyncDisposable {
       await placeSumLeaves(this.#context, plan.leaves);
       await options.beforeVisible?.(plan.manifest.manifest.files);
       this.#throwIfAborted(options.signal);
+      // The store was closed meanwhile and took the space back: nothing may be committed on it.
+      this.#context.checkOpen();
       const signal = options.signal ?? this.#options.signal;
       if (this.#writer !== null) this.#writer.isInCommit = true;
       const made = await this.#context.catalog.commit(
@@ -516,7 +518,11 @@ export class Transaction implements AsyncDisposable {
   }
 
   #writerOf(): TransactionWriter {
-    assert(this.#state === 'open' || this.#state === 'committing', 'only a live transaction writes');
+    // A stream may bring its next piece after the transaction, or the store, has ended.
+    if (this.#writer?.failure != null) throw this.#writer.failure;
+    this.#context.checkOpen();
+    if (this.#state !== 'open' && this.#state !== 'committing')
+      throw new StoreError('E_CLOSED', `put: the transaction is ${this.#state} already`);
     this.#writer ??= new TransactionWriter(this.#pool, { ...this.#settings, object: this.run });
     return this.#writer;
   }

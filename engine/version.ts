@@ -153,7 +153,8 @@ class ObjectReader {
     chunkBytes: number,
     options: ReadOptions,
   ): AsyncGenerator<Uint8Array> {
-    if (chunkBytes < 1) throw new StoreError('E_RANGE', 'chunkBytes of a stream is at least 1');
+    if (!Number.isSafeInteger(chunkBytes) || chunkBytes < 1)
+      throw new StoreError('E_RANGE', `chunkBytes of a stream is a whole number from 1, not ${chunkBytes}`);
     const stop = new AbortController();
     const signal =
       options.signal === undefined ? stop.signal : AbortSignal.any([options.signal, stop.signal]);
@@ -194,12 +195,11 @@ async function readInBatches(
     if (failure !== null) break;
     const reading = reader
       .read(snapshot, object, batch.parts, options)
-      .then(
-        () => progress.add(batch.bytes, 0),
-        (error: unknown) => {
-          failure ??= { error };
-        },
-      )
+      .then(() => progress.add(batch.bytes, 0))
+      // Also what the caller's onProgress throws: the other batches must end before anybody is told.
+      .catch((error: unknown) => {
+        failure ??= { error };
+      })
       .finally(() => running.delete(reading));
     running.add(reading);
     if (running.size >= 4) await Promise.race(running);
@@ -311,7 +311,8 @@ export class TensorRef implements TensorInfo {
   }
 
   #check(offset: number, length: number): void {
-    if (offset >= 0 && length >= 0 && offset + length <= this.byteLength) return;
+    const fine = Number.isSafeInteger(offset) && Number.isSafeInteger(length) && offset >= 0 && length >= 0;
+    if (fine && offset + length <= this.byteLength) return;
     throw new StoreError(
       'E_RANGE',
       `${this.name} has ${this.byteLength} bytes; [${offset}, ${offset + length}) was asked`,
