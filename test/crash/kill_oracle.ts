@@ -3,8 +3,8 @@
 //   spawn kill_writer -> wait a random while -> SIGKILL -> open -> compare -> expect what is there -> again
 //
 // Invariants
-//   1. What was acknowledged is there. What was under way is there whole or not at all. Nothing else is there.
-//   2. Every byte of every tensor of every version is compared after every kill, and fsck (with data) is clean.
+//   1. What was acknowledged is there. What was under way is there whole or not at all. Nothing else is.
+//   2. Every byte of every version is compared after every kill, and fsck (with data) is clean.
 //   3. The store opens for writing at once: the lock died with its holder.
 //   4. A writer that ends by itself, or an operation refused for another reason than space, fails the run.
 //
@@ -48,6 +48,8 @@ export interface KillReport {
   foundDone: number;
   versionsCompared: number;
   bytesCompared: number;
+  /** Copies that a killed commit had not come to, seen by read-only opens. */
+  superblocksCutShort: number;
 }
 
 interface Expected {
@@ -80,6 +82,7 @@ class KillOracle {
     foundDone: 0,
     versionsCompared: 0,
     bytesCompared: 0,
+    superblocksCutShort: 0,
   };
   #linesRead = 0;
 
@@ -184,13 +187,17 @@ class KillOracle {
   async #judge(life: number): Promise<void> {
     const underWay = this.#replay();
     this.#report.underWay += underWay.length;
-    const store = await open(this.#location, { mode: this.#prng.chance(0.5) ? 'rw' : 'r' });
+    const mode = this.#prng.chance(0.5) ? 'rw' : 'r';
+    const store = await open(this.#location, { mode });
     try {
       const found = await this.#compareVersions(store, `life ${life}`);
       this.#compareStates(found, underWay, `life ${life}`);
       for await (const event of store.fsck({ data: true })) {
-        if (event.type === 'finding')
-          assert.fail(`life ${life}: fsck: ${event.error.code} ${event.error.message}`);
+        if (event.type !== 'finding') continue;
+        // A commit that was cut short after two of its four superblocks: only a writer's open completes them.
+        if (mode === 'r' && event.severity === 'warn' && event.error.where.structure === 'Superblock')
+          this.#report.superblocksCutShort += 1;
+        else assert.fail(`life ${life}: fsck: ${event.error.code} ${event.error.message}`);
       }
     } finally {
       await store.close();
