@@ -299,13 +299,16 @@ std::shared_ptr<Member> Context::member(uint32_t slot) {
 Status Context::open_source(const std::string& path, ingot_source_info& out) {
   auto opened = std::make_shared<Source>();
   opened->path = path;
-  opened->buffered = Descriptor(open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  // Without O_NONBLOCK the open of a FIFO would wait for its writer, and JavaScript with it.
+  opened->buffered = Descriptor(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
   if (opened->buffered.get() < 0) {
     return system_failure(errno == ENOENT ? "E_NOT_FOUND" : "E_IO", "open source '" + path + "'", errno);
   }
   struct stat info{};
   if (fstat(opened->buffered.get(), &info) != 0) return system_failure("E_IO", "stat '" + path + "'", errno);
   if (!S_ISREG(info.st_mode)) return {"E_USAGE", EINVAL, "source '" + path + "' is not a regular file"};
+  // On a ring it would turn "would block" into an error on file systems that cannot say beforehand.
+  if (fcntl(opened->buffered.get(), F_SETFL, 0) != 0) return system_failure("E_IO", "flags of '" + path + "'", errno);
   opened->size_bytes = static_cast<uint64_t>(info.st_size);
   opened->direct = Descriptor(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_DIRECT));
   if (opened->direct.get() >= 0) {
