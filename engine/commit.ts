@@ -15,6 +15,7 @@
 // It never retries.
 
 import { StoreError, assert } from '../format/errors.js';
+import { onAbort } from './abort_listeners.js';
 import type { CatalogCore } from './catalog_core.js';
 import { Change } from './change.js';
 import type { Savepoint } from './btree.js';
@@ -79,7 +80,7 @@ export class Committer {
       );
     }
     return new Promise<T>((resolve, reject) => {
-      const onAbort = (): void => {
+      const leaveQueue = (): void => {
         const index = this.#queue.indexOf(waiting);
         if (index < 0) return;
         this.#queue.splice(index, 1);
@@ -90,9 +91,8 @@ export class Committer {
         apply,
         resolve: resolve as (value: unknown) => void,
         reject,
-        settleAbort: () => signal?.removeEventListener('abort', onAbort),
+        settleAbort: onAbort(signal, leaveQueue),
       };
-      signal?.addEventListener('abort', onAbort, { once: true });
       this.#queue.push(waiting);
       this.#running ??= this.#run();
     });

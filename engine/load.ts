@@ -13,6 +13,7 @@
 import { dtypeOfCode } from '../format/dtype.js';
 import { StoreError, assert } from '../format/errors.js';
 import type { Piece, Tensor } from '../format/index.js';
+import { onAbort } from './abort_listeners.js';
 import type { Io, IoBuffer } from './io/port.js';
 import { ProgressTracker } from './progress.js';
 import {
@@ -174,7 +175,7 @@ export class Loader {
     };
     const progress = new ProgressTracker(this.#context.io.clock, 'read', totals, this.#options.onProgress);
     const forward = (): void => this.#stop.abort(this.#options.signal?.reason);
-    this.#options.signal?.addEventListener('abort', forward, { once: true });
+    const removeForward = onAbort(this.#options.signal, forward);
     try {
       this.#options.signal?.throwIfAborted();
       for (;;) {
@@ -199,7 +200,7 @@ export class Loader {
       }
       progress.finish();
     } finally {
-      this.#options.signal?.removeEventListener('abort', forward);
+      removeForward();
       this.#stop.abort(new StoreError('E_CLOSED', 'the load was ended'));
       while (this.#running.size > 0) await Promise.allSettled(this.#running);
       this.#lease.release();

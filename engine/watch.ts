@@ -10,6 +10,7 @@
 //
 // This file never changes the store.
 
+import { onAbort } from './abort_listeners.js';
 import { StoreError, decodeRunsKey, decodeTag, runPrefixRange } from '../format/index.js';
 import type { CatalogView } from './contract.js';
 import type { StoreContext } from './store_context.js';
@@ -58,7 +59,7 @@ export async function* watchStore(context: StoreContext, options: WatchOptions):
     stop.abort(options.signal?.reason);
     wake?.();
   };
-  options.signal?.addEventListener('abort', stopNow, { once: true });
+  const removeStop = onAbort(options.signal, stopNow);
   let failure: { error: unknown } | null = null;
   const polling = context.catalog.writable
     ? Promise.resolve()
@@ -89,7 +90,7 @@ export async function* watchStore(context: StoreContext, options: WatchOptions):
       wake = null;
     }
   } finally {
-    options.signal?.removeEventListener('abort', stopNow);
+    removeStop();
     unsubscribe();
     stop.abort();
     await polling;

@@ -16,6 +16,7 @@ import { setTimeout as sleepTimer } from 'node:timers/promises';
 import { assert, AssertionError, STORE_ERROR_CODES, StoreError } from '../../format/errors.js';
 import type { ErrorWhere, StoreErrorCode } from '../../format/errors.js';
 import { loadNative } from '../../native/index.js';
+import { onAbort } from '../abort_listeners.js';
 import type {
   NativeBinding,
   NativeHandle,
@@ -404,19 +405,19 @@ export class NativeIo implements Io {
     if (signal?.aborted) throw signal.reason;
     const owners = buffers.map((buffer) => (buffer instanceof Uint8Array ? buffer.buffer : undefined));
     let callId = 0;
-    const onAbort = () => this.#native.abort(this.#handle, callId);
+    let removeAbort = (): void => undefined;
     for (const owner of owners) if (owner) this.#inUse.set(owner, (this.#inUse.get(owner) ?? 0) + 1);
     try {
       const done = this.#call({}, (id) => {
         callId = id;
         start(id);
       });
-      signal?.addEventListener('abort', onAbort, { once: true });
+      removeAbort = onAbort(signal, () => this.#native.abort(this.#handle, callId));
       const result = await done;
       if (signal?.aborted) throw signal.reason;
       return result;
     } finally {
-      signal?.removeEventListener('abort', onAbort);
+      removeAbort();
       for (const owner of owners) if (owner) this.#letGo(owner);
     }
   }
