@@ -193,9 +193,8 @@ class MemberFile:
         end = newest["members"][newest["memberIndex"]]["formattedBytes"] if newest else self.size // MIB * MIB
         tails = [self.ring(copy, end - MIB + 256 * KIB * (copy - 2), notes) for copy in (2, 3)]
         self.choose(heads + tails, notes)
-        if not self.tip["otherVersion"]:
-            formatted = self.tip["members"][self.tip["memberIndex"]]["formattedBytes"]
-            require(self.size >= formatted, f"{path}: shorter than its formatted size")
+        formatted = self.tip["members"][self.index]["formattedBytes"]
+        require(self.size >= formatted, f"{path}: shorter than its formatted size")
 
     def read(self, offset, length):
         self.file.seek(offset)
@@ -236,6 +235,9 @@ class MemberFile:
         identities = {(b["storeUuid"], b["memberUuid"], b["memberIndex"]) for b in self.candidates}
         require(len(identities) == 1, f"{self.path}: two identities", "E_CONFLICT")  # C9
         self.tip = max(self.candidates, key=lambda b: b["sequence"])
+        require(
+            not self.tip["otherVersion"], f"{self.path}: its newest root is of another version", "E_VERSION"
+        )
         lone = [s for s, _, _ in counts if s > self.tip["sequence"]]
         if lone:
             notes.append(f"{self.path}: newer lone copies {sorted(lone)}")  # C12
@@ -253,9 +255,8 @@ class Store:
             try:
                 found.append(MemberFile(path, self.notes))
             except StoreError as error:
-                require(
-                    len(paths) > 1 and error.code not in ("E_CONFLICT", "E_VERSION"), str(error), error.code
-                )
+                if len(paths) == 1 or error.code in ("E_CONFLICT", "E_VERSION"):
+                    raise
                 self.notes.append(f"{path}: left out: {error}")
         require(found, "no member can be used", "E_CORRUPT")
         self.choose_root(found)
@@ -272,7 +273,6 @@ class Store:
         self.root = root = max((m.tip for m in found), key=lambda b: b["sequence"])
         at_root = [m for m in found if m.tip["sequence"] == root["sequence"]]
         require(len({m.tip["rootSum"] for m in at_root}) == 1, "fork between members", "E_CONFLICT")
-        require(not root["otherVersion"], "the newest root is of another version", "E_VERSION")
         known = {(b["sequence"], b["rootSum"]) for m in at_root for b in m.candidates}
         self.table, self.verdicts, present = root["members"], {}, 0
         for member in found:
@@ -290,7 +290,7 @@ class Store:
                 and tip["rootSum"] == root["parentRootSum"]
             ):
                 verdict = "one behind"
-            elif (tip["sequence"], tip["rootSum"], tip.get("branchId")) == (
+            elif (tip["sequence"], tip["rootSum"], tip["branchId"]) == (
                 entry["syncedSequence"],
                 entry["syncedRootSum"],
                 entry["syncedBranchId"],
