@@ -149,7 +149,8 @@ class WindowAudit {
     for (const fault of verdicts) {
       if (fault === null) continue;
       const absent = fault.kind === 'missing';
-      const message = `a copy of a page of tree ${tree} ${absent ? 'is on a missing member' : `cannot be used (${fault.kind})`}`;
+      const state = absent ? 'is on a missing member' : `cannot be used (${fault.kind})`;
+      const message = `a copy of a page of tree ${tree} ${state}`;
       const where = {
         ...context.place(fault.member, fault.offsetBytes, fault.lengthBytes),
         structure: `tree ${tree}`,
@@ -272,7 +273,8 @@ class WindowAudit {
       const reachable = this.#reachable.get(index) ?? 0;
       if (entry.formattedBytes === 0 || entry.allocatedSectors === reachable) continue;
       this.#complain(
-        `${this.#context.memberPath(index)}: the root counts ${entry.allocatedSectors} sectors in use, there are ${reachable}`,
+        `${this.#context.memberPath(index)}: ${entry.allocatedSectors} sectors in use by the root, ` +
+          `${reachable} by what it reaches`,
       );
     }
   }

@@ -57,7 +57,7 @@ export interface JobReport {
 
 const VIOLATIONS_MAX = 5;
 
-/** What sweeps and rot work on: extents with sum leaves, inline tensors, a removal. What is put stays linked, so it is read. */
+/** What sweeps work on: extents with sum leaves, inline tensors, a removal; what is put stays linked, so it is read. */
 const SWEEP_OPS = [1, 4, 0, 3].map((index) => SMALL_OPS[index]!);
 const ROT_OPS = [1, 0, 5, 2, 4].map((index) => SMALL_OPS[index]!);
 

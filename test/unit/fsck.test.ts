@@ -1,4 +1,5 @@
-// Guards fsck itself: each kind of damage, done on purpose to a sound store, is found and named; a sound store is quiet.
+// Guards fsck itself: each kind of damage, done on purpose to a sound store, is found and named.
+// A sound store is quiet.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -117,7 +118,7 @@ test('a rotten superblock copy is found and named', async () => {
   );
 });
 
-test('a rotten copy of a tensor is found with its version, tensor, member and offset; both copies bad are fatal', async () => {
+test('a rotten copy is found with its tensor, member and offset; two rotten copies are fatal', async () => {
   const { world, session } = await soundStore();
   const version = await session.store.get('r@latest');
   const [first] = version.tensorRecord('w').pieces;
