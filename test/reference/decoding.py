@@ -301,6 +301,7 @@ class Record:
         self.reach(at, 4 + count * size)
         body = self.data[at + 4 : at + 4 + count * size]
         if kind == "string":
+            require(self.get("B", at + 4 + count) == 0, "FlatBuffer: a string without its final zero")
             return text(body)
         if element == "ubyte":
             return body
@@ -321,4 +322,27 @@ def record(data, *names):
     name = IDENTIFIERS.get(bytes(data[4:8]))
     require(name in names, f"record is {bytes(data[4:8])!r}, expected {names}")
     reader = Record(data)
-    return name, reader.table(name, reader.get("I", 0))
+    fields = reader.table(name, reader.get("I", 0))
+    if name == "Version":
+        check_run_name(fields["run"])
+    elif name == "Manifest":
+        for item in (fields["tensors"] or []) + (fields["blobs"] or []):
+            require(1 <= len(item["name"].encode()) <= 1000 and "\0" not in item["name"], "object name")
+        for file in fields["files"] or []:
+            segments = file["name"].split("/")
+            require(not {"", ".", ".."} & set(segments) and "\0" not in file["name"], "file name")
+    return name, fields
+
+
+# Names (F10)
+
+
+def check_run_name(name):
+    require(1 <= len(name.encode()) <= 512 and "@" not in name and min(name) >= " ", f"run name {name!r}")
+    require(not {"", ".", ".."} & set(name.split("/")), f"run name {name!r}: a segment")
+
+
+def check_tag_name(name):
+    require(1 <= len(name.encode()) <= 128 and min(name) >= " ", f"tag name {name!r}")
+    require(not any(c in "@/" for c in name), f"tag name {name!r}")
+    require(any(c not in "0123456789" for c in name), f"tag name {name!r}: all digits")

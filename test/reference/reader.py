@@ -7,7 +7,7 @@
 
 It exists to show that spec/ is complete: a store written by the engine has to read the same here, with no
 line, table or library shared. The byte tables come from spec/layout.json and spec/catalog.fbs, which are
-parsed when it starts; rule numbers (F1.., C1..) in the comments are those of spec/format.md and spec/commit.md.
+parsed when it starts; rule numbers (F1.., C1..) in the comments are those of spec/format.md and commit.md.
 
   1. It opens members read-only, takes no locks and never writes to them. (So a store that a writer
      changes meanwhile may appear torn; this reader is for stores at rest.)
@@ -119,12 +119,7 @@ def command_export(store, reference, out):
     manifest = store.manifest(store.resolve(reference))
     single = len(manifest["files"]) == 1 and out.endswith(".safetensors")
     for index, file in enumerate(manifest["files"]):
-        segments = file["name"].split("/")
-        require(
-            all(s not in ("", ".", "..") for s in segments) and "\0" not in file["name"],
-            f"file name {file['name']!r}",
-        )
-        path = out if single else os.path.join(out, *segments)
+        path = out if single else os.path.join(out, *file["name"].split("/"))
         data = store.file_bytes(manifest, index)
         os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
         with open(path, "xb") as target:
@@ -135,11 +130,6 @@ def command_export(store, reference, out):
     if left:
         store.notes.append(f"{len(left)} objects belong to no file and were not exported: {left[:5]}")
     return {"files": len(manifest["files"]), "notInFiles": len(left)}
-
-
-def name_is_legal(name):
-    """The part of F10 that run and tag names have in common."""
-    return min(name.encode()) >= 0x20 and all(part not in ("", ".", "..") for part in name.split("/"))
 
 
 class Check:
@@ -189,10 +179,6 @@ class Check:
         listed = sorted(v for run in runs.values() for v in run["versions"])
         self.expect(listed == sorted(versions), "runs tree and versions tree list different versions")
         for name, run in runs.items():
-            self.expect(
-                1 <= len(name.encode()) <= 512 and name_is_legal(name) and "@" not in name,
-                f"{name}: run name",
-            )
             ids = set(run["versions"])
             steps = sorted((versions[i]["step"], i) for i in ids if i in versions and versions[i]["has_step"])
             self.expect(
@@ -201,14 +187,6 @@ class Check:
             self.expect(steps == sorted(run["steps"]), f"{name}: steps differ from its versions")
             for tag, value in run["tags"].items():
                 self.expect(value["version_id"] in ids, f"{name}@{tag}: names no version of the run")
-                self.expect(
-                    1 <= len(tag.encode()) <= 128
-                    and name_is_legal(tag)
-                    and not re.fullmatch("[0-9]+", tag)
-                    and "/" not in tag
-                    and "@" not in tag,
-                    f"{name}@{tag}: tag name",
-                )
         for version_id, version in versions.items():
             self.expect(
                 1 <= version_id < store.root["nextVersionId"] and version["id"] == version_id,
@@ -243,9 +221,6 @@ class Check:
                 self.expect(
                     dtype in DTYPES and bits == 8 * item["raw_bytes"], f"{where}: shape and raw_bytes"
                 )
-            self.expect(
-                1 <= len(item["name"].encode()) <= 1000 and "\0" not in item["name"], f"{where}: name"
-            )
             pieces, inline = item["pieces"] or [], item["inline_bytes"] or b""
             self.expect(
                 sum(p["raw_bytes"] for p in pieces) + len(inline) == item["raw_bytes"], f"{where}: lengths"
@@ -406,6 +381,7 @@ class Check:
             (count,) = struct.unpack_from("<I", value, 8)
             require(len(value) == 12 + 8 * count and count <= 4096, f"{where}: length")
             runs = list(struct.iter_unpack("<II", value[12:]))
+            require(all(start + n <= REGION_SECTORS for start, n in runs), f"{where}: a run past the region")
         else:
             require(
                 header["encoding"] == 1 and len(value) == 8 + REGION_SECTORS // 8,

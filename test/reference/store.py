@@ -13,7 +13,19 @@ import os
 import re
 import struct
 
-from decoding import Layout, StoreError, crc64, layout, lz4_block, record, require, round_up, text
+from decoding import (
+    Layout,
+    StoreError,
+    check_run_name,
+    check_tag_name,
+    crc64,
+    layout,
+    lz4_block,
+    record,
+    require,
+    round_up,
+    text,
+)
 
 KIB, MIB = 1 << 10, 1 << 20
 SECTOR = 4096
@@ -388,23 +400,26 @@ class Store:
                 high = items[index + 1][0] if index + 1 < len(items) else upper
                 require(lower <= low and (upper is None or low < upper), "branch key out of bounds")
                 child = layout("PagePointer", body)
-                check_pointer(child, header["birth"], self.table)
-                require(
-                    child["kind"] in (LEAF, BRANCH) and child["level"] == header["level"] - 1, "child level"
-                )
+                self.check_child(header, child)
                 if (high is None or high > first) and (last is None or low < last):
                     yield from self.walk(tree, child, low, high, first, last)
                 continue
             require(lower <= key and (upper is None or key < upper), "leaf key out of bounds")
-            require(flags <= 1, "leaf flags")
+            self.check_leaf_value(flags, body)
             if first <= key and (last is None or key < last):
-                require(flags or len(body) <= INLINE_VALUE_MAX, "a long value is inline")
                 value = self.large_value(tree, body, header["birth"]) if flags else body
                 yield key, value, header["birth"]
 
+    def check_child(self, header, child):
+        check_pointer(child, header["birth"], self.table)
+        require(child["kind"] in (LEAF, BRANCH) and child["level"] == header["level"] - 1, "child level")
+
+    def check_leaf_value(self, flags, body):
+        require(flags <= 1, "leaf flags")
+        require(len(body) == 112 if flags else len(body) <= INLINE_VALUE_MAX, "leaf value: length")
+
     def large_value(self, tree, body, birth):
         """F8."""
-        require(len(body) == 112, "LargeValue: length")
         value = layout("LargeValue", body)
         require(INLINE_VALUE_MAX < value["rawBytes"] <= LARGE_VALUE_MAX, "LargeValue: rawBytes")
         pointer = value["pointer"][0]
@@ -459,13 +474,16 @@ class Store:
         result = {}
         for key, value, _ in self.items(RUNS):
             name, _, rest = key.partition(b"\x00")
-            entry = result.setdefault(text(name), {"run": None, "tags": {}, "steps": [], "versions": []})
+            name = text(name)
+            check_run_name(name)
+            entry = result.setdefault(name, {"run": None, "tags": {}, "steps": [], "versions": []})
             require(rest, "runs tree: key")
             kind, rest = rest[0], rest[1:]
             if kind == 1:
                 require(not rest, "runs tree: key of a run")
                 entry["run"] = record(value, "Run")[1]
             elif kind == 2:
+                check_tag_name(text(rest))
                 entry["tags"][text(rest)] = record(value, "Tag")[1]
             else:
                 require(
