@@ -25,6 +25,7 @@ import { attemptDelete, attemptPut } from './tree_edit.js';
 import type { TreeEditor, TreeLimits } from './tree_edit.js';
 import { LeafNode } from './tree_node.js';
 import type { LeafItem, TreeNode } from './tree_node.js';
+import { findChildBelow } from './tree_page.js';
 import type { BranchPage, LeafPage } from './tree_page.js';
 import { lastKeyIn, rangeItems } from './tree_range.js';
 import type { RangeItem, RangeOptions } from './tree_range.js';
@@ -107,6 +108,19 @@ abstract class TreeReader implements TreeHolder {
 
   /** The largest key with from <= key < below, or undefined. Without a promise when its path is in memory. */
   lastKey(from: Uint8Array, below: Uint8Array): MaybePromise<Uint8Array | undefined> {
+    let node = this.root;
+    while (node !== null && node.type === 0 && node.page !== null) {
+      node.referenced = true;
+      if (node.links === null) {
+        const leaf = node.page as LeafPage;
+        const index = leaf.find(below);
+        const last = (index < 0 ? ~index : index) - 1;
+        // Nothing below in this leaf: the key may be in the one before, which takes the path to find.
+        if (last < 0) break;
+        return leaf.keyCompare(last, from) < 0 ? undefined : leaf.key(last);
+      }
+      node = node.links[findChildBelow(node.page as BranchPage, below)] ?? null;
+    }
     return lastKeyIn(this, from, below);
   }
 

@@ -9,7 +9,11 @@
 
 import { compareBytes, readU16, readU32 } from '../format/binary.js';
 import {
-  BRANCH_SLOT_BYTES, BRANCH_SLOT_KEY_BYTES, LEAF_SLOT_BYTES, LEAF_SLOT_KEY_BYTES, LEAF_SLOT_VALUE_BYTES,
+  BRANCH_SLOT_BYTES,
+  BRANCH_SLOT_KEY_BYTES,
+  LEAF_SLOT_BYTES,
+  LEAF_SLOT_KEY_BYTES,
+  LEAF_SLOT_VALUE_BYTES,
   PAGE_HEADER_BYTES,
 } from '../format/layout.gen.js';
 import { decodeLargeValue } from '../format/large_value.js';
@@ -68,7 +72,10 @@ export function pageContext(rules: PageRules, treeId: number, pointer: PagePoint
 
 /** Bytes whose sum matched, as a page. Errors: E_FORMAT. */
 export function decodeCatalogPage(
-  bytes: Uint8Array, pointer: PagePointer, treeId: number, rules: PageRules,
+  bytes: Uint8Array,
+  pointer: PagePointer,
+  treeId: number,
+  rules: PageRules,
 ): CatalogPage {
   const context = pageContext(rules, treeId, pointer);
   if (pointer.kind !== PAGE_KIND_LEAF && pointer.kind !== PAGE_KIND_BRANCH) {
@@ -90,7 +97,11 @@ function checkDescriptors(page: LeafPage, context: PageContext): void {
 export function leafSlotBytes(page: LeafPage, index: number): number {
   const slot = PAGE_HEADER_BYTES + index * LEAF_SLOT_BYTES;
   const { bytes } = page;
-  return LEAF_SLOT_BYTES + readU16(bytes, slot + LEAF_SLOT_KEY_BYTES) + readU32(bytes, slot + LEAF_SLOT_VALUE_BYTES);
+  return (
+    LEAF_SLOT_BYTES +
+    readU16(bytes, slot + LEAF_SLOT_KEY_BYTES) +
+    readU32(bytes, slot + LEAF_SLOT_VALUE_BYTES)
+  );
 }
 
 /** Length of a separator of a branch. */
@@ -103,5 +114,5 @@ export function findChildBelow(page: BranchPage, bound: Uint8Array | null): numb
   if (bound === null) return page.itemCount - 1;
   const index = page.findChild(bound);
   // A separator equal to the bound is not below it: one child to the left.
-  return index > 0 && compareBytes(page.key(index), bound) === 0 ? index - 1 : index;
+  return index > 0 && page.keyCompare(index, bound) === 0 ? index - 1 : index;
 }

@@ -189,6 +189,30 @@ test('a warm lookup makes no promise', async () => {
   assert.equal(tree.get(keyOf(0)), undefined);
 });
 
+test('the last key of a stretch is that of the range, across leaf borders, cold, warm and among edits', async () => {
+  const members = new MemoryMembers(1, 1);
+  const tree = await filledTree(members, 5_000);
+  // Gaps wider than a leaf: the search then ends in a leaf that holds nothing below the bound.
+  for (let id = 1_000; id < 1_800; id += 1) await tree.delete(keyOf(id));
+  members.commit(tree, 2);
+  const cold = reopen(members, tree);
+  for (let id = 2_500; id < 2_900; id += 1) await tree.delete(keyOf(id));
+  for (const reader of [cold, cold, tree]) {
+    for (let below = 1; below <= 5_100; below += 53) {
+      for (const from of [0, Math.max(0, below - 5), Math.max(0, below - 1_200), below]) {
+        let expected: Uint8Array | undefined;
+        for await (const item of reader.items(keyOf(from), keyOf(below), { reverse: true })) {
+          expected = item.key;
+          break;
+        }
+        assert.deepEqual(await reader.lastKey(keyOf(from), keyOf(below)), expected, `[${from}, ${below})`);
+      }
+    }
+  }
+  const empty = Tree.open(members.store(), EXTENTS, null, 0);
+  assert.equal(empty.lastKey(keyOf(0), keyOf(9)), undefined);
+});
+
 test('changes in flight at once on cold pages do not lose each other', async () => {
   const members = new MemoryMembers(2, 2);
   const tree = reopen(members, await filledTree(members, 20_000), 0);

@@ -32,6 +32,16 @@ test('a ref finds a version by tag, by step, by id and by run; what is not there
   await rig.store.close();
 });
 
+test('a lookup by step, tag or id whose pages are cached makes no promise', async () => {
+  const rig = await makeRig();
+  for (let step = 1; step <= 20; step += 1) await put(rig, 'exp/a', step);
+  for (const ref of ['exp/a', 'exp/a@latest', 'exp/a@7', 'v:7']) {
+    await rig.store.lookup(ref);
+    assert.ok(!(rig.store.lookup(ref) instanceof Promise), ref);
+  }
+  await rig.store.close();
+});
+
 test('a tag moves by compare-and-swap only from where it is expected to be', async () => {
   const rig = await makeRig();
   const first = await put(rig, 'run', 1);
