@@ -24,14 +24,14 @@ function keyOf(id: number): Uint8Array {
   return key;
 }
 
-function valueOf(id: number, length = 40): Uint8Array {
+function valueFor(id: number, length = 40): Uint8Array {
   return new Uint8Array(length).map((_, i) => (id * 31 + i * (id % 7)) & 0xff);
 }
 
 /** A committed tree of ids 1..count. */
 async function filledTree(members: MemoryMembers, count: number): Promise<Tree> {
   const tree = Tree.open(members.store(), EXTENTS, null, 0);
-  for (let id = 1; id <= count; id += 1) await tree.put(keyOf(id), valueOf(id));
+  for (let id = 1; id <= count; id += 1) await tree.put(keyOf(id), valueFor(id));
   members.commit(tree, 1);
   return tree;
 }
@@ -46,7 +46,11 @@ async function walk(tree: Tree): Promise<WalkedPage[]> {
   return pages;
 }
 
-function damage(members: MemoryMembers, pointer: PagePointer, copy: number): { member: number; offsetBytes: number } {
+function damage(
+  members: MemoryMembers,
+  pointer: PagePointer,
+  copy: number,
+): { member: number; offsetBytes: number } {
   const place = pointer.copies[copy];
   assert.ok(place !== undefined);
   const bytes = members.pages(place.member).get(place.sector);
@@ -56,7 +60,11 @@ function damage(members: MemoryMembers, pointer: PagePointer, copy: number): { m
 }
 
 /** Changes a page on all copies and gives the pointer that vouches for the change. */
-function forge(members: MemoryMembers, pointer: PagePointer, change: (bytes: Uint8Array) => void): PagePointer {
+function forge(
+  members: MemoryMembers,
+  pointer: PagePointer,
+  change: (bytes: Uint8Array) => void,
+): PagePointer {
   let sum = 0n;
   for (const { member, sector } of pointer.copies) {
     const bytes = members.pages(member).get(sector);
@@ -76,8 +84,8 @@ test('a flipped bit in one copy of a page is passed over, named, and not noticed
   const again = reopen(members, tree);
   for (let i = 0; i < 6; i += 1) {
     again.pages.dropCache();
-    assert.deepEqual(await again.get(keyOf(1)), valueOf(1));
-    assert.deepEqual(await again.get(keyOf(2_000)), valueOf(2_000));
+    assert.deepEqual(await again.get(keyOf(1)), valueFor(1));
+    assert.deepEqual(await again.get(keyOf(2_000)), valueFor(2_000));
   }
   assert.ok(members.faults.length > 0, 'the rotation reaches the damaged copy');
   for (const fault of members.faults) {
@@ -94,17 +102,23 @@ test('a page without a good copy is E_CORRUPT naming tree, member and offset; ot
   assert.ok(leaf !== undefined);
   const places = [damage(members, leaf.pointer, 0), damage(members, leaf.pointer, 1)];
   const again = reopen(members, tree);
-  await assert.rejects(async () => again.get(keyOf(1)), (error: unknown) => {
-    assert.ok(isStoreError(error, 'E_CORRUPT'));
-    assert.match(error.message, /extents/);
-    const { memberIndex, offsetBytes } = error.where;
-    assert.ok(places.some((place) => place.member === memberIndex && place.offsetBytes === offsetBytes));
-    assert.ok(error.safe !== undefined && error.next !== undefined);
-    return true;
-  });
-  assert.deepEqual(await again.get(keyOf(2_000)), valueOf(2_000));
+  await assert.rejects(
+    async () => again.get(keyOf(1)),
+    (error: unknown) => {
+      assert.ok(isStoreError(error, 'E_CORRUPT'));
+      assert.match(error.message, /extents/);
+      const { memberIndex, offsetBytes } = error.where;
+      assert.ok(places.some((place) => place.member === memberIndex && place.offsetBytes === offsetBytes));
+      assert.ok(error.safe !== undefined && error.next !== undefined);
+      return true;
+    },
+  );
+  assert.deepEqual(await again.get(keyOf(2_000)), valueFor(2_000));
   const verdicts = await again.pages.verifyCopies(leaf.pointer, EXTENTS);
-  assert.deepEqual(verdicts.map((verdict) => verdict?.kind), ['checksum', 'checksum']);
+  assert.deepEqual(
+    verdicts.map((verdict) => verdict?.kind),
+    ['checksum', 'checksum'],
+  );
 });
 
 const isLost = (error: unknown): boolean => isStoreError(error, 'E_DEVICE_LOST');
@@ -124,8 +138,14 @@ test('a branch that points to itself is E_FORMAT, not a hang', async () => {
   assert.ok(root !== null && root.level === 1);
   const forged = forge(members, root, (bytes) => encodePointer(root, bytes, pointerAt(bytes, 0)));
   const again = Tree.open(members.store(), EXTENTS, forged, tree.itemCount);
-  await assert.rejects(async () => again.get(keyOf(1)), (error: unknown) => isStoreError(error, 'E_FORMAT'));
-  await assert.rejects(async () => walk(again), (error: unknown) => isStoreError(error, 'E_FORMAT'));
+  await assert.rejects(
+    async () => again.get(keyOf(1)),
+    (error: unknown) => isStoreError(error, 'E_FORMAT'),
+  );
+  await assert.rejects(
+    async () => walk(again),
+    (error: unknown) => isStoreError(error, 'E_FORMAT'),
+  );
 });
 
 /** Where the pointer of child `index` stands in a branch page. */
@@ -147,18 +167,30 @@ test('two children that changed places under right sums are E_FORMAT, not wrong 
     bytes.set(first, pointerAt(bytes, 1));
   });
   const again = Tree.open(members.store(), EXTENTS, forged, tree.itemCount);
-  await assert.rejects(async () => again.get(keyOf(1)), (error: unknown) => isStoreError(error, 'E_FORMAT'));
-  await assert.rejects(async () => walk(again), (error: unknown) => isStoreError(error, 'E_FORMAT'));
+  await assert.rejects(
+    async () => again.get(keyOf(1)),
+    (error: unknown) => isStoreError(error, 'E_FORMAT'),
+  );
+  await assert.rejects(
+    async () => walk(again),
+    (error: unknown) => isStoreError(error, 'E_FORMAT'),
+  );
 });
 
 test('a page of another tree or another store is E_FORMAT', async () => {
   const members = new MemoryMembers(1, 1);
   const tree = await filledTree(members, 10);
   const other = Tree.open(members.store(), 1, tree.rootPointer, tree.itemCount);
-  await assert.rejects(async () => other.get(keyOf(1)), (error: unknown) => isStoreError(error, 'E_FORMAT'));
+  await assert.rejects(
+    async () => other.get(keyOf(1)),
+    (error: unknown) => isStoreError(error, 'E_FORMAT'),
+  );
   const foreign = members.store({ storeUuid: new Uint8Array(16).fill(9) });
   const elsewhere = Tree.open(foreign, EXTENTS, tree.rootPointer, tree.itemCount);
-  await assert.rejects(async () => elsewhere.get(keyOf(1)), (error: unknown) => isStoreError(error, 'E_FORMAT'));
+  await assert.rejects(
+    async () => elsewhere.get(keyOf(1)),
+    (error: unknown) => isStoreError(error, 'E_FORMAT'),
+  );
 });
 
 test('a cache far smaller than the tree makes lookups slow, never endless, and stays in its bound', async () => {
@@ -167,7 +199,7 @@ test('a cache far smaller than the tree makes lookups slow, never endless, and s
   const again = reopen(members, tree, 0);
   const ids = Array.from({ length: 3_000 }, (_, i) => 1 + ((i * 7_919) % 60_000));
   const values = await Promise.all(ids.map((id) => again.get(keyOf(id))));
-  for (const [i, id] of ids.entries()) assert.deepEqual(values[i], valueOf(id));
+  for (const [i, id] of ids.entries()) assert.deepEqual(values[i], valueFor(id));
   assert.ok(again.pages.stats().cachedBytes <= 2 * 256 * 1_024, `${again.pages.stats().cachedBytes} bytes`);
   assert.ok(again.pages.stats().evictions > 0);
 });
@@ -219,7 +251,7 @@ test('changes in flight at once on cold pages do not lose each other', async () 
   const work: (boolean | Promise<boolean>)[] = [];
   for (let i = 0; i < 4_000; i += 1) {
     const id = 1 + ((i * 7_919) % 25_000);
-    work.push(i % 3 === 0 ? tree.delete(keyOf(id)) : tree.put(keyOf(id), valueOf(id + 1)));
+    work.push(i % 3 === 0 ? tree.delete(keyOf(id)) : tree.put(keyOf(id), valueFor(id + 1)));
   }
   await Promise.all(work);
   const model = new Map<number, number>();
@@ -234,7 +266,7 @@ test('changes in flight at once on cold pages do not lose each other', async () 
   let seen = 0;
   for await (const item of tree.range(new Uint8Array(0), null)) {
     const id = new DataView(item.key.buffer, item.key.byteOffset).getUint32(4);
-    assert.deepEqual(item.value, valueOf(model.get(id) as number));
+    assert.deepEqual(item.value, valueFor(model.get(id) as number));
     seen += 1;
   }
   assert.equal(seen, model.size);
@@ -243,12 +275,12 @@ test('changes in flight at once on cold pages do not lose each other', async () 
 test('a rolled back change leaves root, count, freed pages and sealed bytes as if it had never been', async () => {
   const members = new MemoryMembers(1, 1);
   const tree = await filledTree(members, 5_000);
-  await tree.put(keyOf(6_000), valueOf(1));
+  await tree.put(keyOf(6_000), valueFor(1));
   const savepoint = tree.beginEdit();
   const freedBefore = [...tree.freed];
   for (let id = 1; id < 3_000; id += 2) await tree.delete(keyOf(id));
   const inner = tree.beginEdit();
-  for (let id = 10_000; id < 12_000; id += 1) await tree.put(keyOf(id), valueOf(id, 3_000));
+  for (let id = 10_000; id < 12_000; id += 1) await tree.put(keyOf(id), valueFor(id, 3_000));
   tree.rollback(inner);
   assert.equal(await tree.get(keyOf(10_000)), undefined);
   assert.equal(await tree.get(keyOf(1)), undefined);
@@ -257,7 +289,7 @@ test('a rolled back change leaves root, count, freed pages and sealed bytes as i
   assert.equal(tree.itemCount, 5_001);
   assert.deepEqual([...tree.freed], freedBefore);
   const control = reopen(members, tree);
-  await control.put(keyOf(6_000), valueOf(1));
+  await control.put(keyOf(6_000), valueFor(1));
   const sectors = (): PageSink => {
     let sector = 100_000;
     return { place: (bytes) => ({ copies: [{ member: 0, sector: (sector += bytes / 4_096) }] }) };
@@ -268,7 +300,7 @@ test('a rolled back change leaves root, count, freed pages and sealed bytes as i
 test('a sink that runs out of addresses leaves the tree as it was', async () => {
   const members = new MemoryMembers(1, 1);
   const tree = await filledTree(members, 5_000);
-  for (let id = 1; id < 5_000; id += 100) await tree.put(keyOf(id), valueOf(id, 5_000));
+  for (let id = 1; id < 5_000; id += 100) await tree.put(keyOf(id), valueFor(id, 5_000));
   let left = tree.dirtyPageCount() - 1;
   const empty: PageSink = {
     place: (bytes, kind, level) => {
@@ -278,20 +310,20 @@ test('a sink that runs out of addresses leaves the tree as it was', async () => 
     },
   };
   assert.throws(() => tree.seal(empty, 2), /no address left/);
-  await tree.put(keyOf(1), valueOf(2));
+  await tree.put(keyOf(1), valueFor(2));
   members.commit(tree, 2);
-  assert.deepEqual(await tree.get(keyOf(1)), valueOf(2));
-  assert.deepEqual(await reopen(members, tree).get(keyOf(101)), valueOf(101, 5_000));
+  assert.deepEqual(await tree.get(keyOf(1)), valueFor(2));
+  assert.deepEqual(await reopen(members, tree).get(keyOf(101)), valueFor(101, 5_000));
 });
 
 test('a sealed tree refuses edits until it is adopted or the seal is abandoned', async () => {
   const members = new MemoryMembers(1, 1);
   const tree = await filledTree(members, 10);
-  await tree.put(keyOf(11), valueOf(11));
+  await tree.put(keyOf(11), valueFor(11));
   tree.seal(members.sink, 2);
-  assert.throws(() => tree.put(keyOf(12), valueOf(12)), /sealed/);
+  assert.throws(() => tree.put(keyOf(12), valueFor(12)), /sealed/);
   tree.abandonSeal();
-  await tree.put(keyOf(12), valueOf(12));
+  await tree.put(keyOf(12), valueFor(12));
   assert.equal(tree.itemCount, 12);
 });
 
@@ -301,7 +333,7 @@ test('a view does not move while the tree is changed, sealed and committed', asy
   const view = tree.snapshotView();
   for (let id = 1; id <= 3_000; id += 1) await tree.delete(keyOf(id));
   assert.equal(tree.root, null);
-  assert.deepEqual(await view.get(keyOf(7)), valueOf(7));
+  assert.deepEqual(await view.get(keyOf(7)), valueFor(7));
   members.commit(tree, 2);
   assert.equal(tree.rootPointer, null);
   let count = 0;
@@ -313,7 +345,8 @@ test('emptying a tree in random order frees every page exactly once', async () =
   const members = new MemoryMembers(1, 1);
   const tree = await filledTree(members, 30_000);
   const before = (await walk(tree)).map(({ pointer }) => pointer.copies[0]?.sector);
-  for (let i = 0; i < 30_000; i += 1) assert.equal(await tree.delete(keyOf(1 + ((i * 7_919) % 30_000))), true);
+  for (let i = 0; i < 30_000; i += 1)
+    assert.equal(await tree.delete(keyOf(1 + ((i * 7_919) % 30_000))), true);
   const sealed = members.commit(tree, 2);
   assert.equal(sealed.root, null);
   assert.equal(sealed.writes.length, 0);
@@ -327,21 +360,21 @@ test('appended ids fill pages, random ones keep them over half full', async () =
     const used = pages.reduce((sum, page) => sum + (page.page?.usedBytes ?? 0), 0);
     return used / (pages.length * 8_192);
   };
-  assert.ok(await fill(await filledTree(members, 30_000)) > 0.97);
+  assert.ok((await fill(await filledTree(members, 30_000))) > 0.97);
   const random = Tree.open(members.store(), EXTENTS, null, 0);
-  for (let i = 0; i < 30_000; i += 1) await random.put(keyOf(1 + ((i * 7_919) % 30_011)), valueOf(i));
+  for (let i = 0; i < 30_000; i += 1) await random.put(keyOf(1 + ((i * 7_919) % 30_011)), valueFor(i));
   members.commit(random, 1);
-  assert.ok(await fill(random) > 0.6);
+  assert.ok((await fill(random)) > 0.6);
 });
 
 test('values around the large limit and the piece size come back whole after reopening', async () => {
   const members = new MemoryMembers(2, 2);
   const lengths = [0, 1, 2_047, 2_048, 2_049, 245_759, 245_760, 245_761, 491_520, 5_000_000];
   const tree = Tree.open(members.store(), EXTENTS, null, 0);
-  for (const [id, length] of lengths.entries()) await tree.put(keyOf(id + 1), valueOf(id + 3, length));
+  for (const [id, length] of lengths.entries()) await tree.put(keyOf(id + 1), valueFor(id + 3, length));
   const check = async (reader: Tree): Promise<void> => {
     for (const [id, length] of lengths.entries()) {
-      assert.deepEqual(await reader.get(keyOf(id + 1)), valueOf(id + 3, length));
+      assert.deepEqual(await reader.get(keyOf(id + 1)), valueFor(id + 3, length));
     }
   };
   await check(tree);
@@ -356,11 +389,11 @@ test('values around the large limit and the piece size come back whole after reo
 test('replacing and deleting large values frees their pieces, also when nothing is cached', async () => {
   const members = new MemoryMembers(1, 1);
   const tree = Tree.open(members.store(), EXTENTS, null, 0);
-  for (let id = 1; id <= 6; id += 1) await tree.put(keyOf(id), valueOf(id, 600_000));
+  for (let id = 1; id <= 6; id += 1) await tree.put(keyOf(id), valueFor(id, 600_000));
   members.commit(tree, 1);
   const again = reopen(members, tree, 0);
-  await again.put(keyOf(1), valueOf(1, 700_000));
-  await again.put(keyOf(2), valueOf(2));
+  await again.put(keyOf(1), valueFor(1, 700_000));
+  await again.put(keyOf(2), valueFor(2));
   await Promise.all([3, 4, 5, 6].map((id) => again.delete(keyOf(id))));
   const sealed = members.commit(again, 2);
   assert.equal(sealed.freed.filter((pointer) => pointer.kind === 3).length, 6);
@@ -373,11 +406,11 @@ test('what the caller does with its arrays after put does not reach the tree', a
   const tree = Tree.open(members.store(), EXTENTS, null, 0);
   for (const length of [10, 300_000]) {
     const key = keyOf(length);
-    const value = valueOf(5, length);
+    const value = valueFor(5, length);
     await tree.put(key, value);
     value.fill(0);
     key.fill(255);
-    assert.deepEqual(await tree.get(keyOf(length)), valueOf(5, length));
+    assert.deepEqual(await tree.get(keyOf(length)), valueFor(5, length));
   }
 });
 
@@ -410,11 +443,14 @@ test('a cold range reads ahead in batches and an abort rejects with the reason',
   assert.ok(readPages / readBatches > 8, `${readPages} pages in ${readBatches} batches`);
   const controller = new AbortController();
   const reason = new Error('enough');
-  await assert.rejects(async () => {
-    for await (const item of again.range(keyOf(0), null, { signal: controller.signal })) {
-      if (item.key[7] === 200) controller.abort(reason);
-    }
-  }, (error: unknown) => error === reason);
+  await assert.rejects(
+    async () => {
+      for await (const item of again.range(keyOf(0), null, { signal: controller.signal })) {
+        if (item.key[7] === 200) controller.abort(reason);
+      }
+    },
+    (error: unknown) => error === reason,
+  );
 });
 
 test('an LZ4 block that lies about its length is E_FORMAT and allocates nothing large', () => {
