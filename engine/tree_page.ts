@@ -7,7 +7,7 @@
 //
 // It holds no state and does no I/O; sums were checked by whoever read the bytes.
 
-import { compareBytes, readU16, readU32 } from '../format/binary.js';
+import { readU16, readU32 } from '../format/binary.js';
 import {
   BRANCH_SLOT_BYTES,
   BRANCH_SLOT_KEY_BYTES,
