@@ -19,6 +19,7 @@ import { open, type Store } from '../../engine/index.js';
 import { openLmdb } from './lmdb_peer.js';
 import type { ProbeResult } from './catalog_probe.js';
 import { type Row, say } from './report.js';
+import { benchTreeBatches } from './catalog_batch.js';
 import { benchTensors } from './catalog_tensors.js';
 import { median, pairRatios, seededRandom, spread } from './statistics.js';
 
@@ -54,6 +55,7 @@ export async function benchCatalog(options: CatalogOptions): Promise<Row[]> {
     }
     const rows = await benchVersions(join(directory, 'versions'), options);
     rows.push(...(await benchBatches(directory, options)));
+    rows.push(await benchTreeBatches(directory, options.seed));
     rows.push(...(await benchTensors(directory, options.tensors)));
     return rows;
   } finally {
@@ -116,7 +118,7 @@ async function benchVersions(directory: string, { versions, seed }: CatalogOptio
   const first = probes[0];
   const opened = spread(probes.map((each) => each.openMs));
   const name = `${versions} versions`;
-  const made = `${(((user + system) / versions) | 0).toString()} us of processor each, both threads and kernel`;
+  const made = `${(((user + system) / versions) | 0).toString()} us of processor each, all threads and the kernel`;
   const passes =
     first === undefined
       ? 'not taken'
