@@ -155,33 +155,51 @@ Napi::Object to_object(Napi::Env env, const ingot_result& result) {
   return out;
 }
 
+struct FreeResult {
+  void operator()(ingot_result* result) const { ingot_result_free(result); }
+};
+using ResultPointer = std::unique_ptr<ingot_result, FreeResult>;
+
 /// JavaScript thread: all results since the last time, in one call.
-void drain(napi_env raw_env, napi_value callback, void* context, void*) {
-  auto* store = static_cast<Store*>(context);
-  if (raw_env == nullptr || callback == nullptr) return;
-  const Napi::Env env(raw_env);
+void deliver_all(const Napi::Env& env, napi_value callback, const std::vector<ResultPointer>& finished) {
   const Napi::HandleScope scope(env);
-  std::vector<ingot_result*> finished;
-  {
-    const std::lock_guard lock(store->mutex);
-    finished.swap(store->finished);
-  }
   Napi::Array results = Napi::Array::New(env, finished.size());
   for (size_t i = 0; i < finished.size(); ++i) {
     const Napi::HandleScope inner(env);
     results.Set(static_cast<uint32_t>(i), to_object(env, *finished[i]));
-    const auto found = store->kept.find(finished[i]->id);
-    if (found != store->kept.end()) {
-      napi_delete_reference(env, found->second.value);
-      store->kept.erase(found);
-    }
-    ingot_result_free(finished[i]);
-    --store->pending;
   }
-  if (store->pending == 0 && store->poke != nullptr) napi_unref_threadsafe_function(env, store->poke);
   napi_value argument = results;
   napi_value ignored = nullptr;
   napi_call_function(env, env.Undefined(), callback, 1, &argument, &ignored);
+}
+
+/// The calls are over for us before JavaScript hears of them: what they kept is let go in any case.
+void drain(napi_env env, napi_value callback, void* context, void*) {
+  auto* store = static_cast<Store*>(context);
+  if (env == nullptr || callback == nullptr) return;
+  std::vector<ResultPointer> finished;
+  {
+    const std::lock_guard lock(store->mutex);
+    for (ingot_result* result : store->finished) finished.emplace_back(result);
+    store->finished.clear();
+  }
+  std::vector<Kept> kept;
+  for (const ResultPointer& result : finished) {
+    const auto found = store->kept.find(result->id);
+    if (found != store->kept.end()) {
+      kept.push_back(std::move(found->second));
+      store->kept.erase(found);
+    }
+    --store->pending;
+  }
+  if (store->pending == 0 && store->poke != nullptr) napi_unref_threadsafe_function(env, store->poke);
+  // A worker that is being terminated refuses every call into JavaScript, and node-addon-api then throws. This
+  // is a C callback: what left it would end the whole process. Nobody is there to be told any more.
+  try {
+    deliver_all(Napi::Env(env), callback, finished);
+  } catch (const Napi::Error&) {
+  }
+  for (const Kept& each : kept) napi_delete_reference(env, each.value);
 }
 
 void end_core(Store* store) {
