@@ -361,7 +361,9 @@ export class TransactionWriter {
     try {
       result = await this.#context.io.write(batch);
     } catch (error) {
-      for (const chunk of chunks) chunk.writeFailed = true;
+      // A batch that our own abort cut short settles when none of it is in flight (the port's rule 4): its
+      // space is good. After any other failure nobody knows.
+      if (!this.#abort.signal.aborted) for (const chunk of chunks) chunk.writeFailed = true;
       throw error;
     }
     this.#collect(chunks, batch, result);
