@@ -22,7 +22,7 @@ const ROUNDS = 5;
 const VERSIONS_TREE = 1;
 
 export async function benchTreeBatches(directory: string, seed: number): Promise<Row> {
-  const what = `batches of ${BATCH} records of ${VALUE_BYTES} bytes straight into a tree, random keys, each batch durable`;
+  const what = `durable batches of ${BATCH} records of ${VALUE_BYTES} bytes straight into a tree, random keys`;
   const lmdb = await openLmdbBlobs(join(directory, 'tree.lmdb'), MAP_BYTES);
   if ('skip' in lmdb) return { what, note: `skipped: ${lmdb.skip}` };
   const create = { members: [{ path: 'a.member', sizeBytes: MEMBER_BYTES }], redundancy: 1 as const };

@@ -28,6 +28,8 @@ const HEAD_BYTES = MEBIBYTE;
 const SPARE_BYTES = 512 * MEBIBYTE;
 const BLOCK_BYTES = 16 * MEBIBYTE;
 const RSS_LIMIT_BYTES = 512 * MEBIBYTE;
+/** So many blocks in flight that fio, too, fills new memory all the time. */
+const WIDE = { blockBytes: 16 * MEBIBYTE, depth: 128 };
 const RUN = 'bench-model';
 
 export interface IoOptions {
@@ -206,9 +208,16 @@ async function reads(setup: Setup, label: string): Promise<Row[]> {
       fioCore.push(run.coreSecondsPerGigabyte);
       return run.gigabytesPerSecond;
     },
+    wide: async () => (await runFio('read', setup.reads, WIDE)).gigabytesPerSecond,
   });
   const what = `${label}: verified cold read of all tensors`;
+  const wideNote =
+    'fio with a buffer for each block in flight: memory as large as what is loaded, not a few in the cache';
   return [
+    compared(`${what}, memory alike`, taken.ours, taken.wide, {
+      against: `fio read ${settingText(WIDE)}`,
+      note: wideNote,
+    }),
     compared(what, taken.ours, taken.fio, { against: 'fio read', wanted: setup.place.wanted, note: backend }),
     {
       what: `${label}: core-seconds of that read`,
@@ -231,13 +240,18 @@ async function writes(setup: Setup, label: string, redundancy: 1 | 2): Promise<R
       return rateOf(measured);
     },
     fio: async () => (await runFio('write', setup.writes, setup.bestWrite.best)).gigabytesPerSecond,
+    wide: async () => (await runFio('write', setup.writes, WIDE)).gigabytesPerSecond,
   });
   const mirrored = redundancy > 1;
   const theirs = taken.fio.map((rate) => rate / redundancy);
+  const wide = taken.wide.map((rate) => rate / redundancy);
   return [
     compared(`${label}: ${mirrored ? 'mirrored ' : ''}write and commit`, taken.ours, theirs, {
       against: mirrored ? 'half of fio write + fsync' : 'fio write + fsync',
       wanted: setup.place.wanted,
+    }),
+    compared(`${label}: ${mirrored ? 'mirrored ' : ''}write and commit, memory alike`, taken.ours, wide, {
+      against: `${mirrored ? 'half of ' : ''}fio write ${settingText(WIDE)} + fsync`,
     }),
     { what: `${label}: core-seconds of that write`, value: median(core), unit: 's/GB' },
   ];
