@@ -9,13 +9,15 @@
 import { open } from '../../engine/index.js';
 import { seededRandom } from './statistics.js';
 
-const PASSES = 5;
+const PASSES = 4;
 
 export interface ProbeQuestion {
   readonly directory: string;
   readonly runs: Uint16Array;
   readonly seed: number;
   readonly lookups: number;
+  /** Bytes of catalog pages that the store keeps in memory; null: its default. */
+  readonly cacheBytes: number | null;
 }
 export interface ProbeResult {
   readonly openMs: number;
@@ -26,9 +28,9 @@ export interface ProbeResult {
   readonly passes: number;
 }
 
-async function answer({ directory, runs, seed, lookups }: ProbeQuestion): Promise<ProbeResult> {
+async function answer({ directory, runs, seed, lookups, cacheBytes }: ProbeQuestion): Promise<ProbeResult> {
   const startMs = performance.now();
-  const store = await open(directory, { mode: 'rw' });
+  const store = await open(directory, { mode: 'rw', ...(cacheBytes === null ? {} : { cacheBytes }) });
   const openMs = performance.now() - startMs;
   const random = seededRandom(seed);
   const refs = Array.from({ length: lookups }, () => {
