@@ -23,7 +23,7 @@ import { readDeferred, readRegion } from './free_records.js';
 import { writeHints } from './hints_io.js';
 import type { Io, MemberDevice } from './io/port.js';
 import { HEARTBEAT_INTERVAL_MS, ROOTS_BEFORE_REUSE } from './limits.js';
-import { HeartbeatKeeper } from './locks.js';
+import { HeartbeatKeeper, readHeartbeat } from './locks.js';
 import { chooseSettled, openStore } from './open.js';
 import type { OpenStoreOptions, OpenedStore } from './open.js';
 import { PageStore } from './page_store.js';
@@ -253,8 +253,27 @@ export class StoreCatalog implements Catalog {
     );
     await writeHints(this.io, this.online, this.superblock, this.#opened.report);
     const isSimulated = this.#opened.found.every((member) => member.device.kind === 'simulated');
+    const closedCleanly = await this.#wasClosedCleanly();
     this.#heartbeat = new HeartbeatKeeper(this.io, this.online, this.superblock);
     await this.#heartbeat.start(options.heartbeatIntervalMs ?? (isSimulated ? 0 : HEARTBEAT_INTERVAL_MS));
+    if (!closedCleanly) await this.#makeRootDurable();
+  }
+
+  async #wasClosedCleanly(): Promise<boolean> {
+    for (const { slot } of this.online) {
+      const heartbeat = await readHeartbeat(this.io, { slot });
+      if (heartbeat === null || !heartbeat.closedCleanly) return false;
+    }
+    return true;
+  }
+
+  /**
+   * After a flush failed, the kernel may show its superblocks to every later open of this boot and still lose
+   * them in a power cut (Rebello et al., ATC'20), whatever a second flush says. A root of our own, in slots of
+   * its own, flushed and read back, makes what we read durable before anybody sees it.
+   */
+  async #makeRootDurable(): Promise<void> {
+    await this.#committer?.commit(async () => undefined);
   }
 
   async #startReader(): Promise<void> {
@@ -339,7 +358,9 @@ export class StoreCatalog implements Catalog {
     await this.#committer?.close();
     this.#isClosed = true;
     await this.#refreshing?.catch(() => false);
-    await this.#heartbeat?.close();
+    // After a failed commit the beat stays open: the next writer must not take what it reads for durable.
+    if (this.poisoned === null) await this.#heartbeat?.close();
+    else this.#heartbeat?.abandon();
     this.#pins.detach();
     this.pages.close();
     await this.#opened.finder.close();

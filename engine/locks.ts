@@ -9,21 +9,27 @@
 //   3. The heartbeat is written only after the root was chosen, and decides nothing while locks do.
 //   4. `force` lifts the heartbeat's verdict, never the lock's.
 //
-// It never waits for a lock.
+// It never waits for a living holder.
 
 import { StoreError, assert } from '../format/errors.js';
 import { HEARTBEAT_AREA_BYTES, HEARTBEAT_OFFSET, decodeHeartbeat, encodeHeartbeat } from '../format/index.js';
 import type { Heartbeat, Superblock } from '../format/index.js';
 import type { OnlineMember } from './catalog_core.js';
 import type { Io, MemberDevice } from './io/port.js';
-import { HEARTBEAT_WAIT_MS } from './limits.js';
+import { HEARTBEAT_WAIT_MS, LOCK_TRIES, LOCK_TRIES_UNKNOWN, LOCK_TRY_MS } from './limits.js';
 
 /** Takes the writer lock of every device and checks their heartbeats. Errors: E_LOCKED. */
 export async function lockWriters(io: Io, devices: readonly MemberDevice[], force: boolean): Promise<void> {
   const foreign: { device: MemberDevice; heartbeat: Heartbeat }[] = [];
   for (const device of devices) {
-    const locked = io.tryLockWriter(device.slot);
-    const heartbeat = await readHeartbeat(io, device);
+    let locked = io.tryLockWriter(device.slot);
+    let heartbeat = await readHeartbeat(io, device);
+    // The lock of a killed writer goes when the kernel has ended its last write (fault_model.md O1).
+    for (let tries = 0; !locked && tries < triesFor(io, heartbeat); tries += 1) {
+      await io.clock.sleep(LOCK_TRY_MS);
+      locked = io.tryLockWriter(device.slot);
+      heartbeat = await readHeartbeat(io, device);
+    }
     if (!locked) throw lockedError(device, heartbeat, 'holds its writer lock');
     if (heartbeat === null || heartbeat.closedCleanly || force) continue;
     const verdict = judge(io, heartbeat);
@@ -59,6 +65,17 @@ function judge(io: Io, heartbeat: Heartbeat): 'alive' | 'dead' | 'unknown' {
   if (heartbeat.bootId !== me.bootId) return 'dead';
   if (heartbeat.processId === me.processId && heartbeat.processStart === me.processStart) return 'dead';
   return io.processAlive(heartbeat.processId, heartbeat.processStart) ? 'alive' : 'dead';
+}
+
+/**
+ * How often a lock is asked for again: not at all when its holder lives; a few times when the heartbeat does
+ * not say who holds it (somebody opens the store, or was killed while opening it).
+ */
+function triesFor(io: Io, heartbeat: Heartbeat | null): number {
+  if (heartbeat === null || heartbeat.closedCleanly) return LOCK_TRIES_UNKNOWN;
+  const { hostId, bootId } = io.identity();
+  if (heartbeat.hostId !== hostId || heartbeat.bootId !== bootId) return LOCK_TRIES_UNKNOWN;
+  return io.processAlive(heartbeat.processId, heartbeat.processStart) ? 0 : LOCK_TRIES;
 }
 
 function lockedError(device: MemberDevice, heartbeat: Heartbeat | null, what: string): StoreError {
@@ -105,6 +122,11 @@ export class HeartbeatKeeper {
     this.#stop.abort();
     await this.#loop;
     await this.#beat(true).catch(() => undefined);
+  }
+
+  /** Stops without a closing beat. */
+  abandon(): void {
+    this.#stop.abort();
   }
 
   async #run(intervalMs: number): Promise<void> {

@@ -5,7 +5,8 @@
 //
 // Invariants
 //   1. Recovery writes nothing before the root is chosen, and then only that root's own superblock, to
-//      copies that do not hold it (C14). A crash in the midst of it leaves the same root to choose.
+//      copies that do not hold it, and ones over remnants of later commits (C14). A crash in the midst of it
+//      leaves the same root to choose.
 //   2. A read-only open writes nothing and takes no writer lock (C15).
 //   3. Nothing but superblocks (and hints when a member is missing) is read here, so the time to open
 //      does not grow with the store.
@@ -18,6 +19,8 @@
 import { StoreError } from '../format/errors.js';
 import { RING_COPIES, checkFeatures, chooseStoreRoot, equalBytes, toHex } from '../format/index.js';
 import type { MemberEntry, MemberTip, StoreRoot, Superblock } from '../format/index.js';
+import { burnRemnants } from './burn.js';
+import type { BurnTarget } from './burn.js';
 import type { OnlineMember } from './catalog_core.js';
 import type { Io } from './io/port.js';
 import { MAX_PIN_ATTEMPTS } from './limits.js';
@@ -72,7 +75,11 @@ export async function openStore(
     checkVersion(root, options.mode);
     if (options.mode === 'rw') checkWritable(root, finder, force);
     const opened = describe(root, finder, report);
-    if (options.mode === 'rw') await rollForward(io, opened);
+    if (options.mode === 'rw') {
+      await rollForward(io, opened);
+      for (const line of await burnRemnants(io, burnTargets(opened), opened.superblock.sequence))
+        report.add(line);
+    }
     return opened;
   } catch (error) {
     await finder.close();
@@ -253,6 +260,13 @@ function describe(root: StoreRoot, finder: MemberFinder, report: OpenReport): Op
   online.sort((a, b) => a.index - b.index);
   const { superblock, rootSum, standings, isDegraded } = root;
   return { superblock, rootSum, found: finder.found, online, standings, isDegraded, report, finder };
+}
+
+function burnTargets(opened: OpenedStore): BurnTarget[] {
+  return opened.online.flatMap((member) => {
+    const found = opened.found.find(({ tip }) => tip.memberIndex === member.index);
+    return found === undefined ? [] : [{ member, tip: found.tip }];
+  });
 }
 
 /** Writes the root to every in-sync copy that lacks it, as a commit would (C14). Idempotent. */

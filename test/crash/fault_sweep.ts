@@ -170,7 +170,10 @@ async function judgeReopen(options: SweepOptions, aftermath: Aftermath, report: 
   report.images += 1;
   const image = world.crashImage(dropAll, new Prng(1));
   await session.close();
-  if (!(await isHeld(options.shape, image, held))) report.reverted += 1;
+  if (!(await isHeld(options.shape, image, held))) {
+    report.reverted += 1;
+    throw new Error('what a reopen showed was taken away by a power cut');
+  }
   await judgeImage(options.shape, image, allowed(aftermath), 1);
 }
 

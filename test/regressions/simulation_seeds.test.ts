@@ -4,13 +4,14 @@
 //   86, 117      a misdirected write in flight was taken for two overlapping writes of the engine
 //   17           rewinding met a root whose flush had failed before it was taken up (test/sim/rewind.ts)
 //   5122, 5289   a killed process that went on to its next step took a lock (test/sim/sim_io.ts)
+//   20380, 20483 a reopen trusted a root whose flush had failed, and a power cut took it away (engine/catalog.ts)
 //   243          a late write error of a killed process reached the next open's flush
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { runJobs } from '../sim/jobs.js';
 
-const SEEDS = [17, 39, 45, 86, 88, 117, 243, 5122, 5289];
+const SEEDS = [17, 39, 45, 86, 88, 117, 243, 5122, 5289, 20380, 20483];
 
 test('seeds that once failed hold', async () => {
   const reports = await runJobs(
