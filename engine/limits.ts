@@ -41,5 +41,10 @@ export const MAX_PIN_ATTEMPTS = 16;
 export const HEARTBEAT_INTERVAL_MS = 5_000;
 /** How long a writer watches another host's unclosed heartbeat: two intervals (commit.md C19). */
 export const HEARTBEAT_WAIT_MS = 2 * HEARTBEAT_INTERVAL_MS;
+/** The lock of a writer that was killed is asked for again so often, so far apart: 4 s for its last I/O. */
+export const LOCK_TRIES = 200;
+/** The same when nobody can say who holds it: a ring takes about 50 ms to be given up. */
+export const LOCK_TRIES_UNKNOWN = 10;
+export const LOCK_TRY_MS = 20;
 /** Lines of openReport at most; further findings are counted in a last line. */
 export const MAX_OPEN_REPORT_LINES = 200;

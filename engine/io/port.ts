@@ -242,7 +242,7 @@ export interface Io {
   /** Overwrites in place, for superblocks, membership hints and heartbeat only. 4 KiB multiples. */
   writeRaw(slot: number, offsetBytes: number, bytes: Uint8Array, options?: BatchOptions): Promise<void>;
 
-  /** Exclusive writer lock of the member, at once: false when somebody else holds it. Dies with us. */
+  /** Exclusive writer lock of the member, at once: false when somebody else holds it. Dies with us and our I/O. */
   tryLockWriter(slot: number): boolean;
   unlockWriter(slot: number): void;
   /** Shared lock that says "sequence s is being read here". Counted; dies with the process. */

@@ -62,7 +62,7 @@ Status Context::start(const ingot_options& options) {
   if (Status status = faults_.configure(std::getenv("INGOT_FAULT")); !status.ok()) return status;
   if (Status status = choose_backend(options); !status.ok()) return status;
   int ignored = 0;
-  source_queue_ = make_queue(-1, ignored);
+  source_queue_ = make_queue(-1, -1, ignored);
   ticker_ = std::thread([this] { tick(); });
   pthread_setname_np(ticker_.native_handle(), "ingot-ticker");
   return {};
@@ -95,9 +95,9 @@ Status Context::choose_backend(const ingot_options& options) {
   return {};
 }
 
-std::unique_ptr<DeviceQueue> Context::make_queue(int fd, int& path) {
+std::unique_ptr<DeviceQueue> Context::make_queue(int fd, int lock_fd, int& path) {
   if (path_ == INGOT_PATH_RING) {
-    auto ring = std::make_unique<RingIo>(*workers_, faults_, limits_, *pool_, fd);
+    auto ring = std::make_unique<RingIo>(*workers_, faults_, limits_, *pool_, fd, lock_fd);
     if (ring->start() == 0) {
       path = INGOT_PATH_RING;
       return ring;
@@ -256,7 +256,7 @@ Status Context::open_member(const std::string& path, const ingot_member_options&
 Status Context::adopt(DirectFile file, ingot_member_info& info) {
   const bool direct = file.direct;
   auto opened = std::make_shared<Member>(*this, std::move(file));
-  opened->queue = make_queue(opened->file.data.get(), opened->path);
+  opened->queue = make_queue(opened->file.data.get(), opened->file.writer_lock.get(), opened->path);
   if (!direct) opened->path = INGOT_PATH_BUFFERED;
   const std::lock_guard lock(mutex_);
   uint32_t slot = 0;

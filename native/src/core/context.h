@@ -108,7 +108,7 @@ class Context {
   friend struct Member;
   struct OpenCall;
   Status choose_backend(const ingot_options& options);
-  std::unique_ptr<DeviceQueue> make_queue(int fd, int& path);
+  std::unique_ptr<DeviceQueue> make_queue(int fd, int lock_fd, int& path);
   Status adopt(DirectFile file, ingot_member_info& info);
   void sweep_all();
   void tick();

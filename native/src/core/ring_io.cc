@@ -48,8 +48,9 @@ bool ring_available(std::string& reason) {
   return false;
 }
 
-RingIo::RingIo(WorkerPool& workers, FaultHook& faults, const QueueLimits& limits, BufferPool& pool, int fd)
-    : DeviceQueue(workers, faults, limits), pool_(pool), fd_(fd) {}
+RingIo::RingIo(WorkerPool& workers, FaultHook& faults, const QueueLimits& limits, BufferPool& pool, int fd,
+               int lock_fd)
+    : DeviceQueue(workers, faults, limits), pool_(pool), fd_(fd), lock_fd_(lock_fd) {}
 
 int RingIo::start() {
   wake_fd_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -70,7 +71,8 @@ int RingIo::start() {
 int RingIo::set_up() {
   if (const int error = open_ring(limits_.depth * 2 + 8, &ring_); error != 0) return error;
   ring_ready_ = true;
-  if (fd_ >= 0) fixed_file_ = io_uring_register_files(&ring_, &fd_, 1) == 0;
+  const int files[2] = {fd_, lock_fd_};
+  if (fd_ >= 0) fixed_file_ = io_uring_register_files(&ring_, files, lock_fd_ >= 0 ? 2 : 1) == 0;
   const auto slabs = static_cast<unsigned>((pool_.capacity_bytes() + kPoolSlabBytes - 1) / kPoolSlabBytes);
   fixed_memory_ = io_uring_register_buffers_sparse(&ring_, slabs) == 0;
   slab_state_.assign(slabs, 0);

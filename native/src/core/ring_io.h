@@ -25,8 +25,10 @@ bool ring_available(std::string& reason);
 
 class RingIo final : public DeviceQueue {
  public:
-  /// `fd` is registered with the ring; -1 when requests bring various files (sources).
-  RingIo(WorkerPool& workers, FaultHook& faults, const QueueLimits& limits, BufferPool& pool, int fd);
+  /// `fd` is registered with the ring; -1 when requests bring various files (sources). So is `lock_fd` (-1:
+  /// none), though nothing is done to it: a process that is killed leaves its requests to the kernel, and a
+  /// ring gives its files back when the last of them ended. So the writer lock outlives the writer's I/O.
+  RingIo(WorkerPool& workers, FaultHook& faults, const QueueLimits& limits, BufferPool& pool, int fd, int lock_fd);
   ~RingIo() override;
   /// 0 or an errno; the queue must not be used after a failure.
   int start();
@@ -50,6 +52,7 @@ class RingIo final : public DeviceQueue {
 
   BufferPool& pool_;
   const int fd_;
+  const int lock_fd_;
   int wake_fd_ = -1;
   io_uring ring_{};
   bool ring_ready_ = false;
