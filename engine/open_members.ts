@@ -6,7 +6,8 @@
 //   2. Nothing is written here.
 //   3. A path that cannot be used is remembered with its error and never makes another path fail; the
 //      caller decides whether what is left suffices.
-//   4. Hints only add paths to try: identity comes from superblocks alone (format.md section 8).
+//   4. Hints only add paths to try: identity comes from superblocks alone (format.md section 8). A file that was
+//      moved or copied looks for siblings beside itself only.
 //
 // It chooses no store root (open.ts does).
 
@@ -204,10 +205,12 @@ export class MemberFinder {
       );
       if (missing.length === 0) continue;
       const hints = await readHints(this.#io, device.slot, formattedBytes);
+      const own = hints?.entries.find((hint) => equalBytes(hint.uuid, tip.memberUuid));
+      const isWhereItWas = device.kind === 'block' || own?.path === device.path;
       for (const hint of hints?.entries ?? []) {
         this.#hintedPaths.set(toHex(hint.uuid), hint.path);
         if (!missing.some((entry) => equalBytes(entry.uuid, hint.uuid))) continue;
-        for (const path of siblingPaths(device.path, hint.path)) {
+        for (const path of siblingPaths(device.path, hint.path, isWhereItWas)) {
           if (await this.#tryHint(path, hint.uuid)) break;
         }
       }
@@ -238,11 +241,15 @@ export class MemberFinder {
   }
 }
 
-/** The hinted path, and its last part beside the member that gave the hint. */
-function siblingPaths(memberPath: string, hintPath: string): string[] {
+/**
+ * The hinted path's last part beside the member that gave the hint, then the hinted path itself. A member file
+ * that is not where its own hint saw it was moved or copied: the other paths it names may be those of the store it was
+ * copied from, which must not be written through the copy.
+ */
+function siblingPaths(memberPath: string, hintPath: string, isWhereItWas: boolean): string[] {
   const directory = memberPath.slice(0, memberPath.lastIndexOf('/') + 1);
   const beside = directory + hintPath.slice(hintPath.lastIndexOf('/') + 1);
-  return beside === hintPath ? [hintPath] : [beside, hintPath];
+  return beside === hintPath || !isWhereItWas ? [beside] : [beside, hintPath];
 }
 
 /** Adds the member's path to errors of the pure choosers. */

@@ -3,7 +3,7 @@
 // Skipped, visibly, where the native core is not built.
 
 import assert from 'node:assert/strict';
-import { mkdtemp, rm, truncate, utimes, writeFile } from 'node:fs/promises';
+import { cp, mkdtemp, rm, truncate, utimes, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -144,5 +144,24 @@ test('memory of `alloc` is a destination by itself, and one that is too small is
     await assert.rejects(version.tensor('large').readInto(small), { code: 'E_RANGE' });
     await Promise.all([buffer.close(), small.close()]);
     await store.close();
+  }),
+);
+
+test('a copied store that lacks a member does not take the one of its original', { skip }, () =>
+  inDirectory(async (directory) => {
+    const original = join(directory, 'original');
+    const copy = join(directory, 'copy');
+    const store = await open(original, { mode: 'rw', create: CREATE });
+    const tx = await store.begin('demo/run');
+    await tx.put('weight', contents(3, 5000), U8(5000));
+    await tx.commit();
+    await store.close();
+    await cp(original, copy, { recursive: true });
+    await rm(join(copy, 'b.member'));
+    await assert.rejects(open(copy, { mode: 'rw' }), { code: 'E_DEGRADED' });
+    const reader = await open(copy, { mode: 'r' });
+    assert.equal(reader.info.state, 'degraded');
+    assert.deepEqual(await (await reader.get('demo/run')).tensor('weight').read(), contents(3, 5000));
+    await reader.close();
   }),
 );
