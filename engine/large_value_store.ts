@@ -12,7 +12,11 @@
 
 import { StoreError, assert } from '../format/errors.js';
 import {
-  PIECE_CODEC_LZ4, PIECE_CODEC_RAW, decodeLargeValue, decodeValueIndex, decodeValuePiece,
+  PIECE_CODEC_LZ4,
+  PIECE_CODEC_RAW,
+  decodeLargeValue,
+  decodeValueIndex,
+  decodeValuePiece,
 } from '../format/large_value.js';
 import type { LargeValue, ValuePiece } from '../format/large_value.js';
 import { LARGE_VALUE_BYTES_MAX, PIECE_RAW_BYTES } from '../format/limits.js';
@@ -43,14 +47,16 @@ export function packLargeValue(value: Uint8Array): PendingLargeValue {
   assert(PIECE_RAW_BYTES === LZ4_RAW_BYTES_MAX, 'the decoder takes whole pieces');
   if (value.byteLength > LARGE_VALUE_BYTES_MAX) {
     throw new StoreError(
-      'E_RANGE', `a catalog value of ${value.byteLength} bytes is over the limit of ${LARGE_VALUE_BYTES_MAX}`,
+      'E_RANGE',
+      `a catalog value of ${value.byteLength} bytes is over the limit of ${LARGE_VALUE_BYTES_MAX}`,
     );
   }
   const pieces: PendingPiece[] = [];
   for (let start = 0; start < value.byteLength; start += PIECE_RAW_BYTES) {
     const raw = value.subarray(start, Math.min(start + PIECE_RAW_BYTES, value.byteLength));
     const block = compressBlock(raw);
-    if (block === null) pieces.push({ codec: PIECE_CODEC_RAW, rawBytes: raw.byteLength, stored: raw.slice() });
+    if (block === null)
+      pieces.push({ codec: PIECE_CODEC_RAW, rawBytes: raw.byteLength, stored: raw.slice() });
     else pieces.push({ codec: PIECE_CODEC_LZ4, rawBytes: raw.byteLength, stored: block });
   }
   return { rawBytes: value.byteLength, pieces };
@@ -71,7 +77,10 @@ export function unpackPending(pending: PendingLargeValue): Uint8Array {
 }
 
 /** Every page of a stored value: its index page, which must be in memory, and its pieces. */
-export function storedValuePages(holder: TreeHolder, descriptorBytes: Uint8Array): PagePointer[] | MissingPage {
+export function storedValuePages(
+  holder: TreeHolder,
+  descriptorBytes: Uint8Array,
+): PagePointer[] | MissingPage {
   const descriptor = decodeLargeValue(descriptorBytes);
   const page = holder.pages.cached(descriptor.pointer);
   if (page === null) return new MissingPage(descriptor.pointer);
@@ -81,7 +90,9 @@ export function storedValuePages(holder: TreeHolder, descriptorBytes: Uint8Array
 
 /** Reads, verifies and decodes a stored value. */
 export async function readLargeValue(
-  owner: TreeHolder, descriptorBytes: Uint8Array, signal?: AbortSignal,
+  owner: TreeHolder,
+  descriptorBytes: Uint8Array,
+  signal?: AbortSignal,
 ): Promise<Uint8Array> {
   const descriptor = decodeLargeValue(descriptorBytes);
   const index = await owner.pages.get(descriptor.pointer, owner.treeId);
@@ -91,7 +102,10 @@ export async function readLargeValue(
   for (let start = 0; start < entries.length; start += PIECES_IN_FLIGHT_MAX) {
     signal?.throwIfAborted();
     const group = entries.slice(start, start + PIECES_IN_FLIGHT_MAX);
-    const loaded = await owner.pages.readUncached(group.map((entry) => entry.pointer), owner.treeId);
+    const loaded = await owner.pages.readUncached(
+      group.map((entry) => entry.pointer),
+      owner.treeId,
+    );
     for (const [i, entry] of group.entries()) {
       decodePiece(owner, entry, loaded[i] as CatalogPage, value.subarray(offset, offset + entry.rawBytes));
       offset += entry.rawBytes;
@@ -103,9 +117,15 @@ export async function readLargeValue(
 
 /** The pieces that an index page names, checked against the descriptor (format.md F8). Errors: E_FORMAT. */
 export function valuePieces(
-  owner: { readonly pages: PageStore; readonly treeId: number }, descriptor: LargeValue, page: CatalogPage,
+  owner: { readonly pages: PageStore; readonly treeId: number },
+  descriptor: LargeValue,
+  page: CatalogPage,
 ): ValuePiece[] {
-  return decodeValueIndex(page.bytes, descriptor, pageContext(owner.pages.rules, owner.treeId, descriptor.pointer));
+  return decodeValueIndex(
+    page.bytes,
+    descriptor,
+    pageContext(owner.pages.rules, owner.treeId, descriptor.pointer),
+  );
 }
 
 function decodePiece(owner: TreeHolder, piece: ValuePiece, page: CatalogPage, target: Uint8Array): void {

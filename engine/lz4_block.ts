@@ -44,7 +44,10 @@ export function decompressBlockInto(block: Uint8Array, target: Uint8Array, where
   try {
     raw = uncompressSync(packed);
   } catch (cause) {
-    throw new StoreError('E_FORMAT', `an LZ4 block of ${block.byteLength} bytes does not decode`, { cause, where });
+    throw new StoreError('E_FORMAT', `an LZ4 block of ${block.byteLength} bytes does not decode`, {
+      cause,
+      where,
+    });
   }
   if (raw.byteLength !== rawBytes) {
     throw new StoreError(

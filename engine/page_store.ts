@@ -119,20 +119,24 @@ export class PageStore {
    */
   async prefetch(pointers: readonly PagePointer[], treeId: number): Promise<void> {
     const missing = pointers.filter((pointer) => this.#cache.find(pointer) === null);
-    await Promise.all(missing.map(async (pointer) => {
-      const ref = await this.loadPinned(pointer, treeId).catch(() => null);
-      if (ref !== null) this.unpin(ref);
-    }));
+    await Promise.all(
+      missing.map(async (pointer) => {
+        const ref = await this.loadPinned(pointer, treeId).catch(() => null);
+        if (ref !== null) this.unpin(ref);
+      }),
+    );
   }
 
   /** Reads pages in batches past the cache (but takes what is in memory), in the order given. */
   readUncached(pointers: readonly PagePointer[], treeId: number): Promise<CatalogPage[]> {
-    return Promise.all(pointers.map((pointer) => {
-      const page = this.cached(pointer);
-      if (page !== null) return page;
-      this.#pagesRead += 1;
-      return this.#reader.read(pointer, treeId);
-    }));
+    return Promise.all(
+      pointers.map((pointer) => {
+        const page = this.cached(pointer);
+        if (page !== null) return page;
+        this.#pagesRead += 1;
+        return this.#reader.read(pointer, treeId);
+      }),
+    );
   }
 
   /** Each copy of a page by itself: null when good. */

@@ -16,18 +16,34 @@
 // inside a page split nine to one, everything else in the middle.
 
 import { assert } from '../format/errors.js';
-import { BRANCH_SLOT_BYTES, LEAF_SLOT_BYTES, PAGE_HEADER_BYTES, PAGE_POINTER_BYTES } from '../format/layout.gen.js';
+import {
+  BRANCH_SLOT_BYTES,
+  LEAF_SLOT_BYTES,
+  PAGE_HEADER_BYTES,
+  PAGE_POINTER_BYTES,
+} from '../format/layout.gen.js';
 import { KEY_BYTES_MAX } from '../format/limits.js';
 import type { PagePointer } from './tree_page.js';
 import type { PageStore } from './page_store.js';
 import { PageRef } from './tree_page_cache.js';
 import {
-  BranchNode, EMPTY_KEY, LeafNode, branchFromPage, leafFromPage, shortestSeparator,
+  BranchNode,
+  EMPTY_KEY,
+  LeafNode,
+  branchFromPage,
+  leafFromPage,
+  shortestSeparator,
 } from './tree_node.js';
 import type { LeafItem, TreeNode } from './tree_node.js';
 import { isLeafPage } from './tree_page.js';
 import {
-  MissingPage, branchOf, checkItemCount, childCount, descend, pathLeaf, residentChild,
+  MissingPage,
+  branchOf,
+  checkItemCount,
+  childCount,
+  descend,
+  pathLeaf,
+  residentChild,
 } from './tree_read.js';
 import type { TreeHolder, TreePath } from './tree_read.js';
 import { storedValuePages } from './large_value_store.js';
@@ -152,7 +168,10 @@ function dirtyCopy(epoch: number, ref: PageRef): LeafNode | BranchNode {
 
 /** Splits what is over its limit, from the leaf up. `changedSlot` is where the leaf changed. */
 function splitUpwards(
-  editor: TreeEditor, nodes: readonly (LeafNode | BranchNode)[], indexes: readonly number[], changedSlot: number,
+  editor: TreeEditor,
+  nodes: readonly (LeafNode | BranchNode)[],
+  indexes: readonly number[],
+  changedSlot: number,
 ): void {
   let changed = changedSlot;
   for (let depth = nodes.length - 1; depth >= 0; depth -= 1) {
@@ -168,7 +187,8 @@ function splitUpwards(
     }
     assert(parent.type === 2, 'a parent is a branch');
     const index = indexes[depth - 1] as number;
-    for (const [offset, part] of parts.entries()) parent.insertChild(index + 1 + offset, part.separator, part.node);
+    for (const [offset, part] of parts.entries())
+      parent.insertChild(index + 1 + offset, part.separator, part.node);
     changed = index + parts.length;
   }
 }
@@ -180,7 +200,10 @@ interface SplitPart {
 
 /** Cuts a node that is over its limit; the node keeps the first part. Empty when it fits. */
 function splitNode(
-  editor: TreeEditor, node: LeafNode | BranchNode, changed: number, atRightEdge: boolean,
+  editor: TreeEditor,
+  node: LeafNode | BranchNode,
+  changed: number,
+  atRightEdge: boolean,
 ): SplitPart[] {
   const limitBytes = node.type === 1 ? editor.limits.leafBytes : editor.limits.branchBytes;
   const parts: SplitPart[] = [];
@@ -214,7 +237,12 @@ function slotCount(node: LeafNode | BranchNode): number {
 }
 
 /** Index of the first slot that moves to the right part; 1 .. count - 1. */
-function chooseCut(node: LeafNode | BranchNode, limitBytes: number, changed: number, atRightEdge: boolean): number {
+function chooseCut(
+  node: LeafNode | BranchNode,
+  limitBytes: number,
+  changed: number,
+  atRightEdge: boolean,
+): number {
   const count = slotCount(node);
   const partMin = node.type === 1 ? 1 : BRANCH_PART_CHILDREN_MIN;
   if (changed === count - 1) {
@@ -258,7 +286,12 @@ function cutBranch(editor: TreeEditor, branch: BranchNode, cut: number): SplitPa
   let movedBytes = 0;
   for (let i = cut; i < branch.children.length; i += 1) movedBytes += branch.slotBytes(i);
   const right = new BranchNode(
-    editor.epoch, branch.level, branch.base, branch.separators.slice(cut), branch.children.slice(cut), movedBytes,
+    editor.epoch,
+    branch.level,
+    branch.base,
+    branch.separators.slice(cut),
+    branch.children.slice(cut),
+    movedBytes,
   );
   branch.separators.length = cut;
   branch.children.length = cut;
@@ -270,13 +303,22 @@ function cutBranch(editor: TreeEditor, branch: BranchNode, cut: number): SplitPa
 
 function growRoot(editor: TreeEditor, first: LeafNode | BranchNode, parts: readonly SplitPart[]): void {
   const root = new BranchNode(
-    editor.epoch, first.level + 1, null, [EMPTY_KEY], [first], BRANCH_SLOT_BYTES + PAGE_POINTER_BYTES,
+    editor.epoch,
+    first.level + 1,
+    null,
+    [EMPTY_KEY],
+    [first],
+    BRANCH_SLOT_BYTES + PAGE_POINTER_BYTES,
   );
   for (const part of parts) root.insertChild(root.children.length, part.separator, part.node);
   editor.root = root;
 }
 
-function isRightEdge(nodes: readonly (LeafNode | BranchNode)[], indexes: readonly number[], depth: number): boolean {
+function isRightEdge(
+  nodes: readonly (LeafNode | BranchNode)[],
+  indexes: readonly number[],
+  depth: number,
+): boolean {
   for (let d = 0; d < depth; d += 1) {
     const node = nodes[d] as BranchNode;
     if ((indexes[d] as number) !== node.children.length - 1) return false;
@@ -320,7 +362,11 @@ function encodedBytesOf(node: TreeNode): number {
 }
 
 /** Removes empty nodes and joins small ones with a sibling, from the leaf up. */
-function mergeUpwards(editor: TreeEditor, nodes: readonly (LeafNode | BranchNode)[], indexes: readonly number[]): void {
+function mergeUpwards(
+  editor: TreeEditor,
+  nodes: readonly (LeafNode | BranchNode)[],
+  indexes: readonly number[],
+): void {
   for (let depth = nodes.length - 1; depth > 0; depth -= 1) {
     const node = nodes[depth] as LeafNode | BranchNode;
     const parent = nodes[depth - 1];
@@ -328,7 +374,8 @@ function mergeUpwards(editor: TreeEditor, nodes: readonly (LeafNode | BranchNode
     const index = indexes[depth - 1] as number;
     const limitBytes = node.type === 1 ? editor.limits.leafBytes : editor.limits.branchBytes;
     if (slotCount(node) === 0) parent.removeChild(index);
-    else if (node.encodedBytes < limitBytes / 4 && parent.children.length > 1) joinWithSibling(editor, parent, index);
+    else if (node.encodedBytes < limitBytes / 4 && parent.children.length > 1)
+      joinWithSibling(editor, parent, index);
     else if (node.encodedBytes <= limitBytes) return;
     else splitInto(editor, parent, index, node);
   }
@@ -342,7 +389,8 @@ function mergeUpwards(editor: TreeEditor, nodes: readonly (LeafNode | BranchNode
 /** A branch can outgrow its limit when a longer separator replaced one of its own. */
 function splitInto(editor: TreeEditor, parent: BranchNode, index: number, node: LeafNode | BranchNode): void {
   const parts = splitNode(editor, node, slotCount(node) >>> 1, false);
-  for (const [offset, part] of parts.entries()) parent.insertChild(index + 1 + offset, part.separator, part.node);
+  for (const [offset, part] of parts.entries())
+    parent.insertChild(index + 1 + offset, part.separator, part.node);
 }
 
 function joinWithSibling(editor: TreeEditor, parent: BranchNode, index: number): void {
@@ -365,7 +413,8 @@ function joinWithSibling(editor: TreeEditor, parent: BranchNode, index: number):
   const limitBytes = left.type === 1 ? editor.limits.leafBytes : editor.limits.branchBytes;
   if (left.encodedBytes <= limitBytes) return;
   const parts = splitNode(editor, left, slotCount(left) >>> 1, false);
-  for (const [offset, part] of parts.entries()) parent.insertChild(leftIndex + 1 + offset, part.separator, part.node);
+  for (const [offset, part] of parts.entries())
+    parent.insertChild(leftIndex + 1 + offset, part.separator, part.node);
 }
 
 /** Moves the children of `right` behind those of `left`; `separator` becomes the first one's again. */

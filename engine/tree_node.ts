@@ -15,7 +15,12 @@
 // It decides nothing about when to split or merge (tree_edit.ts) and never does I/O.
 
 import { assert } from '../format/errors.js';
-import { BRANCH_SLOT_BYTES, LEAF_SLOT_BYTES, PAGE_HEADER_BYTES, PAGE_POINTER_BYTES } from '../format/layout.gen.js';
+import {
+  BRANCH_SLOT_BYTES,
+  LEAF_SLOT_BYTES,
+  PAGE_HEADER_BYTES,
+  PAGE_POINTER_BYTES,
+} from '../format/layout.gen.js';
 import type { PendingLargeValue } from './large_value_store.js';
 import type { PageRef } from './tree_page_cache.js';
 import { branchKeyBytes, compareBytes, leafSlotBytes } from './tree_page.js';
@@ -88,7 +93,8 @@ export class LeafNode {
     while (low < high) {
       const middle = (low + high) >>> 1;
       const slot = slots[middle] as number | LeafItem;
-      const order = typeof slot === 'number' ? basePage(base).keyCompare(slot, key) : compareBytes(slot.key, key);
+      const order =
+        typeof slot === 'number' ? basePage(base).keyCompare(slot, key) : compareBytes(slot.key, key);
       if (order === 0) return middle;
       if (order < 0) low = middle + 1;
       else high = middle;
@@ -127,8 +133,12 @@ export class BranchNode {
   bodyBytes: number;
 
   constructor(
-    epoch: number, level: number, base: BranchPage | null,
-    separators: (number | Uint8Array)[], children: (number | TreeNode)[], bodyBytes: number,
+    epoch: number,
+    level: number,
+    base: BranchPage | null,
+    separators: (number | Uint8Array)[],
+    children: (number | TreeNode)[],
+    bodyBytes: number,
   ) {
     assert(separators.length === children.length, 'a branch has one separator for each child');
     this.epoch = epoch;
@@ -171,7 +181,12 @@ export class BranchNode {
 
   clone(epoch: number): BranchNode {
     return new BranchNode(
-      epoch, this.level, this.base, this.separators.slice(), this.children.slice(), this.bodyBytes,
+      epoch,
+      this.level,
+      this.base,
+      this.separators.slice(),
+      this.children.slice(),
+      this.bodyBytes,
     );
   }
 
@@ -226,7 +241,11 @@ export function leafFromPage(epoch: number, page: LeafPage): LeafNode {
 }
 
 /** A dirty branch with the children of a durable one; visited children keep their PageRefs. */
-export function branchFromPage(epoch: number, page: BranchPage, links: readonly (PageRef | null)[]): BranchNode {
+export function branchFromPage(
+  epoch: number,
+  page: BranchPage,
+  links: readonly (PageRef | null)[],
+): BranchNode {
   assert(links.length === page.itemCount, 'a branch page has one link for each child');
   const separators = new Array<number | Uint8Array>(page.itemCount);
   const children = new Array<number | TreeNode>(page.itemCount);

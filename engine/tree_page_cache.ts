@@ -59,8 +59,15 @@ export function samePage(a: PagePointer, b: PagePointer): boolean {
   if (a === b) return true;
   const copyA = a.copies[0];
   const copyB = b.copies[0];
-  return a.birth === b.birth && a.storedBytes === b.storedBytes && a.kind === b.kind && a.level === b.level
-    && a.sum === b.sum && copyA?.member === copyB?.member && copyA?.sector === copyB?.sector;
+  return (
+    a.birth === b.birth &&
+    a.storedBytes === b.storedBytes &&
+    a.kind === b.kind &&
+    a.level === b.level &&
+    a.sum === b.sum &&
+    copyA?.member === copyB?.member &&
+    copyA?.sector === copyB?.sector
+  );
 }
 
 export class PageCache {
@@ -164,6 +171,6 @@ export class PageCache {
 }
 
 function costBytes(ref: PageRef): number {
-  const linkCount = ref.pointer.level > 0 ? ref.page?.itemCount ?? 0 : 0;
+  const linkCount = ref.pointer.level > 0 ? (ref.page?.itemCount ?? 0) : 0;
   return ref.pointer.storedBytes + PAGE_OVERHEAD_BYTES + linkCount * LINK_BYTES;
 }

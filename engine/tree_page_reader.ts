@@ -126,7 +126,8 @@ export class PageReader {
       const result = await this.#options.io.read({ ...batch, count: sendable.length });
       const faultsByOp = this.#reportFaults(sendable, result.faults);
       for (const [index, request] of sendable.entries()) {
-        if (result.status[index] !== 0) request.settle(null, this.#readError(request, faultsByOp.get(index) ?? []));
+        if (result.status[index] !== 0)
+          request.settle(null, this.#readError(request, faultsByOp.get(index) ?? []));
         else this.#settleDecoded(request, batch.destinations[index] as Uint8Array);
       }
     } catch (error) {
@@ -194,7 +195,12 @@ export class PageReader {
       'E_DEVICE_LOST',
       `no copy of a page of the ${treeName(request.treeId)} tree can be read: its members (${members}) are not in use`,
       {
-        where: this.#where(request, copies[0]?.member ?? 0, (copies[0]?.sector ?? 0) * SECTOR_BYTES, storedBytes),
+        where: this.#where(
+          request,
+          copies[0]?.member ?? 0,
+          (copies[0]?.sector ?? 0) * SECTOR_BYTES,
+          storedBytes,
+        ),
         safe: 'Nothing was changed. Copies on the missing members are as they were.',
         next: 'Attach the members and open the store again.',
       },
@@ -253,7 +259,10 @@ function emptyBatch(count: number): MutableBatch {
 }
 
 function fillOperation(
-  batch: MutableBatch, index: number, pointer: PagePointer, copies: readonly { slot: number; sector: number }[],
+  batch: MutableBatch,
+  index: number,
+  pointer: PagePointer,
+  copies: readonly { slot: number; sector: number }[],
 ): void {
   for (const [column, copy] of copies.entries()) {
     batch.copyMember[index * MAX_COPIES + column] = copy.slot;

@@ -52,7 +52,9 @@ export type LeafLike = LeafPage | LeafNode;
 
 /** Runs an attempt until its pages are in memory. */
 export async function retryWithPages<T>(
-  holder: TreeHolder, missing: MissingPage, attempt: () => T | MissingPage,
+  holder: TreeHolder,
+  missing: MissingPage,
+  attempt: () => T | MissingPage,
 ): Promise<T> {
   const pinned: PageRef[] = [];
   let lacking = missing;
@@ -139,7 +141,11 @@ export function levelOf(node: TreeNode): number {
 }
 
 /** Walks to the leaf whose range holds `key`, or with `below` the largest key below it (null: the last). */
-export function descend(holder: TreeHolder, key: Uint8Array | null, below: boolean): TreePath | null | MissingPage {
+export function descend(
+  holder: TreeHolder,
+  key: Uint8Array | null,
+  below: boolean,
+): TreePath | null | MissingPage {
   const root = residentRoot(holder);
   if (root === null || root instanceof MissingPage) return root;
   const path: TreePath = { nodes: [root], indexes: [] };
@@ -203,7 +209,11 @@ function checkChild(holder: TreeHolder, path: TreePath, index: number, ref: Page
   const page = ref.page;
   assert(page !== null && parent.type !== 1, 'a resident child of a branch is checked');
   if (ref.pointer.level !== levelOf(parent) - 1) {
-    throw formatError(holder, ref.pointer, `has level ${ref.pointer.level} below a page of level ${levelOf(parent)}`);
+    throw formatError(
+      holder,
+      ref.pointer,
+      `has level ${ref.pointer.level} below a page of level ${levelOf(parent)}`,
+    );
   }
   if (parent.type === 0 && ref.pointer.birth > parent.pointer.birth) {
     const births = `${ref.pointer.birth}, after its parent's ${parent.pointer.birth}`;
@@ -231,19 +241,15 @@ function keyBounds(page: CatalogPage): { first: Uint8Array | null; last: Uint8Ar
 /** A page whose sum is right but which breaks a rule of the format. */
 export function formatError(holder: { treeId: number }, pointer: PagePointer, what: string): StoreError {
   const copy = pointer.copies[0];
-  return new StoreError(
-    'E_FORMAT',
-    `a page of the ${treeName(holder.treeId)} tree ${what}`,
-    {
-      where: {
-        ...(copy === undefined ? {} : { memberIndex: copy.member, offsetBytes: copy.sector * SECTOR_BYTES }),
-        lengthBytes: pointer.storedBytes,
-        structure: `${treeName(holder.treeId)} tree`,
-      },
-      safe: 'Nothing was changed.',
-      next: 'Run `ingot fsck`.',
+  return new StoreError('E_FORMAT', `a page of the ${treeName(holder.treeId)} tree ${what}`, {
+    where: {
+      ...(copy === undefined ? {} : { memberIndex: copy.member, offsetBytes: copy.sector * SECTOR_BYTES }),
+      lengthBytes: pointer.storedBytes,
+      structure: `${treeName(holder.treeId)} tree`,
     },
-  );
+    safe: 'Nothing was changed.',
+    next: 'Run `ingot fsck`.',
+  });
 }
 
 /** Refuses a root whose number of items cannot be right. Errors: E_FORMAT. */
@@ -252,7 +258,11 @@ export function checkItemCount(treeId: number, root: PagePointer | null, itemCou
   throw new StoreError(
     'E_FORMAT',
     `the ${treeName(treeId)} tree ${root === null ? 'has no' : 'has a'} root but is said to have ${itemCount} items`,
-    { where: { structure: `${treeName(treeId)} tree` }, safe: 'Nothing was changed.', next: 'Run `ingot fsck`.' },
+    {
+      where: { structure: `${treeName(treeId)} tree` },
+      safe: 'Nothing was changed.',
+      next: 'Run `ingot fsck`.',
+    },
   );
 }
 

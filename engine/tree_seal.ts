@@ -20,7 +20,10 @@ import { PAGE_HEADER_BYTES, VALUE_PIECE_ENTRY_BYTES } from '../format/layout.gen
 import { encodeBranch, encodeLeaf, encodeValuePiece, pageStoredBytes } from '../format/page_encode.js';
 import type { BranchItem, LeafItem as EncodedItem, PageFields } from '../format/page_encode.js';
 import {
-  PAGE_KIND_BRANCH, PAGE_KIND_LEAF, PAGE_KIND_VALUE_INDEX, PAGE_KIND_VALUE_PIECE,
+  PAGE_KIND_BRANCH,
+  PAGE_KIND_LEAF,
+  PAGE_KIND_VALUE_INDEX,
+  PAGE_KIND_VALUE_PIECE,
 } from '../format/pointer.js';
 import type { PageCopy, PagePointer } from '../format/pointer.js';
 import type { PageStore } from './page_store.js';
@@ -151,7 +154,12 @@ function sealLargeValue(context: SealContext, pending: PendingLargeValue, writes
   for (const piece of pending.pieces) {
     const bytes = encodeValuePiece(piece.stored, fieldsOf(context));
     const { pointer } = finishPage(context, bytes, PAGE_KIND_VALUE_PIECE, 0, writes);
-    pieces.push({ pointer, storedBytes: piece.stored.byteLength, rawBytes: piece.rawBytes, codec: piece.codec });
+    pieces.push({
+      pointer,
+      storedBytes: piece.stored.byteLength,
+      rawBytes: piece.rawBytes,
+      codec: piece.codec,
+    });
   }
   const bytes = encodeValueIndex(pieces, fieldsOf(context));
   const { pointer } = finishPage(context, bytes, PAGE_KIND_VALUE_INDEX, 0, writes);
@@ -163,7 +171,11 @@ function fieldsOf(context: SealContext): PageFields {
 }
 
 function finishPage(
-  context: SealContext, bytes: Uint8Array, kind: number, level: number, writes: PageWrite[],
+  context: SealContext,
+  bytes: Uint8Array,
+  kind: number,
+  level: number,
+  writes: PageWrite[],
 ): { pointer: PagePointer; page: CatalogPage } {
   const { copies } = context.sink.place(bytes.byteLength, kind, level);
   assert(copies.length >= 1 && copies.length <= 3, 'a page has 1 to 3 copies');

@@ -51,7 +51,10 @@ interface KeyRange {
 }
 
 export async function* walkPages(
-  pages: PageStore, treeId: number, root: PagePointer | null, options: WalkOptions,
+  pages: PageStore,
+  treeId: number,
+  root: PagePointer | null,
+  options: WalkOptions,
 ): AsyncGenerator<WalkedPage, void, undefined> {
   if (root === null) return;
   const walk: Walk = { pages, treeId, readPieces: options.readPieces ?? true, signal: options.signal };
@@ -61,7 +64,10 @@ export async function* walkPages(
 }
 
 async function* walkTree(
-  walk: Walk, pointer: PagePointer, page: CatalogPage, range: KeyRange,
+  walk: Walk,
+  pointer: PagePointer,
+  page: CatalogPage,
+  range: KeyRange,
 ): AsyncGenerator<WalkedPage, void, undefined> {
   walk.signal?.throwIfAborted();
   yield { pointer, treeId: walk.treeId, kind: pointer.kind, level: pointer.level, page };
@@ -79,7 +85,10 @@ async function* walkTree(
       const index = start + offset;
       const lower = index === 0 ? range.lower : page.key(index);
       const upper = index + 1 < page.itemCount ? page.key(index + 1) : range.upper;
-      if (compareBytes(lower, range.lower) < 0 || (range.upper !== null && compareBytes(lower, range.upper) >= 0)) {
+      if (
+        compareBytes(lower, range.lower) < 0 ||
+        (range.upper !== null && compareBytes(lower, range.upper) >= 0)
+      ) {
         throw formatError(walk, pointer, 'has a separator outside its own range');
       }
       yield* walkTree(walk, pointers[offset] as PagePointer, child, { lower, upper });
@@ -87,7 +96,13 @@ async function* walkTree(
   }
 }
 
-function childPointers(walk: Walk, parent: PagePointer, page: BranchPage, start: number, end: number): PagePointer[] {
+function childPointers(
+  walk: Walk,
+  parent: PagePointer,
+  page: BranchPage,
+  start: number,
+  end: number,
+): PagePointer[] {
   const pointers: PagePointer[] = [];
   for (let i = start; i < end; i += 1) {
     const child = page.child(i);
@@ -103,7 +118,10 @@ function childPointers(walk: Walk, parent: PagePointer, page: BranchPage, start:
 function checkLeaf(walk: Walk, pointer: PagePointer, page: LeafPage, range: KeyRange): void {
   const first = page.key(0);
   const last = page.key(page.itemCount - 1);
-  if (compareBytes(first, range.lower) < 0 || (range.upper !== null && compareBytes(last, range.upper) >= 0)) {
+  if (
+    compareBytes(first, range.lower) < 0 ||
+    (range.upper !== null && compareBytes(last, range.upper) >= 0)
+  ) {
     throw formatError(walk, pointer, 'has a key outside the separators that lead to it');
   }
 }

@@ -10,10 +10,28 @@
 
 /** Every code, in the order of docs/errors.md. */
 export const STORE_ERROR_CODES = [
-  'E_NOT_FOUND', 'E_EXISTS', 'E_CONFLICT', 'E_LOCKED', 'E_READ_ONLY', 'E_NO_SPACE', 'E_RANGE',
-  'E_CORRUPT', 'E_CORRUPT_REPAIRED', 'E_DEGRADED', 'E_DEVICE_LOST', 'E_IO', 'E_BUFFER_CHANGED',
-  'E_SOURCE_CHANGED', 'E_FORMAT', 'E_VERSION', 'E_AUTH', 'E_UNSUPPORTED', 'E_NATIVE', 'E_POISONED',
-  'E_CLOSED', 'E_USAGE',
+  'E_NOT_FOUND',
+  'E_EXISTS',
+  'E_CONFLICT',
+  'E_LOCKED',
+  'E_READ_ONLY',
+  'E_NO_SPACE',
+  'E_RANGE',
+  'E_CORRUPT',
+  'E_CORRUPT_REPAIRED',
+  'E_DEGRADED',
+  'E_DEVICE_LOST',
+  'E_IO',
+  'E_BUFFER_CHANGED',
+  'E_SOURCE_CHANGED',
+  'E_FORMAT',
+  'E_VERSION',
+  'E_AUTH',
+  'E_UNSUPPORTED',
+  'E_NATIVE',
+  'E_POISONED',
+  'E_CLOSED',
+  'E_USAGE',
 ] as const;
 export type StoreErrorCode = (typeof STORE_ERROR_CODES)[number];
 

@@ -25,7 +25,10 @@ type Step =
   | { readonly op: 'delete'; readonly pick: number }
   | { readonly op: 'deleteRange'; readonly pick: number; readonly count: number }
   | { readonly op: 'append'; readonly count: number }
-  | { readonly op: 'begin' } | { readonly op: 'rollback' } | { readonly op: 'commit' } | { readonly op: 'reopen' }
+  | { readonly op: 'begin' }
+  | { readonly op: 'rollback' }
+  | { readonly op: 'commit' }
+  | { readonly op: 'reopen' }
   | { readonly op: 'dropCache' };
 
 /** Latin-1 strings sort as their bytes do. */
@@ -34,11 +37,19 @@ const toKey = (bytes: Uint8Array): string => Buffer.from(bytes).toString('latin1
 
 const keyArbitrary = fc.oneof(
   fc.integer({ min: 0, max: 400 }).map((n) => `k${String(n).padStart(4, '0')}`),
-  fc.string({ minLength: 1, maxLength: 3, unit: fc.integer({ min: 0, max: 255 }).map((c) => String.fromCharCode(c)) }),
+  fc.string({
+    minLength: 1,
+    maxLength: 3,
+    unit: fc.integer({ min: 0, max: 255 }).map((c) => String.fromCharCode(c)),
+  }),
   // Boundary lengths and long equal prefixes, where separators are long.
-  fc.tuple(fc.constantFrom(1, 2, 1_022, 1_023, 1_024), fc.nat(255), fc.nat(255))
-    .map(([length, last, first]) => (length < 3 ? String.fromCharCode(first).repeat(length)
-      : 'p'.repeat(length - 2) + String.fromCharCode(first) + String.fromCharCode(last))),
+  fc
+    .tuple(fc.constantFrom(1, 2, 1_022, 1_023, 1_024), fc.nat(255), fc.nat(255))
+    .map(([length, last, first]) =>
+      length < 3
+        ? String.fromCharCode(first).repeat(length)
+        : 'p'.repeat(length - 2) + String.fromCharCode(first) + String.fromCharCode(last),
+    ),
 );
 const sizeArbitrary = fc.oneof(
   { weight: 8, arbitrary: fc.integer({ min: 0, max: 200 }) },
@@ -46,14 +57,28 @@ const sizeArbitrary = fc.oneof(
   { weight: 1, arbitrary: fc.constantFrom(245_759, 245_760, 245_761, 500_000) },
 );
 const stepArbitrary: fc.Arbitrary<Step> = fc.oneof(
-  { weight: 20, arbitrary: fc.record({
-    op: fc.constant('put' as const), key: keyArbitrary, size: sizeArbitrary, fill: fc.nat(255),
-  }) },
+  {
+    weight: 20,
+    arbitrary: fc.record({
+      op: fc.constant('put' as const),
+      key: keyArbitrary,
+      size: sizeArbitrary,
+      fill: fc.nat(255),
+    }),
+  },
   { weight: 8, arbitrary: fc.record({ op: fc.constant('delete' as const), pick: fc.nat() }) },
-  { weight: 2, arbitrary: fc.record({
-    op: fc.constant('deleteRange' as const), pick: fc.nat(), count: fc.integer({ min: 1, max: 300 }),
-  }) },
-  { weight: 2, arbitrary: fc.record({ op: fc.constant('append' as const), count: fc.integer({ min: 1, max: 300 }) }) },
+  {
+    weight: 2,
+    arbitrary: fc.record({
+      op: fc.constant('deleteRange' as const),
+      pick: fc.nat(),
+      count: fc.integer({ min: 1, max: 300 }),
+    }),
+  },
+  {
+    weight: 2,
+    arbitrary: fc.record({ op: fc.constant('append' as const), count: fc.integer({ min: 1, max: 300 }) }),
+  },
   { weight: 3, arbitrary: fc.record({ op: fc.constant('begin' as const) }) },
   { weight: 2, arbitrary: fc.record({ op: fc.constant('rollback' as const) }) },
   { weight: 2, arbitrary: fc.record({ op: fc.constant('commit' as const) }) },
@@ -102,16 +127,24 @@ class Subject {
 
   async apply(step: Step): Promise<void> {
     switch (step.op) {
-      case 'put': await this.put(step.key, fillValue(step.size, step.fill)); break;
+      case 'put':
+        await this.put(step.key, fillValue(step.size, step.fill));
+        break;
       case 'append':
         for (let i = 0; i < step.count; i += 1) {
           this.appended += 1;
           await this.put(`v${String(this.appended).padStart(8, '0')}`, fillValue(60, i));
         }
         break;
-      case 'delete': await this.deleteSome(step.pick, 1); break;
-      case 'deleteRange': await this.deleteSome(step.pick, step.count); break;
-      case 'begin': this.savepoints.push({ savepoint: this.tree.beginEdit(), model: new Map(this.model) }); break;
+      case 'delete':
+        await this.deleteSome(step.pick, 1);
+        break;
+      case 'deleteRange':
+        await this.deleteSome(step.pick, step.count);
+        break;
+      case 'begin':
+        this.savepoints.push({ savepoint: this.tree.beginEdit(), model: new Map(this.model) });
+        break;
       case 'rollback': {
         const last = this.savepoints.pop();
         if (last === undefined) return;
@@ -119,14 +152,18 @@ class Subject {
         this.model = last.model;
         break;
       }
-      case 'commit': await this.commit(); break;
+      case 'commit':
+        await this.commit();
+        break;
       case 'reopen': {
         await this.commit();
         this.pages = this.members.store({ cacheBytes: 0 });
         this.tree = Tree.open(this.pages, 1, this.tree.rootPointer, this.tree.itemCount, this.options);
         break;
       }
-      case 'dropCache': this.pages.dropCache(); break;
+      case 'dropCache':
+        this.pages.dropCache();
+        break;
     }
     assert.equal(this.tree.itemCount, this.model.size);
   }
@@ -155,7 +192,11 @@ class Subject {
     this.birth += 1;
     const plan = this.tree.sealPlan();
     const sealed = this.tree.seal(this.members.sink, this.birth);
-    const placed = sealed.writes.map(({ pointer: { storedBytes, kind, level } }) => ({ storedBytes, kind, level }));
+    const placed = sealed.writes.map(({ pointer: { storedBytes, kind, level } }) => ({
+      storedBytes,
+      kind,
+      level,
+    }));
     assert.deepEqual(placed, plan);
     this.members.write(sealed.writes);
     this.tree.adopt(sealed);
@@ -199,18 +240,23 @@ async function checkReader(reader: Tree | TreeView, model: Model, seed: number):
 }
 
 const TREE_OPTIONS: readonly TreeOptions[] = [
-  {}, { leafBytes: 4_096, branchBytes: 4_096 }, { leafBytes: 600, branchBytes: 800 },
+  {},
+  { leafBytes: 4_096, branchBytes: 4_096 },
+  { leafBytes: 600, branchBytes: 800 },
 ];
 for (const options of TREE_OPTIONS) {
   test(`a tree never differs from a sorted map (limits ${JSON.stringify(options)})`, async () => {
     await fc.assert(
-      fc.asyncProperty(fc.array(stepArbitrary, { minLength: 1, maxLength: 120, size: 'max' }), async (steps) => {
-        const subject = new Subject(options);
-        for (const step of steps) await subject.apply(step);
-        await checkReader(subject.tree, subject.model, steps.length);
-        await subject.commit();
-        await checkReader(subject.tree.snapshotView(), subject.model, steps.length);
-      }),
+      fc.asyncProperty(
+        fc.array(stepArbitrary, { minLength: 1, maxLength: 120, size: 'max' }),
+        async (steps) => {
+          const subject = new Subject(options);
+          for (const step of steps) await subject.apply(step);
+          await checkReader(subject.tree, subject.model, steps.length);
+          await subject.commit();
+          await checkReader(subject.tree.snapshotView(), subject.model, steps.length);
+        },
+      ),
       { numRuns: RUNS },
     );
   });

@@ -57,7 +57,10 @@ class Figures {
 async function buildTree(itemCount: number, limits: { leafBytes: number; branchBytes: number }) {
   const io: Partial<Io> = { checksum: { crc64: (bytes) => crc64(bytes) } };
   const pages = new PageStore({
-    io: io as Io, storeUuid: new Uint8Array(16).fill(1), resolveSlot: () => null, cacheBytes: 2 ** 30,
+    io: io as Io,
+    storeUuid: new Uint8Array(16).fill(1),
+    resolveSlot: () => null,
+    cacheBytes: 2 ** 30,
   });
   const tree = Tree.open(pages, 1, null, 0, limits);
   const figures = new Figures();

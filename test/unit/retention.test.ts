@@ -64,7 +64,7 @@ test('one version of an interval is kept, and the same one as time goes on', () 
 });
 
 test('the best by a metric survive; versions without it do not count', () => {
-  const versions = ten.map((each, index) =>
+  const versions = ten.map((_each, index) =>
     version(index + 1, { metrics: index % 2 === 0 ? { loss: Math.abs(index - 4) } : {} }),
   );
   assert.deepEqual(kept(versions, { best: { n: 2, metric: 'loss', mode: 'min' } }), ['v:10', 'v:7', 'v:5']);
