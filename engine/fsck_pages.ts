@@ -61,6 +61,9 @@ export async function* checkSuperblocks(context: FsckContext): AsyncGenerator<vo
           code: 'E_CORRUPT',
           message: `superblock copy ${copy} of root ${root.sequence} is not valid: ${why}`,
           where,
+          next:
+            'after a crash a copy may be missing: opening for writing (any ingot command that changes something) ' +
+            'writes it again; if it comes back, suspect the drive',
         });
       } catch (error) {
         context.reportError(error, 'warn');
