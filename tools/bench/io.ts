@@ -26,6 +26,8 @@ const MEBIBYTE = 1024 * 1024;
 const HEAD_BYTES = MEBIBYTE;
 /** Room for the catalog and the reserve, beside three times the model. */
 const SPARE_BYTES = 512 * MEBIBYTE;
+/** Versions that, beside the model, leave nothing of a member unwritten but the catalog's room. */
+const FILLING_VERSIONS = 2;
 const BLOCK_BYTES = 16 * MEBIBYTE;
 const RSS_LIMIT_BYTES = 512 * MEBIBYTE;
 /** So many blocks in flight that fio, too, fills new memory all the time. */
@@ -130,6 +132,7 @@ async function prepare(
   const memberBytes = HEAD_BYTES + 3 * wholeBytes + spareBytes;
   await worker.create(members, memberBytes);
   await worker.measure({ kind: 'import', members, source: place.source, run: RUN, keep: true });
+  await worker.fill(members, RUN, members.length > 1 ? 2 : 1, FILLING_VERSIONS);
   const shareBytes = Math.floor(options.sizeBytes / members.length / BLOCK_BYTES) * BLOCK_BYTES;
   const stretch = (offsetBytes: number) =>
     members.map((path): FioStretch => ({ path, offsetBytes, lengthBytes: shareBytes }));

@@ -7,14 +7,16 @@
 //      the version and reading its sums is.
 //      Writes and imports of one member set share an open store: the next ones find its buffers touched.
 //   3. Buffers are touched before the first measurement. `peakBytes` is the kernel's own VmHWM.
-//   4. After a write the version is removed and two more roots are made, so that its space is free again and the
+//   4. `fill` writes the members' free space once: on a RAM disk, too, the first write of a page costs more than the
+//      next (a virtual machine's memory comes from its host then), and fio's stretch was written before.
+//   5. After a write the version is removed and two more roots are made, so that its space is free again and the
 //      next write lands where the disk has been written before.
 //
 // Protocol: a message { id, job } gives { id, result } or { id, error }.
 
 import { readFileSync } from 'node:fs';
 import { performance } from 'node:perf_hooks';
-import { create, NativeIo, open, type Store, type TensorInfo } from '../../engine/index.js';
+import { create, NativeIo, open, type Store, type TensorInfo, type Version } from '../../engine/index.js';
 import { importModel } from '../import/importer.js';
 
 export type Job =
@@ -32,6 +34,14 @@ export type Job =
       readonly members: readonly string[];
       readonly run: string;
       readonly redundancy: 1 | 2;
+    }
+  | {
+      /** Writes `count` versions like `run`, then removes them: no later write is the first one anywhere. */
+      readonly kind: 'fill';
+      readonly members: readonly string[];
+      readonly run: string;
+      readonly redundancy: 1 | 2;
+      readonly count: number;
     };
 
 export interface Measured {
@@ -122,11 +132,11 @@ async function read(store: Store, run: string): Promise<Measured> {
   return result(store, value, durationMs, coreMs, target.byteLength, 0, known.tensorCount);
 }
 
-async function write(store: Store, run: string, redundancy: 1 | 2): Promise<Measured> {
+async function writeOnce(store: Store, run: string, redundancy: 1 | 2): Promise<Timed<Version>> {
   const model = await store.get(run);
   const { offsets, totalBytes } = layOut(model.tensors);
   const source = bufferOf(totalBytes);
-  const { value, durationMs, coreMs } = await timed(async () => {
+  return timed(async () => {
     const transaction = await store.begin('bench-write', { redundancy });
     for (const { name, byteLength, dtype, shape } of model.tensors) {
       const offset = offsets.get(name) ?? 0;
@@ -139,12 +149,25 @@ async function write(store: Store, run: string, redundancy: 1 | 2): Promise<Meas
     }
     return transaction.commit();
   });
+}
+
+async function fill(store: Store, run: string, redundancy: 1 | 2, count: number): Promise<void> {
+  const made: string[] = [];
+  for (let index = 0; index < count; index += 1) {
+    const { value } = await writeOnce(store, run, redundancy);
+    made.push(value.id);
+  }
+  for (const id of made) await giveBack(store, id);
+}
+
+async function write(store: Store, run: string, redundancy: 1 | 2): Promise<Measured> {
+  const { value, durationMs, coreMs } = await writeOnce(store, run, redundancy);
   const measured = result(
     store,
     value.byteLength,
     durationMs,
     coreMs,
-    source.byteLength,
+    buffer?.byteLength ?? 0,
     0,
     value.tensorCount,
   );
@@ -211,6 +234,10 @@ async function perform(job: Job): Promise<Measured | null> {
     }
   }
   writer ??= await open({ members: job.members }, { mode: 'rw' });
+  if (job.kind === 'fill') {
+    await fill(writer, job.run, job.redundancy, job.count);
+    return null;
+  }
   if (job.kind === 'write') return write(writer, job.run, job.redundancy);
   return importOnce(writer, job.source, job.run, job.keep);
 }

@@ -45,7 +45,12 @@ export class Worker {
     await this.#ask({ kind: 'create', members, memberBytes });
   }
 
-  async measure(job: Exclude<Job, { readonly kind: 'create' }>): Promise<Measured> {
+  /** Writes what is free in the members once; `run` is the version whose tensors are written. */
+  async fill(members: readonly string[], run: string, redundancy: 1 | 2, count: number): Promise<void> {
+    await this.#ask({ kind: 'fill', members, run, redundancy, count });
+  }
+
+  async measure(job: Exclude<Job, { readonly kind: 'create' | 'fill' }>): Promise<Measured> {
     const measured = await this.#ask(job);
     if (measured === null) throw new Error('a measurement gave no figures');
     return measured;
@@ -60,7 +65,7 @@ export class Worker {
 }
 
 /** One job in a process of its own: what a fresh process needs at its peak. */
-export async function measureAlone(job: Exclude<Job, { readonly kind: 'create' }>): Promise<Measured> {
+export async function measureAlone(job: Exclude<Job, { readonly kind: 'create' | 'fill' }>): Promise<Measured> {
   const worker = new Worker();
   try {
     return await worker.measure(job);

@@ -49,6 +49,9 @@ inline constexpr size_t kFaultsPerBatchMax = 65536;
 inline constexpr uint64_t kSourceGapBytesMax = 4 * kKiB;
 /// Copy and checksum go together in blocks of this size, so that the sum reads from the L2 cache.
 inline constexpr uint64_t kCopyBlockBytes = 64 * kKiB;
+/// A large extent goes to its device in steps of so many bytes while the rest is still gathered: few enough to
+/// be in the L3 cache when the device (or a RAM disk) reads them, enough for one large transfer.
+inline constexpr uint64_t kGatherStepBytes = 2 * kMiB;
 inline constexpr uint32_t kMembersMax = 256;
 inline constexpr uint32_t kSourcesMax = 65536;
 /// An exclusive open of a device is tried again this often, this far apart.

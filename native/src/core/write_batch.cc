@@ -11,6 +11,8 @@
 //   2. All copies are written from the same buffer; the op is ok only when each was written in full.
 //   3. Nothing is written when a source failed.
 //   4. Nothing is written beyond the end of a member.
+//   5. A large op is written while it is gathered: a stretch goes to the queues once its last byte is in
+//      place and summed, while it is still in the processor's cache, and is not touched again.
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
@@ -63,6 +65,9 @@ struct WriteOp : PoolWaiter {
   uint64_t* raw_sum = nullptr;
   std::vector<SourceRead> reads;
   std::vector<CopyWrite> writes;
+  /// For each copy, the first of its writes not yet handed to the queue.
+  size_t next_write[INGOT_MAX_COPIES] = {};
+  size_t end_write[INGOT_MAX_COPIES] = {};
   std::atomic<uint32_t> pending{0};
   std::atomic<uint32_t> copies_failed{0};  // bit per copy
   std::atomic<uint8_t> outcome{INGOT_OP_OK};
@@ -96,7 +101,8 @@ class WriteBatch final : public Batch {
   void granted(WriteOp& op);
   void source_done(SourceRead& read);
   void gather(WriteOp& op);
-  void write_copies(WriteOp& op);
+  void plan_writes(WriteOp& op);
+  void submit_writes(WriteOp& op, uint64_t ready_bytes);
   void write_done(CopyWrite& write);
   void refused(WriteOp& op, uint32_t copy, int errno_value);
   void copy_failed(WriteOp& op, uint32_t copy, ingot_fault_kind kind, int errno_value);
@@ -145,6 +151,7 @@ class SumWalk {
     take(end - position_, nullptr);
   }
   [[nodiscard]] uint64_t raw() const { return raw_; }
+  [[nodiscard]] uint64_t position() const { return position_; }
 
  private:
   std::byte* buffer_;
@@ -386,23 +393,35 @@ void WriteBatch::gather(WriteOp& op) {
     return;
   }
   std::byte* buffer = op.grant.data;
+  plan_writes(op);
   SumWalk walk(buffer, op);
   for (uint32_t i = op.piece_start; i < op.piece_start + op.piece_count; ++i) {
     const Piece& piece = pieces_[i];
     walk.zeros(piece.offset_bytes);
     const std::byte* from = piece.memory;
     if (from == nullptr && piece.staged_at != piece.offset_bytes) from = buffer + piece.staged_at;
-    piece_sums_[piece.column] = walk.take(piece.length_bytes, from);
+    uint64_t sum = 0;
+    for (uint64_t done = 0; done < piece.length_bytes;) {
+      const uint64_t part = std::min(piece.length_bytes - done, kGatherStepBytes);
+      const uint64_t part_sum = walk.take(part, from == nullptr ? nullptr : from + done);
+      sum = crc64_combine(sum, part_sum, part);
+      done += part;
+      if (walk.position() < op.stored_bytes) submit_writes(op, walk.position());
+    }
+    piece_sums_[piece.column] = sum;
   }
   walk.zeros(op.raw_bytes);
   walk.zeros(op.stored_bytes);
   *op.raw_sum = walk.raw();
-  write_copies(op);
+  submit_writes(op, op.stored_bytes);
+  if (op.pending.fetch_sub(1) == 1) finish(op);
 }
 
-void WriteBatch::write_copies(WriteOp& op) {
-  op.pending.store(1);
+/// All writes of the op. The vector is complete before the first is submitted: from then on requests may end,
+/// and their addresses must not change. `pending` keeps one for the gathering itself.
+void WriteBatch::plan_writes(WriteOp& op) {
   for (uint32_t copy = 0; copy < INGOT_MAX_COPIES; ++copy) {
+    op.next_write[copy] = op.end_write[copy] = op.writes.size();
     if (op.slot[copy] == INGOT_NO_MEMBER) continue;
     Member* target = member(op.slot[copy]);
     if (target == nullptr) {
@@ -433,16 +452,29 @@ void WriteBatch::write_copies(WriteOp& op) {
       };
       done += write.length_bytes;
     }
+    op.end_write[copy] = op.writes.size();
   }
-  op.pending.fetch_add(static_cast<uint32_t>(op.writes.size()));
-  // The vector is complete: from here on requests may end, and their addresses must not change.
-  for (size_t first = 0, next = 0; first < op.writes.size(); first = next) {
-    for (next = first + 1; next < op.writes.size() && op.writes[next].copy == op.writes[first].copy; ++next) {
-      op.writes[next - 1].next_request = &op.writes[next];
+  op.pending.store(1 + static_cast<uint32_t>(op.writes.size()));
+}
+
+/// Hands over the writes whose bytes lie before `ready_bytes`, several neighbours at a time until the end.
+void WriteBatch::submit_writes(WriteOp& op, uint64_t ready_bytes) {
+  for (uint32_t copy = 0; copy < INGOT_MAX_COPIES; ++copy) {
+    const size_t first = op.next_write[copy];
+    size_t next = first;
+    uint64_t bytes = 0;
+    for (; next < op.end_write[copy]; ++next) {
+      CopyWrite& write = op.writes[next];
+      const uint64_t end = static_cast<uint64_t>(write.memory - op.grant.data) + write.length_bytes;
+      if (end > ready_bytes) break;
+      bytes += write.length_bytes;
+      if (next > first) op.writes[next - 1].next_request = &write;
     }
-    member(op.writes[first].slot)->queue->submit(&op.writes[first]);
+    if (next == first) continue;
+    if (ready_bytes < op.stored_bytes && bytes < kGatherStepBytes) continue;
+    op.next_write[copy] = next;
+    member(op.slot[copy])->queue->submit(&op.writes[first]);
   }
-  if (op.pending.fetch_sub(1) == 1) finish(op);
 }
 
 void WriteBatch::write_done(CopyWrite& write) {
