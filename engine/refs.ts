@@ -22,14 +22,12 @@ import {
   formatRef,
   parseRef,
   runKindRange,
-  stepKey,
+  stepRange,
   tagKey,
+  versionIdOfStep,
   versionKey,
 } from '../format/index.js';
 import type { CatalogView, MaybePromise } from './contract.js';
-
-/** Largest id or step that a key can hold. */
-const LAST_ID = Number.MAX_SAFE_INTEGER;
 
 export function notFound(ref: string): StoreError {
   return new StoreError('E_NOT_FOUND', `there is no version ${ref}`, {
@@ -53,30 +51,35 @@ export function resolveId(view: CatalogView, ref: Ref): MaybePromise<number> {
 }
 
 function newestOfStep(view: CatalogView, run: string, step: number): MaybePromise<number> {
-  return then(view.lastKey(0, stepKey(run, step, 0), stepKey(run, step, LAST_ID)), (bytes) => {
-    if (bytes === undefined) return 0;
-    const key = decodeRunsKey(bytes);
-    assert(key.kind === 'step' && key.step === step, 'the keys of a step are of that step');
-    return key.versionId;
-  });
+  const { from, below } = stepRange(run, step);
+  const found = view.lastKey(0, from, below);
+  if (found instanceof Promise)
+    return found.then((key) => (key === undefined ? 0 : versionIdOfStep(key, from)));
+  return found === undefined ? 0 : versionIdOfStep(found, from);
 }
 
 /** The record of a version by id, or undefined. */
 export function recordOf(view: CatalogView, id: number): MaybePromise<VersionRecord | undefined> {
-  return then(view.get(1, versionKey(id, 0)), (bytes) =>
-    bytes === undefined ? undefined : decodeVersion(bytes),
-  );
+  const found = view.get(1, versionKey(id, 0));
+  if (found instanceof Promise)
+    return found.then((bytes) => (bytes === undefined ? undefined : decodeVersion(bytes)));
+  return found === undefined ? undefined : decodeVersion(found);
 }
 
 /** The record of a ref. E_NOT_FOUND. */
 export function lookupRef(view: CatalogView, ref: string): MaybePromise<VersionRecord> {
-  return then(resolveId(view, parseRef(ref)), (id) => {
-    if (id === 0) throw notFound(ref);
-    return then(recordOf(view, id), (record) => {
-      if (record === undefined) throw notFound(ref);
-      return record;
-    });
-  });
+  const id = resolveId(view, parseRef(ref));
+  return id instanceof Promise
+    ? id.then((value) => recordOrThrow(view, value, ref))
+    : recordOrThrow(view, id, ref);
+}
+
+function recordOrThrow(view: CatalogView, id: number, ref: string): MaybePromise<VersionRecord> {
+  if (id === 0) throw notFound(ref);
+  const record = recordOf(view, id);
+  if (record instanceof Promise) return record.then((value) => value ?? Promise.reject(notFound(ref)));
+  if (record === undefined) throw notFound(ref);
+  return record;
 }
 
 export async function manifestOf(view: CatalogView, id: number): Promise<Manifest> {

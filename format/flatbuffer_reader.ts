@@ -127,10 +127,31 @@ export class TableCursor {
   }
 }
 
+/** Short texts met lately: names of runs and keys of metadata come again and again. */
+const RECENT_TEXTS = 4_096;
+const recentTexts: string[] = new Array<string>(RECENT_TEXTS).fill('');
+
 function readText(bytes: Uint8Array, start: number, count: number): string {
-  const content = bytes.subarray(start, start + count);
-  if (count > SHORT_STRING_BYTES) return utf8.decode(content);
-  for (let at = start; at < start + count; at += 1) if (bytes[at]! >= 0x80) return utf8.decode(content);
+  if (count === 0) return '';
+  if (count > SHORT_STRING_BYTES) return utf8.decode(bytes.subarray(start, start + count));
+  const end = start + count;
+  const tail = count < 4 ? bytes[end - 1]! : readU32(bytes, end - 4);
+  const mixed = Math.imul(
+    tail ^ (bytes[start]! << 8) ^ (bytes[start + (count >> 1)]! << 16) ^ count,
+    0x9e3779b1,
+  );
+  const place = (mixed >>> 16) % RECENT_TEXTS;
+  const recent = recentTexts[place]!;
+  // Only texts of ASCII are kept: each unit is one byte, so this compares the whole text.
+  if (recent.length === count) {
+    let at = 0;
+    while (at < count && recent.charCodeAt(at) === bytes[start + at]) at += 1;
+    if (at === count) return recent;
+  }
+  const content = bytes.subarray(start, end);
+  for (let at = start; at < end; at += 1) if (bytes[at]! >= 0x80) return utf8.decode(content);
   // One flat string; a concatenation would be flattened again by whoever hashes it.
-  return String.fromCharCode.apply(null, content as unknown as number[]);
+  const text = String.fromCharCode.apply(null, content as unknown as number[]);
+  recentTexts[place] = text;
+  return text;
 }

@@ -102,6 +102,24 @@ export function stepKey(run: string, step: number, versionId: number): Uint8Arra
   putBE8(key, rest + 8, versionId);
   return key;
 }
+/** Tree 0: where the keys of one step lie: from <= key < below. Ids stay below 2^53 - 1. */
+export function stepRange(
+  run: string,
+  step: number,
+): { readonly from: Uint8Array; readonly below: Uint8Array } {
+  const from = stepKey(run, step, 0);
+  const below = from.slice();
+  putBE8(below, below.length - 8, Number.MAX_SAFE_INTEGER);
+  return { from, below };
+}
+/** The version id of a key that lies in the range of a step beginning with `from`. Errors: E_FORMAT, E_RANGE. */
+export function versionIdOfStep(key: Uint8Array, from: Uint8Array, where?: FormatContext): number {
+  const idAt = from.length - 8;
+  let alike = key.length === from.length;
+  for (let index = 0; alike && index < idAt; index += 1) alike = key[index] === from[index];
+  if (!alike) refuse(where, 'RunsKey', 'step', `a key of ${key.length} bytes lies among those of a step`);
+  return getBE8(key, idAt, 'versionId', where);
+}
 /** Tree 0: a version of the run by its id. */
 export function runVersionKey(run: string, versionId: number): Uint8Array {
   const { key, rest } = runsKey(run, RUN_KIND_VERSION, 8);
@@ -241,9 +259,16 @@ const PLAIN_RUN = /^[A-Za-z0-9_-][A-Za-z0-9_.-]*(?:\/[A-Za-z0-9_-][A-Za-z0-9_.-]
 const PLAIN_TAG = /^[A-Za-z_-][A-Za-z0-9_.-]*$/;
 const PLAIN_OBJECT = /^[\x20-\x7e]+$/;
 
+/** The last plain name that was found good: one look-up comes by the same name several times. */
+let lastGoodRun = 'a';
+
 /** What is wrong with a run name, as a clause, or null. */
 export function runNameProblem(name: string): string | null {
-  if (name.length <= RUN_NAME_BYTES_MAX && PLAIN_RUN.test(name)) return null;
+  if (name === lastGoodRun) return null;
+  if (name.length <= RUN_NAME_BYTES_MAX && PLAIN_RUN.test(name)) {
+    lastGoodRun = name;
+    return null;
+  }
   if (name === '' || LONE_SURROGATE.test(name)) return 'is empty or not valid Unicode';
   if (isLonger(name, RUN_NAME_BYTES_MAX)) return `has more than ${RUN_NAME_BYTES_MAX} bytes`;
   if (/[\u0000-\u001f@]/.test(name)) return 'contains a control character or @';
@@ -287,9 +312,21 @@ export function validateObjectName(name: string): string {
   return problem === null ? name : usage('name', name, problem);
 }
 
+/** The number that the rest of a text is, when it is 1 to 15 digits; otherwise -1. */
+function shortNumber(text: string, from: number): number {
+  if (from >= text.length || text.length - from > 15) return -1;
+  let value = 0;
+  for (let index = from; index < text.length; index += 1) {
+    const digit = text.charCodeAt(index) - 0x30;
+    if (digit < 0 || digit > 9) return -1;
+    value = value * 10 + digit;
+  }
+  return value;
+}
+
 /** 'run' (its latest), 'run@tag', 'run@1200' (a step), 'v:17' (a version id). Errors: E_USAGE. */
 export function parseRef(ref: string): Ref {
-  const id = /^v:([0-9]{1,16})$/.exec(ref);
+  const id = ref.startsWith('v:') ? /^v:([0-9]{1,16})$/.exec(ref) : null;
   if (id !== null) {
     const versionId = Number(id[1]);
     if (!Number.isSafeInteger(versionId) || versionId < 1) usage('ref', ref, 'has no such version id');
@@ -298,6 +335,8 @@ export function parseRef(ref: string): Ref {
   const at = ref.indexOf('@');
   if (at < 0) return { kind: 'tag', run: validateRunName(ref), tag: LATEST_TAG };
   const run = validateRunName(ref.slice(0, at));
+  const digits = shortNumber(ref, at + 1);
+  if (digits >= 0) return { kind: 'step', run, step: digits };
   const rest = ref.slice(at + 1);
   if (/^[0-9]+$/.test(rest)) {
     const step = Number(rest);

@@ -275,6 +275,8 @@ function decodeMetrics(
   return asRecord(entries, 'metrics', where);
 }
 
+const isProto = (entry: readonly [string, unknown]): boolean => entry[0] === '__proto__';
+
 function asRecord<T>(
   entries: readonly [string, T][],
   field: string,
@@ -285,7 +287,10 @@ function asRecord<T>(
       refuse(where, 'Version', field, 'keys do not ascend');
   }
   // Object.fromEntries defines properties, so a key like __proto__ is only a key.
-  return Object.fromEntries(entries);
+  if (entries.some(isProto)) return Object.fromEntries(entries);
+  const record: Record<string, T> = {};
+  for (let index = 0; index < entries.length; index += 1) record[entries[index]![0]] = entries[index]![1];
+  return record;
 }
 
 export function encodeMember(member: MemberRecord): Uint8Array {
