@@ -195,6 +195,36 @@ function sumsAndPieces(it: It): void {
     }
   });
 
+  it('a large extent of odd pieces and gaps is whole on every copy', 2, async ({ io, member }) => {
+    const storedBytes = 7 * MIB;
+    const expected = new Uint8Array(storedBytes);
+    const pieces = [
+      { offsetBytes: 0, source: pattern(2 * MIB + 1, 21) },
+      { offsetBytes: 3 * MIB - 7, source: pattern(2 * MIB - 1, 22) },
+      { offsetBytes: 5 * MIB - 8, source: pattern(MIB + 11, 23) },
+    ];
+    for (const piece of pieces) expected.set(piece.source, piece.offsetBytes);
+    const copies = [
+      { slot: member(0).slot, offsetBytes: 4096 },
+      { slot: member(1).slot, offsetBytes: 8192 },
+    ];
+    const rawBytes = 6 * MIB + 3;
+    const batch = writeBatch([{ copies, rawBytes, storedBytes, segmentBytes: SEGMENT_BYTES, pieces }]);
+    assert.deepEqual([...(await io.write(batch)).status], [0]);
+    assert.equal(batch.rawSums[0], io.checksum.crc64(expected.subarray(0, rawBytes)));
+    assert.deepEqual(
+      [...batch.pieceSums],
+      pieces.map(({ source }) => io.checksum.crc64(source)),
+    );
+    const sums = Array.from({ length: storedBytes / SEGMENT_BYTES }, (_, segment) =>
+      io.checksum.crc64(expected.subarray(segment * SEGMENT_BYTES, (segment + 1) * SEGMENT_BYTES)),
+    );
+    assert.deepEqual([...batch.segmentSums], sums);
+    for (const { slot, offsetBytes } of copies) {
+      assert.ok(same(await io.readRaw(slot, offsetBytes, storedBytes), expected), 'each copy holds the same bytes');
+    }
+  });
+
   it('the checksum is CRC-64/NVME and continues from a seed', 0, async ({ io }) => {
     const text = new TextEncoder().encode('123456789');
     assert.equal(io.checksum.crc64(text), 0xae8b14860a799888n);

@@ -65,7 +65,9 @@ export class Worker {
 }
 
 /** One job in a process of its own: what a fresh process needs at its peak. */
-export async function measureAlone(job: Exclude<Job, { readonly kind: 'create' | 'fill' }>): Promise<Measured> {
+export async function measureAlone(
+  job: Exclude<Job, { readonly kind: 'create' | 'fill' }>,
+): Promise<Measured> {
   const worker = new Worker();
   try {
     return await worker.measure(job);
