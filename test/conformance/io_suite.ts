@@ -221,7 +221,10 @@ function sumsAndPieces(it: It): void {
     );
     assert.deepEqual([...batch.segmentSums], sums);
     for (const { slot, offsetBytes } of copies) {
-      assert.ok(same(await io.readRaw(slot, offsetBytes, storedBytes), expected), 'each copy holds the same bytes');
+      assert.ok(
+        same(await io.readRaw(slot, offsetBytes, storedBytes), expected),
+        'each copy holds the same bytes',
+      );
     }
   });
 
