@@ -110,4 +110,22 @@ test('an unknown subject, option or value is refused before anything is measured
     [options.sizeBytes, options.pairs, options.ramDirectory, options.json],
     [2 ** 29, 5, null, true],
   );
+  assert.throws(() => parseOptions(['io', '--only', 'write,erase']), usage);
+  assert.throws(() => parseOptions(['io', '--members', '3']), usage);
+  const few = parseOptions([
+    'io',
+    '--only',
+    'write,mirrored',
+    '--places',
+    'RAM',
+    '--members',
+    '2',
+    '--sweep',
+    '0',
+  ]);
+  assert.deepEqual(
+    [few.only, few.places, few.memberCounts, few.sweepRounds],
+    [['write', 'mirrored'], ['RAM'], [2], 0],
+  );
+  assert.deepEqual([options.only.length, options.places.length, options.memberCounts], [5, 2, [1, 2]]);
 });

@@ -8,6 +8,8 @@
 //   3. Page-cache pages of members and sources are dropped before every run and the kernel is asked whether they are
 //      gone; the most that was left is reported. (A RAM disk is its own page cache.)
 //   4. Everything made is removed, also after a failure.
+//   5. An import is compared with the slower of reading and writing only where source and members lie on different
+//      devices; on one device with a read and then a write of it.
 //
 // The version is a generated model of Llama-3 shapes (model_generator.ts).
 
@@ -15,8 +17,9 @@ import { mkdir, readdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { generateModel } from '../model_generator.js';
 import { evict } from '../quickstart/page_cache.js';
-import { fioVersion, type FioStretch, runFio, settingText, type Sweep, sweep } from './fio.js';
+import { fioVersion, type FioSetting, type FioStretch, runFio, settingText, sweep } from './fio.js';
 import { type Row, say } from './report.js';
+import type { PlaceName, RowGroup } from './options.js';
 import { gigabytesPerSecond, median, pairRatios, seededRandom, shuffled, spread } from './statistics.js';
 import type { Measured } from './worker.js';
 import { measureAlone, Worker } from './worker_client.js';
@@ -32,6 +35,11 @@ const BLOCK_BYTES = 16 * MEBIBYTE;
 const RSS_LIMIT_BYTES = 512 * MEBIBYTE;
 /** So many blocks in flight that fio, too, fills new memory all the time. */
 const WIDE = { blockBytes: 16 * MEBIBYTE, depth: 128 };
+/** fio's best on the machines measured so far, for runs without a sweep. */
+const USUAL_BEST: Readonly<Record<PlaceName, FioSetting>> = {
+  disk: WIDE,
+  RAM: { blockBytes: MEBIBYTE, depth: 8 },
+};
 const RUN = 'bench-model';
 
 export interface IoOptions {
@@ -43,24 +51,30 @@ export interface IoOptions {
   readonly pairs: number;
   readonly sweepRounds: number;
   readonly seed: number;
+  readonly only: readonly RowGroup[];
+  readonly places: readonly PlaceName[];
+  readonly memberCounts: readonly number[];
 }
 
 interface Place {
-  readonly name: 'disk' | 'RAM';
+  readonly name: PlaceName;
   readonly directory: string;
   readonly wanted: string;
+  /** The model in this place. */
   readonly source: string;
 }
 interface Setup {
   readonly place: Place;
+  /** Places that hold the same model, this one among them. */
+  readonly sources: readonly Place[];
   readonly members: readonly string[];
   readonly worker: Worker;
   /** What fio reads: the version's own bytes. */
   readonly reads: readonly FioStretch[];
   /** What fio writes: as many bytes, elsewhere. */
   readonly writes: readonly FioStretch[];
-  readonly bestRead: Sweep;
-  readonly bestWrite: Sweep;
+  readonly bestRead: FioSetting;
+  readonly bestWrite: FioSetting;
   readonly options: IoOptions;
   readonly random: () => number;
   residentBytes: number;
@@ -72,23 +86,20 @@ export async function benchIo(options: IoOptions): Promise<Row[]> {
   say(
     `${version}, io_uring, direct; seed ${options.seed}; ${options.pairs} pairs of ${options.sizeBytes} bytes`,
   );
-  const places: { name: Place['name']; directory: string; wanted: string }[] = [
-    { name: 'disk', directory: join(options.directory, `ingot-bench-${process.pid}`), wanted: '>= 0.95' },
-  ];
-  if (options.ramDirectory !== null) {
-    const directory = join(options.ramDirectory, `ingot-bench-${process.pid}`);
-    places.push({ name: 'RAM', directory, wanted: '>= 0.80' });
-  }
+  const places: Place[] = placesOf(options);
+  const measured = places.filter(({ name }) => options.places.includes(name));
+  // An import wants the model on the other device, too.
+  const sources = options.only.includes('import') ? places : measured;
   const rows: Row[] = [];
   try {
-    for (const place of places) {
-      const source = join(place.directory, 'model');
-      await mkdir(place.directory, { recursive: true });
-      say(`${place.name}: generating the model`);
+    for (const { name, directory, source } of sources) {
+      await mkdir(directory, { recursive: true });
+      say(`${name}: generating the model`);
       await generateModel(source, { sizeBytes: options.sizeBytes, seed: options.seed });
-      for (const memberCount of [1, 2])
-        rows.push(...(await benchPlace({ ...place, source }, memberCount, options)));
-      await rm(place.directory, { recursive: true, force: true });
+    }
+    for (const place of measured) {
+      for (const memberCount of options.memberCounts)
+        rows.push(...(await benchPlace(place, sources, memberCount, options)));
     }
   } finally {
     for (const { directory } of places) await rm(directory, { recursive: true, force: true });
@@ -96,20 +107,37 @@ export async function benchIo(options: IoOptions): Promise<Row[]> {
   return rows;
 }
 
-async function benchPlace(place: Place, memberCount: number, options: IoOptions): Promise<Row[]> {
+function placesOf(options: IoOptions): Place[] {
+  const place = (name: PlaceName, parent: string, wanted: string): Place => {
+    const directory = join(parent, `ingot-bench-${process.pid}`);
+    return { name, directory, wanted, source: join(directory, 'model') };
+  };
+  const disk = place('disk', options.directory, '>= 0.95');
+  return options.ramDirectory === null ? [disk] : [disk, place('RAM', options.ramDirectory, '>= 0.80')];
+}
+
+async function benchPlace(
+  place: Place,
+  sources: readonly Place[],
+  memberCount: number,
+  options: IoOptions,
+): Promise<Row[]> {
   const label = `${place.name}, ${memberCount} member${memberCount === 1 ? '' : 's'}`;
   const worker = new Worker();
   const members = Array.from({ length: memberCount }, (_, index) => join(place.directory, `${index}.member`));
   try {
-    const setup = await prepare(place, members, worker, options);
-    const best = `fio read ${settingText(setup.bestRead.best)}, write ${settingText(setup.bestWrite.best)}`;
+    const setup = await prepare(place, sources, members, worker, options);
+    const best = `fio read ${settingText(setup.bestRead)}, write ${settingText(setup.bestWrite)}`;
     say(`${label}: ${best}`);
-    const rows = [...(await reads(setup, label)), ...(await writes(setup, label, 1))];
-    if (memberCount > 1) rows.push(...(await writes(setup, label, 2)));
-    rows.push(...(await imports(setup, label)));
+    const wants = (group: RowGroup): boolean => options.only.includes(group);
+    const rows: Row[] = [];
+    if (wants('read')) rows.push(...(await reads(setup, label)));
+    if (wants('write')) rows.push(...(await writes(setup, label, 1)));
+    if (wants('mirrored') && memberCount > 1) rows.push(...(await writes(setup, label, 2)));
+    if (wants('import')) rows.push(...(await imports(setup, label)));
     // Its store is open for writing; what follows opens it in processes of their own.
     await worker.close();
-    rows.push(...(await peaks(setup, label)));
+    if (wants('memory')) rows.push(...(await peaks(setup, label)));
     const cold =
       place.name === 'RAM' ? 'RAM is its own page cache' : `at most ${setup.residentBytes} bytes were cached`;
     rows.push({ what: `${label}: settings`, note: `${best}; before each run ${cold}` });
@@ -123,6 +151,7 @@ async function benchPlace(place: Place, memberCount: number, options: IoOptions)
 /** Makes the store, imports the model, writes every stretch once, and finds fio's best settings. */
 async function prepare(
   place: Place,
+  sources: readonly Place[],
   members: readonly string[],
   worker: Worker,
   options: IoOptions,
@@ -145,11 +174,18 @@ async function prepare(
     const redundancy = members.length > 1 ? 2 : 1;
     await worker.measure({ kind: 'write', members, run: RUN, redundancy });
   }
-  say(`${place.name}, ${members.length}: fio's best of 9 settings, ${options.sweepRounds} rounds each`);
-  const bestRead = await sweep('read', reads, options.sweepRounds, options.seed);
-  const bestWrite = await sweep('write', writes, options.sweepRounds, options.seed + 1);
+  const wants = (group: RowGroup): boolean => options.only.includes(group);
+  const best = async (direction: 'read' | 'write', stretches: readonly FioStretch[], seed: number) => {
+    if (options.sweepRounds === 0) return USUAL_BEST[place.name];
+    say(`${place.name}, ${members.length}: fio's best ${direction} of 9, ${options.sweepRounds} rounds each`);
+    return (await sweep(direction, stretches, options.sweepRounds, seed)).best;
+  };
+  const bestRead =
+    wants('read') || wants('import') ? await best('read', reads, options.seed) : USUAL_BEST[place.name];
+  const bestWrite = await best('write', writes, options.seed + 1);
   return {
     place,
+    sources,
     members,
     worker,
     reads,
@@ -169,10 +205,20 @@ async function rounds<K extends string>(
 ): Promise<Record<K, number[]>> {
   const names = Object.keys(measurements) as K[];
   const taken = Object.fromEntries(names.map((name) => [name, [] as number[]])) as Record<K, number[]>;
-  const sources = (await readdir(setup.place.source)).map((name) => join(setup.place.source, name));
+  // Files on a RAM disk are in the page cache as long as they exist.
+  const onDisk = setup.sources.filter(({ name }) => name === 'disk').map(({ source }) => source);
+  const lists = await Promise.all(
+    onDisk.map(async (source) => (await readdir(source)).map((name) => join(source, name))),
+  );
+  const sources = lists.flat();
+  const members = setup.place.name === 'disk' ? setup.members : [];
   for (let round = 0; round < setup.options.pairs; round += 1) {
     for (const name of shuffled(names, setup.random)) {
-      const eviction = await evict([...setup.members, ...sources]);
+      if (members.length + sources.length === 0) {
+        taken[name].push(await measurements[name]());
+        continue;
+      }
+      const eviction = await evict([...members, ...sources]);
       setup.residentBytes = Math.max(setup.residentBytes, eviction.residentBytes);
       taken[name].push(await measurements[name]());
     }
@@ -210,7 +256,7 @@ async function reads(setup: Setup, label: string): Promise<Row[]> {
       return rateOf(measured);
     },
     fio: async () => {
-      const run = await runFio('read', setup.reads, setup.bestRead.best);
+      const run = await runFio('read', setup.reads, setup.bestRead);
       fioCore.push(run.coreSecondsPerGigabyte);
       return run.gigabytesPerSecond;
     },
@@ -245,7 +291,7 @@ async function writes(setup: Setup, label: string, redundancy: 1 | 2): Promise<R
       core.push(measured.coreMs / 1e3 / (measured.bytes / 1e9));
       return rateOf(measured);
     },
-    fio: async () => (await runFio('write', setup.writes, setup.bestWrite.best)).gigabytesPerSecond,
+    fio: async () => (await runFio('write', setup.writes, setup.bestWrite)).gigabytesPerSecond,
     wide: async () => (await runFio('write', setup.writes, WIDE)).gigabytesPerSecond,
   });
   const mirrored = redundancy > 1;
@@ -272,8 +318,16 @@ async function sourceStretch(source: string): Promise<FioStretch[]> {
 }
 
 async function imports(setup: Setup, label: string): Promise<Row[]> {
+  const rows: Row[] = [];
+  for (const source of setup.sources) rows.push(...(await importsFrom(source, setup, label)));
+  return rows;
+}
+
+async function importsFrom(place: Place, setup: Setup, label: string): Promise<Row[]> {
   const { worker, members } = setup;
-  const source = await sourceStretch(setup.place.source);
+  const stretch = await sourceStretch(place.source);
+  const same = place.name === setup.place.name;
+  const readSetting = same ? setup.bestRead : USUAL_BEST[place.name];
   const core: number[] = [];
   let last: Measured | null = null;
   const taken = await rounds(setup, {
@@ -281,39 +335,44 @@ async function imports(setup: Setup, label: string): Promise<Row[]> {
       last = await worker.measure({
         kind: 'import',
         members,
-        source: setup.place.source,
+        source: place.source,
         run: 'bench-import',
         keep: false,
       });
       core.push(last.coreMs / 1e3 / (last.bytes / 1e9));
       return rateOf(last);
     },
-    read: async () => (await runFio('read', source, setup.bestRead.best)).gigabytesPerSecond,
-    write: async () => (await runFio('write', setup.writes, setup.bestWrite.best)).gigabytesPerSecond,
+    read: async () => (await runFio('read', stretch, readSetting)).gigabytesPerSecond,
+    write: async () => (await runFio('write', setup.writes, setup.bestWrite)).gigabytesPerSecond,
   });
-  const slower = taken.read.map((rate, index) => Math.min(rate, taken.write[index] ?? Number.NaN));
-  // Source and members share the device: nothing can do both at once faster than one after the other.
-  const shared = taken.read.map((rate, index) => 1 / (1 / rate + 1 / (taken.write[index] ?? Number.NaN)));
-  const what = `${label}: import of safetensors`;
+  const what = `${label}: import of safetensors from ${place.name}`;
+  // Of one device nothing can ask both at once faster than one after the other.
+  const theirs = taken.read.map((read, index) => {
+    const write = taken.write[index] ?? Number.NaN;
+    return same ? 1 / (1 / read + 1 / write) : Math.min(read, write);
+  });
+  const row = same
+    ? compared(what, taken.ours, theirs, { against: 'fio read, then fio write, of the one device' })
+    : compared(what, taken.ours, theirs, {
+        against: 'slower of fio read source, fio write',
+        wanted: '>= 0.90',
+      });
   const { bytes, allocatedBytes, tensorCount } = last as unknown as Measured;
   const allowed = 1.01 * bytes + 4096 * tensorCount;
-  return [
-    compared(what, taken.ours, slower, {
-      against: 'slower of fio read source, fio write',
-      wanted: '>= 0.90',
-    }),
-    compared(`${what}, source on the same device`, taken.ours, shared, {
-      against: 'fio read, then fio write',
-    }),
-    { what: `${label}: core-seconds of that import`, value: median(core), unit: 's/GB' },
-    {
-      what: `${label}: space allocated by that import`,
-      value: allocatedBytes / allowed,
-      unit: 'x of 1.01 source + 4 KiB a tensor',
-      wanted: '<= 1',
-      note: `${allocatedBytes} bytes for ${bytes}`,
-    },
-  ];
+  const space: Row = {
+    what: `${label}: space allocated by that import`,
+    value: allocatedBytes / allowed,
+    unit: 'x of 1.01 source + 4 KiB a tensor',
+    wanted: '<= 1',
+    note: `${allocatedBytes} bytes for ${bytes}`,
+  };
+  const coreRow: Row = {
+    what: `${label}: core-seconds of that import`,
+    value: median(core),
+    unit: 's/GB',
+    note: `fio reads the source at ${median(taken.read).toFixed(2)} GB/s and writes at ${median(taken.write).toFixed(2)}`,
+  };
+  return same ? [row, coreRow, space] : [row, coreRow];
 }
 
 async function peaks(setup: Setup, label: string): Promise<Row[]> {

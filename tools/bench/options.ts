@@ -9,13 +9,21 @@ import { parseSize, parseWhole, usageError } from '../cli/values.js';
 
 export const SUBJECTS = ['io', 'catalog', 'peers', 'crc', 'format'] as const;
 export type Subject = (typeof SUBJECTS)[number];
+export const ROW_GROUPS = ['read', 'write', 'mirrored', 'import', 'memory'] as const;
+export type RowGroup = (typeof ROW_GROUPS)[number];
+export const PLACE_NAMES = ['disk', 'RAM'] as const;
+export type PlaceName = (typeof PLACE_NAMES)[number];
+const MEMBER_COUNTS = ['1', '2'] as const;
 
 export const USAGE = `usage: npm run bench -- ${SUBJECTS.join('|')} [options]
   --dir DIRECTORY   on the disk to measure (default .ingot-data)
   --ram DIRECTORY   on a RAM disk (default /dev/shm; 'none' leaves it out)
   --size SIZE       of the model in each run (default 1GiB)
   --pairs N         runs of either side (default 7)
-  --sweep N         rounds of each fio setting before the pairs (default 2)
+  --sweep N         rounds of each fio setting before the pairs (default 2; 0 takes settings that were best before)
+  --only LIST       of io: read, write, mirrored, import, memory (default all)
+  --places LIST     of io: disk, RAM (default both)
+  --members LIST    of io: 1, 2 (default both)
   --versions N      versions in the catalog (default 1000000)
   --tensors N       tensors in one version (default 100000)
   --seed N          of models, orders and references (default 1)
@@ -28,6 +36,10 @@ export interface BenchOptions {
   readonly sizeBytes: number;
   readonly pairs: number;
   readonly sweepRounds: number;
+  /** Groups of rows of `io`, the places and the numbers of members to measure. */
+  readonly only: readonly RowGroup[];
+  readonly places: readonly PlaceName[];
+  readonly memberCounts: readonly number[];
   readonly versions: number;
   readonly tensors: number;
   readonly seed: number;
@@ -50,6 +62,9 @@ export function parseOptions(argv: readonly string[]): BenchOptions {
         versions: text,
         tensors: text,
         seed: text,
+        only: text,
+        places: text,
+        members: text,
         json: { type: 'boolean' },
       },
     });
@@ -63,6 +78,14 @@ export function parseOptions(argv: readonly string[]): BenchOptions {
   if (subject === undefined || positionals.length > 1) throw usageError(`say what to measure.`, USAGE);
   const whole = (option: string, given: string | undefined, otherwise: number, least: number): number =>
     given === undefined ? otherwise : parseWhole(`--${option}`, given, least, 10_000_000);
+  const listed = <T extends string>(option: string, given: string | undefined, known: readonly T[]): T[] => {
+    if (given === undefined) return [...known];
+    return given.split(',').map((text) => {
+      const found = known.find((each) => each === text);
+      if (found === undefined) throw usageError(`--${option} takes ${known.join(', ')}.`, USAGE);
+      return found;
+    });
+  };
   const ram = values.ram ?? '/dev/shm';
   return {
     subject,
@@ -70,7 +93,10 @@ export function parseOptions(argv: readonly string[]): BenchOptions {
     ramDirectory: ram === 'none' ? null : ram,
     sizeBytes: parseSize('--size', values.size ?? '1GiB'),
     pairs: whole('pairs', values.pairs, 7, 1),
-    sweepRounds: whole('sweep', values.sweep, 2, 1),
+    sweepRounds: whole('sweep', values.sweep, 2, 0),
+    only: listed('only', values.only, ROW_GROUPS),
+    places: listed('places', values.places, PLACE_NAMES),
+    memberCounts: listed('members', values.members, MEMBER_COUNTS).map(Number),
     versions: whole('versions', values.versions, 1_000_000, 1_000),
     tensors: whole('tensors', values.tensors, 100_000, 1),
     seed: whole('seed', values.seed, 1, 0),
