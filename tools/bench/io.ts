@@ -370,7 +370,7 @@ async function importsFrom(place: Place, setup: Setup, label: string): Promise<R
     what: `${label}: core-seconds of that import`,
     value: median(core),
     unit: 's/GB',
-    note: `fio: ${median(taken.read).toFixed(2)} GB/s from the source, ${median(taken.write).toFixed(2)} to the members`,
+    note: `fio: ${median(taken.read).toFixed(2)} GB/s from the source, ${median(taken.write).toFixed(2)} to members`,
   };
   return same ? [row, coreRow, space] : [row, coreRow];
 }
