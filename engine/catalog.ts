@@ -86,6 +86,7 @@ export class StoreCatalog implements Catalog {
     this.pages = new PageStore({
       io,
       storeUuid: this.storeUuid,
+      formattedBytes: () => this.#root.formattedBytes,
       resolveSlot: (member, birth) => this.#servingSlot(member, birth),
       memberName: (member) => this.#path(member),
       ...(options.cacheBytes === undefined ? {} : { cacheBytes: options.cacheBytes }),

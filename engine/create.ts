@@ -260,9 +260,11 @@ async function writeRootOne(
   online: readonly OnlineMember[],
   devices: readonly MemberDevice[],
 ): Promise<void> {
+  const formattedBytes = root0.members.map((entry) => entry.formattedBytes);
   const pages = new PageStore({
     io,
     storeUuid: root0.storeUuid,
+    formattedBytes: () => formattedBytes,
     resolveSlot: (member) => online.find((entry) => entry.index === member)?.slot ?? null,
   });
   const branchId = 1n + BigInt(io.random.bytes(6).reduce((value, byte) => value * 256 + byte, 0));

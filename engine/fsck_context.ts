@@ -62,9 +62,11 @@ export class FsckContext {
         .map((entry, member) => ({ member, formattedBytes: entry.formattedBytes }))
         .filter((entry) => entry.formattedBytes > 0),
     );
+    const formattedBytes = this.root.members.map((entry) => entry.formattedBytes);
     this.pages = new PageStore({
       io: catalog.io,
       storeUuid: catalog.storeUuid,
+      formattedBytes: () => formattedBytes,
       cacheBytes: PAGE_CACHE_BYTES,
       resolveSlot: (member, birth) => this.slotOf(member, birth),
       memberName: (member) => this.memberPath(member),

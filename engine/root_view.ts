@@ -18,10 +18,13 @@ export class RootView {
   readonly superblock: Superblock;
   readonly rootSum: bigint;
   readonly trees: readonly TreeView[];
+  /** By member index, 0 for none: what bounds the places that pages and records name. */
+  readonly formattedBytes: readonly number[];
 
   constructor(pages: PageStore, superblock: Superblock, rootSum: bigint) {
     this.superblock = superblock;
     this.rootSum = rootSum;
+    this.formattedBytes = superblock.members.map((entry) => entry.formattedBytes);
     this.trees = TREE_IDS.map(
       (id) => new TreeView(pages, id, superblock.treeRoots[id] ?? null, superblock.treeItemCounts[id] ?? 0),
     );

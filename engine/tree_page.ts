@@ -48,20 +48,19 @@ export function treeName(treeId: number): string {
 /** What is needed to judge the pages of a store. */
 export interface PageRules {
   readonly storeUuid: Uint8Array;
-  /** Formatted bytes by member index, to check that pointers stay inside data areas. */
-  readonly formattedBytes?: () => readonly number[];
+  /** Formatted bytes by member index, 0 for none: no pointer leads out of a member's data area (format.md F5). */
+  readonly formattedBytes: () => readonly number[];
   readonly memberName?: (member: number) => string;
 }
 
 /** What decoders need to know, and what their errors name. */
 export function pageContext(rules: PageRules, treeId: number, pointer: PagePointer): PageContext {
   const copy = pointer.copies[0];
-  const formattedBytes = rules.formattedBytes?.();
   const member = copy === undefined ? undefined : rules.memberName?.(copy.member);
   return {
     storeUuid: rules.storeUuid,
     treeId,
-    ...(formattedBytes === undefined ? {} : { formattedBytes }),
+    formattedBytes: rules.formattedBytes(),
     where: {
       object: `${treeName(treeId)} tree`,
       ...(copy === undefined ? {} : { memberIndex: copy.member, offsetBytes: copy.sector * SECTOR_BYTES }),

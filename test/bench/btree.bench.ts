@@ -59,6 +59,7 @@ async function buildTree(itemCount: number, limits: { leafBytes: number; branchB
   const pages = new PageStore({
     io: io as Io,
     storeUuid: new Uint8Array(16).fill(1),
+    formattedBytes: () => [2 ** 40],
     resolveSlot: () => null,
     cacheBytes: 2 ** 30,
   });

@@ -12,9 +12,12 @@ import { compressBlock, decompressBlockInto } from '../../engine/lz4_block.js';
 import { crc64 } from '../../format/checksum.js';
 import { isStoreError } from '../../format/errors.js';
 import { PAGE_HEADER_BYTES } from '../../format/layout.gen.js';
-import { encodePointer } from '../../format/pointer.js';
+import { encodeBranch } from '../../format/page_encode.js';
+import { decodePointer, encodePointer } from '../../format/pointer.js';
 import type { PagePointer } from '../../format/pointer.js';
+import { decodeCatalogPage } from '../../engine/tree_page.js';
 import { MemoryMembers } from './btree_memory_io.js';
+import { MIB, makeStore, open, put } from './catalog_support.js';
 
 const EXTENTS = 2;
 
@@ -175,6 +178,54 @@ test('two children that changed places under right sums are E_FORMAT, not wrong 
     async () => walk(again),
     (error: unknown) => isStoreError(error, 'E_FORMAT'),
   );
+});
+
+test('a child on a member that the store does not have, or past its data area, is E_FORMAT, never a place to read or free', async () => {
+  for (const copy of [
+    { member: 1, sector: 256 },
+    { member: 0, sector: 2 ** 39 },
+  ]) {
+    const members = new MemoryMembers(1, 1);
+    const tree = await filledTree(members, 2_000);
+    const root = tree.rootPointer;
+    assert.ok(root !== null && root.level === 1);
+    const forged = forge(members, root, (bytes) => {
+      const child = decodePointer(bytes, pointerAt(bytes, 0));
+      assert.ok(child !== null);
+      encodePointer({ ...child, copies: [copy] }, bytes, pointerAt(bytes, 0));
+    });
+    const again = Tree.open(members.store(), EXTENTS, forged, tree.itemCount);
+    await assert.rejects(
+      async () => again.get(keyOf(1)),
+      (error: unknown) => isStoreError(error, 'E_FORMAT'),
+    );
+    await assert.rejects(
+      async () => again.put(keyOf(1), valueFor(2)),
+      (error: unknown) => isStoreError(error, 'E_FORMAT'),
+    );
+  }
+});
+
+test('an open store judges the places in its pages by its own member table', async () => {
+  const store = await makeStore(2);
+  const catalog = await open(store);
+  await put(catalog, 'k', 'v');
+  const { storeUuid, rules } = { storeUuid: catalog.storeUuid, rules: catalog.pages.rules };
+  const root = catalog.superblock.treeRoots[0];
+  assert.ok(root !== null && root !== undefined);
+  for (const copy of [
+    { member: 2, sector: 256 },
+    { member: 1, sector: (64 * MIB) / 4_096 },
+  ]) {
+    const child = { key: new Uint8Array(0), pointer: { ...root, copies: [copy] } };
+    const bytes = encodeBranch([child], 1, { treeId: 0, birth: root.birth, storeUuid });
+    const pointer = { ...root, level: 1, kind: 2, storedBytes: bytes.length, sum: crc64(bytes) };
+    assert.throws(
+      () => decodeCatalogPage(bytes, pointer, 0, rules),
+      (error: unknown) => isStoreError(error, 'E_FORMAT'),
+    );
+  }
+  await catalog.close();
 });
 
 test('a page of another tree or another store is E_FORMAT', async () => {

@@ -16,6 +16,8 @@ import { crc64 } from '../../format/checksum.js';
 const SECTOR_BYTES = 4_096;
 /** First sector of a data area (format.md section 2). */
 const FIRST_SECTOR = 256;
+/** What the members seem to have; they hold what is written only. */
+const FORMATTED_BYTES = 64 * 1024 * 1024 * 1024;
 
 export class MemoryMembers {
   readonly storeUuid = new Uint8Array(16).fill(7);
@@ -57,10 +59,11 @@ export class MemoryMembers {
     },
   };
 
-  store(options: Partial<PageStoreOptions> = {}): PageStore {
+  store(options: Omit<Partial<PageStoreOptions>, 'formattedBytes'> = {}): PageStore {
     return new PageStore({
       io: this.io,
       storeUuid: this.storeUuid,
+      formattedBytes: () => this.#pages.map(() => FORMATTED_BYTES),
       resolveSlot: (member) => (this.missing.has(member) ? null : member),
       memberName: (member) => `m${member}`,
       onFault: (fault) => this.faults.push(fault),
