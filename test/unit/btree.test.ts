@@ -180,7 +180,7 @@ test('two children that changed places under right sums are E_FORMAT, not wrong 
   );
 });
 
-test('a child on a member that the store does not have, or past its data area, is E_FORMAT, never a place to read or free', async () => {
+test('a child on an unknown member or past the data area is E_FORMAT, never a place to read or free', async () => {
   for (const copy of [
     { member: 1, sector: 256 },
     { member: 0, sector: 2 ** 39 },
