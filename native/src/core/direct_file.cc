@@ -34,7 +34,8 @@ int Descriptor::release() {
 
 namespace {
 
-std::string quoted(const std::string& path) { return "'" + path + "'"; }
+// Not named "quoted": from GCC 13 on std::quoted comes into reach through <filesystem>, and fits a std::string& better.
+std::string in_quotes(const std::string& path) { return "'" + path + "'"; }
 
 const char* code_of(int errno_value) {
   switch (errno_value) {
@@ -51,23 +52,23 @@ Status sync_directory_of(const std::string& path) {
   const size_t slash = path.rfind('/');
   const std::string directory = slash == std::string::npos ? "." : slash == 0 ? "/" : path.substr(0, slash);
   const Descriptor fd(open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (fd.get() < 0) return system_failure("E_IO", "open of directory " + quoted(directory), errno);
-  if (fsync(fd.get()) != 0) return system_failure("E_IO", "sync of directory " + quoted(directory), errno);
+  if (fd.get() < 0) return system_failure("E_IO", "open of directory " + in_quotes(directory), errno);
+  if (fsync(fd.get()) != 0) return system_failure("E_IO", "sync of directory " + in_quotes(directory), errno);
   return {};
 }
 
 /// Creates the file with every block allocated, so that no write inside it can run out of space.
 Status create_file(const std::string& path, const ingot_member_options& options) {
   if (options.size_bytes == 0 || options.size_bytes % kSectorBytes != 0) {
-    return {"E_USAGE", 0, "size of " + quoted(path) + " must be a positive multiple of 4096 bytes"};
+    return {"E_USAGE", 0, "size of " + in_quotes(path) + " must be a positive multiple of 4096 bytes"};
   }
   // By force the name is taken over, never the file behind it: a process that still has the old member open
   // keeps its own inode and cannot be corrupted through this one.
   if (options.force != 0 && unlink(path.c_str()) != 0 && errno != ENOENT) {
-    return system_failure(code_of(errno), "replace " + quoted(path), errno);
+    return system_failure(code_of(errno), "replace " + in_quotes(path), errno);
   }
   const Descriptor fd(open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_EXCL, 0600));
-  if (fd.get() < 0) return system_failure(code_of(errno), "create " + quoted(path), errno);
+  if (fd.get() < 0) return system_failure(code_of(errno), "create " + in_quotes(path), errno);
   int error = 0;
   do {
     error = fallocate(fd.get(), 0, 0, static_cast<off_t>(options.size_bytes)) == 0 ? 0 : errno;
@@ -77,7 +78,7 @@ Status create_file(const std::string& path, const ingot_member_options& options)
   if (error != 0) {
     // What this call made is taken away again.
     unlink(path.c_str());
-    const std::string what = "preallocate " + std::to_string(options.size_bytes) + " bytes for " + quoted(path);
+    const std::string what = "preallocate " + std::to_string(options.size_bytes) + " bytes for " + in_quotes(path);
     return system_failure(code_of(error), what, error);
   }
   return sync_directory_of(path);
@@ -94,11 +95,11 @@ Status open_data(const std::string& path, const ingot_member_options& options, i
   out.direct = fd >= 0;
   if (fd < 0 && errno == EINVAL) {
     if (options.require_direct != 0) {
-      return {"E_UNSUPPORTED", EINVAL, "the file system of " + quoted(path) + " has no O_DIRECT"};
+      return {"E_UNSUPPORTED", EINVAL, "the file system of " + in_quotes(path) + " has no O_DIRECT"};
     }
     fd = open(path.c_str(), flags);
   }
-  if (fd < 0) return system_failure(code_of(errno), "open " + quoted(path), errno);
+  if (fd < 0) return system_failure(code_of(errno), "open " + in_quotes(path), errno);
   out.data = Descriptor(fd);
   return {};
 }
@@ -114,7 +115,7 @@ Status adopt_block(const struct stat& info, const ingot_member_options& options,
   }
   if (options.create != 0) {
     if (options.size_bytes > out.size_bytes) {
-      return {"E_NO_SPACE", ENOSPC, quoted(out.path) + " holds " + std::to_string(out.size_bytes) + " bytes, " +
+      return {"E_NO_SPACE", ENOSPC, in_quotes(out.path) + " holds " + std::to_string(out.size_bytes) + " bytes, " +
                                         std::to_string(options.size_bytes) + " were asked for"};
     }
     if (options.size_bytes != 0) out.size_bytes = options.size_bytes / kSectorBytes * kSectorBytes;
@@ -129,11 +130,11 @@ Status open_locks(DirectFile& out) {
   if (out.writable) {
     out.writer_lock = Descriptor(open(out.path.c_str(), O_RDWR | O_CLOEXEC));
     if (out.writer_lock.get() < 0) {
-      return system_failure(code_of(errno), "open " + quoted(out.path) + " for locking", errno);
+      return system_failure(code_of(errno), "open " + in_quotes(out.path) + " for locking", errno);
     }
   }
   out.pin_lock = Descriptor(open(out.path.c_str(), O_RDONLY | O_CLOEXEC));
-  if (out.pin_lock.get() < 0) return system_failure(code_of(errno), "open " + quoted(out.path) + " for locking", errno);
+  if (out.pin_lock.get() < 0) return system_failure(code_of(errno), "open " + in_quotes(out.path) + " for locking", errno);
   return {};
 }
 
@@ -160,7 +161,7 @@ Status open_direct_file(const std::string& path, const ingot_member_options& opt
   const bool exists = stat(path.c_str(), &info) == 0;
   out.is_block = exists && S_ISBLK(info.st_mode);
   if (exists && !out.is_block && !S_ISREG(info.st_mode)) {
-    return {"E_USAGE", 0, quoted(path) + " is neither a regular file nor a block device"};
+    return {"E_USAGE", 0, in_quotes(path) + " is neither a regular file nor a block device"};
   }
   if (out.is_block && options.force == 0 && out.writable) {
     if (Status status = check_block_unused(info.st_rdev, path); !status.ok()) return status;
@@ -170,7 +171,7 @@ Status open_direct_file(const std::string& path, const ingot_member_options& opt
   }
   const bool exclusive = out.is_block && out.writable && options.force == 0;
   if (Status status = open_data(path, options, exclusive ? O_EXCL : 0, out); !status.ok()) return status;
-  if (fstat(out.data.get(), &info) != 0) return system_failure("E_IO", "stat " + quoted(path), errno);
+  if (fstat(out.data.get(), &info) != 0) return system_failure("E_IO", "stat " + in_quotes(path), errno);
   probe_alignment(out.data.get(), out.memory_alignment_bytes, out.offset_alignment_bytes);
   if (out.is_block) {
     if (Status status = adopt_block(info, options, out); !status.ok()) return status;
@@ -185,7 +186,7 @@ Status open_direct_file(const std::string& path, const ingot_member_options& opt
   if (!out.direct) out.memory_alignment_bytes = out.offset_alignment_bytes = 1;
   if (out.offset_alignment_bytes > kSectorBytes) {
     const std::string needed = std::to_string(out.offset_alignment_bytes);
-    return {"E_UNSUPPORTED", EINVAL, quoted(path) + " needs I/O aligned to " + needed + "; the format aligns to 4096"};
+    return {"E_UNSUPPORTED", EINVAL, in_quotes(path) + " needs I/O aligned to " + needed + "; the format aligns to 4096"};
   }
   return open_locks(out);
 }
