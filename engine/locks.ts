@@ -63,7 +63,8 @@ function judge(io: Io, heartbeat: Heartbeat): 'alive' | 'dead' | 'unknown' {
   const me = io.identity();
   if (heartbeat.hostId !== me.hostId) return 'unknown';
   if (heartbeat.bootId !== me.bootId) return 'dead';
-  if (heartbeat.processId === me.processId && heartbeat.processStart === me.processStart) return 'dead';
+  if (heartbeat.processId === me.processId && heartbeat.processStart === me.processStart)
+    return io.openSessions?.has(heartbeat.session) ? 'alive' : 'dead';
   return io.processAlive(heartbeat.processId, heartbeat.processStart) ? 'alive' : 'dead';
 }
 
@@ -113,7 +114,13 @@ export class HeartbeatKeeper {
 
   /** Writes the first beat; with an interval above 0 goes on by itself. */
   async start(intervalMs: number): Promise<void> {
-    await this.#beat(false);
+    this.#io.openSessions?.add(this.#session);
+    try {
+      await this.#beat(false);
+    } catch (error) {
+      this.abandon();
+      throw error;
+    }
     if (intervalMs > 0) this.#loop = this.#run(intervalMs);
   }
 
@@ -122,11 +129,13 @@ export class HeartbeatKeeper {
     this.#stop.abort();
     await this.#loop;
     await this.#beat(true).catch(() => undefined);
+    this.#io.openSessions?.delete(this.#session);
   }
 
   /** Stops without a closing beat. */
   abandon(): void {
     this.#stop.abort();
+    this.#io.openSessions?.delete(this.#session);
   }
 
   async #run(intervalMs: number): Promise<void> {

@@ -104,6 +104,9 @@ interface Pending {
   readonly finish: (result: NativeResult) => void;
 }
 
+/** Shared by every NativeIo of this thread; a worker thread has its own and is told apart by nothing but locks. */
+const OPEN_SESSIONS = new Set<bigint>();
+
 export class NativeIo implements Io {
   readonly clock = systemClock;
   readonly random = systemRandom;
@@ -317,6 +320,8 @@ export class NativeIo implements Io {
     const processStart = this.#native.processStart(process.pid) ?? '';
     return { hostId, bootId, processId: process.pid, processStart };
   }
+
+  readonly openSessions = OPEN_SESSIONS;
 
   processAlive(processId: number, processStart: string): boolean {
     const start = this.#native.processStart(processId);

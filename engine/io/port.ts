@@ -259,6 +259,11 @@ export interface Io {
   };
   /** Whether a process of this boot still runs (pid and start time both match). */
   processAlive(processId: number, processStart: string): boolean;
+  /**
+   * Heartbeat sessions of writers that this process holds open over any Io of this kind: two device nodes of
+   * one drive share no lock, not even inside one process. Simulated worlds restart in one process and have none.
+   */
+  readonly openSessions?: Set<bigint>;
 
   stats(): IoStats;
   close(): Promise<void>;

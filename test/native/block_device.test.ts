@@ -18,6 +18,7 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { create, open } from '../../engine/index.js';
 import { NativeIo } from '../../engine/io/native_io.js';
 import { isStoreError } from '../../format/errors.js';
 import { pattern, readBatch, writeBatch } from '../conformance/batches.js';
@@ -228,5 +229,30 @@ test('a file system without O_DIRECT gives buffered members, and says so', { ski
     await io.close();
     assert.equal(run('umount', directory).status, 0);
     rmSync(directory, { recursive: true });
+  }
+});
+
+test('a second writer of this process through a loop device of a member file is refused, and let in after close', {
+  skip,
+}, async () => {
+  const directory = mkdtempSync(join(tmpdir(), 'ingot-loop-'));
+  const member = join(directory, 'member-0.ingot');
+  await create(directory, { members: [{ path: member, sizeBytes: DEVICE_BYTES }] });
+  const made = run('losetup', '--find', '--show', '--direct-io=on', member);
+  assert.equal(made.status, 0, made.stderr);
+  const device = made.stdout.trim();
+  try {
+    const first = await open({ members: [member] }, { mode: 'rw' });
+    await assert.rejects(open({ members: [device] }, { mode: 'rw' }), (error) => {
+      assert.ok(isStoreError(error));
+      assert.equal(error.code, 'E_LOCKED');
+      return true;
+    });
+    await first.close();
+    const second = await open({ members: [device] }, { mode: 'rw' });
+    await second.close();
+  } finally {
+    run('losetup', '--detach', device);
+    rmSync(directory, { recursive: true, force: true });
   }
 });
