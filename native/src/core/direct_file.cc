@@ -134,7 +134,9 @@ Status open_locks(DirectFile& out) {
     }
   }
   out.pin_lock = Descriptor(open(out.path.c_str(), O_RDONLY | O_CLOEXEC));
-  if (out.pin_lock.get() < 0) return system_failure(code_of(errno), "open " + in_quotes(out.path) + " for locking", errno);
+  if (out.pin_lock.get() < 0) {
+    return system_failure(code_of(errno), "open " + in_quotes(out.path) + " for locking", errno);
+  }
   return {};
 }
 
@@ -186,7 +188,8 @@ Status open_direct_file(const std::string& path, const ingot_member_options& opt
   if (!out.direct) out.memory_alignment_bytes = out.offset_alignment_bytes = 1;
   if (out.offset_alignment_bytes > kSectorBytes) {
     const std::string needed = std::to_string(out.offset_alignment_bytes);
-    return {"E_UNSUPPORTED", EINVAL, in_quotes(path) + " needs I/O aligned to " + needed + "; the format aligns to 4096"};
+    return {"E_UNSUPPORTED", EINVAL,
+            in_quotes(path) + " needs I/O aligned to " + needed + "; the format aligns to 4096"};
   }
   return open_locks(out);
 }
