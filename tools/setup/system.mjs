@@ -93,12 +93,12 @@ function probeCmake() {
   return null;
 }
 
-function probeLiburing() {
-  const source = '#include <liburing.h>\nint main() { return 0; }\n';
+const header = (name) => () => {
+  const source = `#include <${name}>\nint main() { return 0; }\n`;
   return probe(compilerCommand(), ['-x', 'c++', '-fsyntax-only', '-'], source) === null
-    ? '<liburing.h> is not found'
+    ? `<${name}> is not found`
     : null;
-}
+};
 
 function probeVenv() {
   return probe('python3', ['-c', 'import ensurepip, venv']) === null
@@ -130,7 +130,15 @@ export const REQUIREMENTS = [
     why: 'finds libraries',
     probe: program('pkg-config'),
   },
-  { debianPackage: 'liburing-dev', required: true, uses: 'all', why: 'io_uring', probe: probeLiburing },
+  {
+    debianPackage: 'liburing-dev',
+    required: true,
+    uses: 'all',
+    why: 'io_uring',
+    probe: header('liburing.h'),
+  },
+  { debianPackage: 'liblz4-dev', required: true, uses: 'all', why: 'LZ4 blocks', probe: header('lz4.h') },
+  { debianPackage: 'libzstd-dev', required: true, uses: 'all', why: 'zstd frames', probe: header('zstd.h') },
   {
     debianPackage: 'fio',
     required: false,

@@ -1,0 +1,283 @@
+// Tables, the scalar kernel, the choice of kernel, and the layout of a section.
+//
+// Invariants
+//   1. The kernel is chosen once, at first use, from what the CPU says it has; tests may force one.
+//   2. A table is a function of the counts alone, in integers, so that all encoders agree.
+#include "rans32.h"
+
+#include <atomic>
+#include <cstring>
+
+namespace ingot::codec {
+
+void build_decode_table(const Plane& plane, uint32_t* table) {
+  uint32_t slot = 0;
+  for (uint32_t i = 0; i < plane.symbol_count; ++i) {
+    const uint8_t* entry = plane.section + size_t{i} * kTableEntryBytes;
+    const uint32_t frequency = load16(entry + 2);
+    for (uint32_t bias = 0; bias < frequency && slot < kSlots; ++bias) {
+      table[slot++] = pack_entry(frequency, bias, entry[0]);
+    }
+  }
+}
+
+namespace {
+
+/// Which symbol to give one more slot (the greatest count / (2f + 1)) or one less (the least count / (2f - 1)).
+uint32_t next_adjusted(const uint32_t* counts, const uint16_t* frequency, bool more) {
+  uint32_t best = kSymbolsMax;
+  uint64_t best_divisor = 1;
+  for (uint32_t symbol = 0; symbol < kSymbolsMax; ++symbol) {
+    if (frequency[symbol] == 0 || (!more && frequency[symbol] == 1)) continue;
+    const uint64_t divisor = 2 * uint64_t{frequency[symbol]} + (more ? 1 : -1);
+    const uint64_t mine = counts[symbol] * best_divisor;
+    const uint64_t other = best == kSymbolsMax ? 0 : counts[best] * divisor;
+    if (best == kSymbolsMax || (more ? mine > other : mine < other)) {
+      best = symbol;
+      best_divisor = divisor;
+    }
+  }
+  return best;
+}
+
+}  // namespace
+
+void normalise(const uint32_t* counts, uint64_t total, EncodeTable& table) {
+  uint32_t sum = 0;
+  table.symbol_count = 0;
+  for (uint32_t symbol = 0; symbol < kSymbolsMax; ++symbol) {
+    table.frequency[symbol] = 0;
+    if (counts[symbol] == 0) continue;
+    const uint64_t share = (uint64_t{counts[symbol]} * kSlots + total / 2) / total;
+    table.frequency[symbol] = static_cast<uint16_t>(share == 0 ? 1 : share);
+    sum += table.frequency[symbol];
+    ++table.symbol_count;
+  }
+  while (sum != kSlots) {
+    const bool more = sum < kSlots;
+    table.frequency[next_adjusted(counts, table.frequency, more)] += more ? 1 : -1;
+    sum += more ? 1 : -1;
+  }
+  uint32_t start = 0;
+  uint16_t greatest = 0;
+  for (uint32_t symbol = 0; symbol < kSymbolsMax; ++symbol) {
+    const uint16_t frequency = table.frequency[symbol];
+    table.frequency_start[symbol] = frequency | start << 16;
+    table.inverse[symbol] = frequency == 0 ? 0.0 : 1.0 / frequency;
+    start += frequency;
+    if (frequency > greatest) {
+      greatest = frequency;
+      table.padding = static_cast<uint8_t>(symbol);
+    }
+  }
+}
+
+BlockJob block_job(const Plane& plane, uint32_t block, uint32_t elements, uint8_t* out) {
+  const uint64_t first = load32(plane.directory + 4 * uint64_t{block});
+  const uint64_t end = load32(plane.directory + 4 * uint64_t{block} + 4);
+  const uint64_t start = uint64_t{block} << plane.block_shift;
+  uint64_t count = elements - start;
+  if (count > 1ull << plane.block_shift) count = 1ull << plane.block_shift;
+  const uint8_t* words = plane.words + first * kWordAlignment;
+  return {plane.states + uint64_t{block} * kLanes * 4, words,
+          static_cast<uint64_t>(plane.section + plane.section_bytes - words), static_cast<uint32_t>((end - first) * 8),
+          static_cast<uint32_t>((count + kGroupSymbols - 1) / kGroupSymbols), out};
+}
+
+size_t rans32_head_bytes(uint32_t symbol_count, uint32_t elements, uint32_t block_shift) {
+  const uint64_t blocks = (elements + (1ull << block_shift) - 1) >> block_shift;
+  const uint64_t directory_at = round_up64(uint64_t{symbol_count} * kTableEntryBytes, kWordAlignment);
+  return round_up64(directory_at + 4 * (blocks + 1), kStateAlignment) + blocks * kLanes * 4;
+}
+
+namespace {
+
+void store32(uint8_t* at, uint32_t value) {
+  for (int byte = 0; byte < 4; ++byte) at[byte] = static_cast<uint8_t>(value >> (8 * byte));
+}
+
+void write_table(uint8_t* at, const EncodeTable& table) {
+  for (uint32_t symbol = 0; symbol < kSymbolsMax; ++symbol) {
+    if (table.frequency[symbol] == 0) continue;
+    store32(at, symbol | static_cast<uint32_t>(table.frequency[symbol]) << 16);
+    at += kTableEntryBytes;
+  }
+}
+
+}  // namespace
+
+bool encode_rans32(const uint8_t* symbols, uint32_t elements, const EncodeTable& table, uint32_t block_shift,
+                   uint64_t limit_bytes, std::vector<uint8_t>& out) {
+  const Rans32Kernel& kernel = *rans32_kernel();
+  const size_t base = out.size();
+  const uint32_t block_symbols = 1u << block_shift;
+  const uint32_t blocks = (elements + block_symbols - 1) >> block_shift;
+  const size_t head = rans32_head_bytes(table.symbol_count, elements, block_shift);
+  if (head >= limit_bytes) return false;
+  out.resize(base + head);
+  write_table(out.data() + base, table);
+  const size_t directory = base + round_up64(uint64_t{table.symbol_count} * kTableEntryBytes, kWordAlignment);
+  const size_t states = base + head - size_t{blocks} * kLanes * 4;
+  // Room for every word of a block and for a whole vector below them.
+  const uint32_t padded = (block_symbols + kGroupSymbols - 1) / kGroupSymbols * kGroupSymbols;
+  std::vector<uint16_t> words(padded + 64);
+  std::vector<uint8_t> last;
+  uint64_t used = 0;
+  for (uint32_t block = 0; block < blocks; ++block) {
+    const uint32_t start = block << block_shift;
+    const uint32_t count = elements - start < block_symbols ? elements - start : block_symbols;
+    EncodeJob job{};
+    job.in = symbols + start;
+    job.groups = (count + kGroupSymbols - 1) / kGroupSymbols;
+    job.words_end = words.data() + words.size();
+    if (count % kGroupSymbols != 0) {
+      last.assign(size_t{job.groups} * kGroupSymbols, table.padding);
+      std::memcpy(last.data(), symbols + start, count);
+      job.in = last.data();
+    }
+    kernel.encode(job, table);
+    const size_t bytes = round_up64(uint64_t{job.word_count} * 2, kWordAlignment);
+    if (head + used + bytes >= limit_bytes) {
+      out.resize(base);
+      return false;
+    }
+    const size_t at = out.size();
+    out.resize(at + bytes);
+    std::memcpy(out.data() + at, job.words_end - job.word_count, size_t{job.word_count} * 2);
+    used += bytes;
+    store32(out.data() + directory + 4 * (size_t{block} + 1), static_cast<uint32_t>(used / kWordAlignment));
+    for (uint32_t lane = 0; lane < kLanes; ++lane) {
+      store32(out.data() + states + (size_t{block} * kLanes + lane) * 4, job.states[lane]);
+    }
+  }
+  return true;
+}
+
+namespace detail {
+
+const uint8_t* group_words(const BlockJob& job, uint64_t position, uint8_t* spare) {
+  const uint64_t at = position * 2;
+  if (at + kGroupWordsReadable * 2 <= job.readable_bytes) return job.words + at;
+  std::memset(spare, 0, kGroupWordsReadable * 2);
+  if (at < job.readable_bytes) std::memcpy(spare, job.words + at, job.readable_bytes - at);
+  return spare;
+}
+
+Fault decode_scalar(const BlockJob* jobs, uint32_t count, const uint32_t* table) {
+  uint8_t spare[kGroupWordsReadable * 2];
+  for (uint32_t index = 0; index < count; ++index) {
+    const BlockJob& job = jobs[index];
+    uint32_t states[kLanes];
+    for (uint32_t lane = 0; lane < kLanes; ++lane) {
+      states[lane] = load32(job.states + size_t{lane} * 4);
+      if (states[lane] < kStateLow) return Fault::kState;
+    }
+    uint64_t position = 0;
+    for (uint32_t group = 0; group < job.groups; ++group) {
+      const uint8_t* words = group_words(job, position, spare);
+      const uint8_t* const first = words;
+      uint8_t* out = job.out + size_t{group} * kGroupSymbols;
+      for (uint32_t step = 0; step < kLaneRun; ++step) {
+        for (uint32_t lane = 0; lane < kLanes; ++lane) {
+          const uint32_t entry = table[slot_of(states[lane])];
+          out[group_index(lane, step)] = symbol_of(entry);
+          uint32_t state = advance(states[lane], entry);
+          if (needs_word(state)) {
+            state = with_word(state, load16(words));
+            words += 2;
+          }
+          states[lane] = state;
+        }
+      }
+      position += static_cast<uint64_t>(words - first) / 2;
+      if (position > job.word_count) return Fault::kWords;
+    }
+    if (!words_end_right(job, position)) return Fault::kWords;
+    for (const uint32_t state : states) {
+      if (state != kStateLow) return Fault::kFinalState;
+    }
+  }
+  return Fault::kNone;
+}
+
+void encode_scalar(EncodeJob& job, const EncodeTable& table) {
+  uint32_t states[kLanes];
+  for (uint32_t& state : states) state = kStateLow;
+  uint16_t* words = job.words_end;
+  for (uint32_t group = job.groups; group-- > 0;) {
+    const uint8_t* in = job.in + size_t{group} * kGroupSymbols;
+    for (uint32_t step = kLaneRun; step-- > 0;) {
+      for (uint32_t lane = kLanes; lane-- > 0;) {
+        const uint32_t packed = table.frequency_start[in[group_index(lane, step)]];
+        const uint32_t frequency = packed & 0xffff;
+        uint32_t state = states[lane];
+        if (state >= frequency << (32 - kProbabilityBits)) {
+          *--words = static_cast<uint16_t>(state);
+          state >>= 16;
+        }
+        states[lane] = (state / frequency << kProbabilityBits) + state % frequency + (packed >> 16);
+      }
+    }
+  }
+  job.word_count = static_cast<uint32_t>(job.words_end - words);
+  for (uint32_t lane = 0; lane < kLanes; ++lane) job.states[lane] = states[lane];
+}
+
+}  // namespace detail
+
+namespace {
+
+constexpr Rans32Kernel kScalar{"scalar", detail::decode_scalar, detail::encode_scalar};
+#if defined(__x86_64__)
+constexpr Rans32Kernel kAvx2{"avx2", detail::decode_avx2, detail::encode_scalar};
+constexpr Rans32Kernel kAvx512{"avx512", detail::decode_avx512, detail::encode_avx512};
+
+bool has_avx2() { return __builtin_cpu_supports("avx2") != 0; }
+bool has_avx512() {
+  return __builtin_cpu_supports("avx512f") != 0 && __builtin_cpu_supports("avx512bw") != 0 &&
+         __builtin_cpu_supports("avx512vl") != 0 && __builtin_cpu_supports("avx512dq") != 0 &&
+         __builtin_cpu_supports("avx512vbmi2") != 0;
+}
+#endif
+#if defined(__aarch64__)
+constexpr Rans32Kernel kNeon{"neon", detail::decode_neon, detail::encode_scalar};
+#endif
+
+const Rans32Kernel* named_kernel(const char* name) {
+  if (std::strcmp(name, "scalar") == 0) return &kScalar;
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  if (std::strcmp(name, "avx2") == 0 && has_avx2()) return &kAvx2;
+  if (std::strcmp(name, "avx512") == 0 && has_avx512()) return &kAvx512;
+#endif
+#if defined(__aarch64__)
+  if (std::strcmp(name, "neon") == 0) return &kNeon;
+#endif
+  return nullptr;
+}
+
+const Rans32Kernel* best_kernel() {
+  for (const char* name : {"avx512", "avx2", "neon"}) {
+    if (const Rans32Kernel* kernel = named_kernel(name); kernel != nullptr) return kernel;
+  }
+  return &kScalar;
+}
+
+std::atomic<const Rans32Kernel*> chosen{nullptr};
+
+}  // namespace
+
+const Rans32Kernel* rans32_kernel(const char* force) {
+  if (force != nullptr) {
+    const Rans32Kernel* kernel = named_kernel(force);
+    if (kernel != nullptr) chosen.store(kernel, std::memory_order_release);
+    return kernel;
+  }
+  const Rans32Kernel* current = chosen.load(std::memory_order_acquire);
+  if (current != nullptr) return current;
+  current = best_kernel();
+  chosen.store(current, std::memory_order_release);
+  return current;
+}
+
+}  // namespace ingot::codec

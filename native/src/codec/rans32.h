@@ -1,0 +1,92 @@
+// RANS32 planes: tables, encoder, and decoders picked at run time (spec/codecs.md section 5).
+//
+// Invariants
+//   1. All kernels give the same bytes and the same verdict for the same input; the tests compare them.
+//   2. Decoders are total: they read only the section that parse_stream accepted, write only the output
+//      they were given, and take time in proportion to its length.
+//   3. Encoders are deterministic: the same bytes give the same section on every machine.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "stream.h"
+
+namespace ingot::codec {
+
+/// One block to decode: `out` has room for groups x 256 symbols, the padding of the last group included.
+struct BlockJob {
+  const uint8_t* states;
+  const uint8_t* words;
+  uint64_t readable_bytes;      // from `words` to the end of the section
+  uint32_t word_count;          // words of this block, a multiple of 8
+  uint32_t groups;
+  uint8_t* out;
+};
+
+/// One block to encode: `in` has groups x 256 symbols.
+struct EncodeJob {
+  const uint8_t* in;
+  uint32_t groups;
+  uint32_t states[kLanes];      // out
+  uint16_t* words_end;          // words are written downwards from here
+  uint32_t word_count;          // out
+};
+
+/// What an encoder needs for each symbol.
+struct EncodeTable {
+  uint32_t frequency_start[kSymbolsMax];  // frequency | start << 16
+  double inverse[kSymbolsMax];            // 1 / frequency
+  uint16_t frequency[kSymbolsMax];
+  uint32_t symbol_count;
+  uint8_t padding;                        // the commonest symbol
+};
+
+struct Rans32Kernel {
+  const char* name;
+  Fault (*decode)(const BlockJob* jobs, uint32_t count, const uint32_t* table);
+  void (*encode)(EncodeJob& job, const EncodeTable& table);
+};
+
+/// The kernel in use; `force` picks another for tests ("scalar", "avx2", "avx512", "neon"), nullptr when
+/// this machine lacks it.
+[[nodiscard]] const Rans32Kernel* rans32_kernel(const char* force = nullptr);
+
+/// Fills the 2^11 packed entries from a checked table.
+void build_decode_table(const Plane& plane, uint32_t* table);
+
+/// Frequencies for counts: at least 1 for each symbol that occurs, 2^11 in all. At least two symbols occur.
+void normalise(const uint32_t* counts, uint64_t total, EncodeTable& table);
+
+/// The job of a block of a parsed plane.
+[[nodiscard]] BlockJob block_job(const Plane& plane, uint32_t block, uint32_t elements, uint8_t* out);
+
+/// Bytes of the section before its words, for `elements` symbols.
+[[nodiscard]] size_t rans32_head_bytes(uint32_t symbol_count, uint32_t elements, uint32_t block_shift);
+/// Appends a whole section for `elements` symbols to `out` (at its end, which is aligned to 256).
+/// False, with `out` as it was, when the section would have `limit_bytes` or more.
+[[nodiscard]] bool encode_rans32(const uint8_t* symbols, uint32_t elements, const EncodeTable& table,
+                                 uint32_t block_shift, uint64_t limit_bytes, std::vector<uint8_t>& out);
+
+namespace detail {
+Fault decode_scalar(const BlockJob* jobs, uint32_t count, const uint32_t* table);
+void encode_scalar(EncodeJob& job, const EncodeTable& table);
+#if defined(__x86_64__)
+Fault decode_avx2(const BlockJob* jobs, uint32_t count, const uint32_t* table);
+Fault decode_avx512(const BlockJob* jobs, uint32_t count, const uint32_t* table);
+void encode_avx512(EncodeJob& job, const EncodeTable& table);
+#endif
+#if defined(__aarch64__)
+Fault decode_neon(const BlockJob* jobs, uint32_t count, const uint32_t* table);
+#endif
+
+/// Words of one group, always 256 + 16 of them readable: in place, or copied to `spare` near the end.
+inline constexpr uint32_t kGroupWordsReadable = kGroupSymbols + 16;
+const uint8_t* group_words(const BlockJob& job, uint64_t position, uint8_t* spare);
+/// The verdict on a block that consumed `position` words.
+inline bool words_end_right(const BlockJob& job, uint64_t position) {
+  return (position + 7) / 8 * 8 == job.word_count;
+}
+}  // namespace detail
+}  // namespace ingot::codec
