@@ -158,7 +158,8 @@ INGOT_HOST_DEVICE Fault parse_plane(const uint8_t* data, const uint8_t* entry, S
   const BlockShiftRange shifts = block_shifts(plane.codec);
   if (plane.block_shift < shifts.minimum || plane.block_shift > shifts.maximum) return Fault::kPlane;
   const bool coded = plane.codec == kPlaneRans32;
-  if (coded ? plane.symbol_count < 2 || plane.symbol_count > kSymbolsMax : plane.symbol_count != 0) return Fault::kPlane;
+  const bool in_range = plane.symbol_count >= 2 && plane.symbol_count <= kSymbolsMax;
+  if (coded ? !in_range : plane.symbol_count != 0) return Fault::kPlane;
   if (plane.codec == kPlaneConst) return offset == 0 && plane.section_bytes == 0 ? Fault::kNone : Fault::kPlane;
   if (plane.constant != 0) return Fault::kPlane;
   cursor = round_up64(cursor, kSectionAlignment);
