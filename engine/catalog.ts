@@ -148,6 +148,21 @@ export class StoreCatalog implements Catalog {
     return this.#pinned();
   }
 
+  hold(): () => void {
+    this.#checkOpen();
+    const sequence = this.#pins.oldest() ?? this.#root.superblock.sequence;
+    this.#pins.pin(sequence);
+    let held = true;
+    return () => {
+      if (held) this.#pins.unpin(sequence);
+      held = false;
+    };
+  }
+
+  distrust(cause: Error): void {
+    this.#committer?.distrust(cause);
+  }
+
   #pinned(): Snapshot {
     this.#pins.pin(this.#root.superblock.sequence);
     return new Snapshot(this.#root, {

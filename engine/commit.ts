@@ -107,6 +107,11 @@ export class Committer {
     return true;
   }
 
+  /** Something outside a commit showed that what was written may not be durable. */
+  distrust(cause: Error): void {
+    if (this.#poisoned === null) this.#poison(cause, this.#core.superblock.sequence + 1);
+  }
+
   /** Refuses new changes and waits for those that were accepted. */
   async close(): Promise<void> {
     this.#closed = true;
@@ -139,12 +144,15 @@ export class Committer {
       build = await this.#prepare(round, applied);
       if (build === null) return;
       const warnings = await makeDurable(core.io, core.online, build.superblock, build.writes);
+      // A flush beside this commit that failed took the news of it from the flushes above.
+      if (this.#poisoned !== null) throw this.#poisoned;
       for (const line of warnings) this.#options.onWarning(line);
       build.adopt();
       core.advance(build.superblock, rootSumOf(build.superblock));
       this.#options.onRoot();
     } catch (error) {
-      this.#poison(error, build?.superblock.sequence ?? core.superblock.sequence + 1);
+      if (this.#poisoned === null)
+        this.#poison(error, build?.superblock.sequence ?? core.superblock.sequence + 1);
       for (const waiting of round) waiting.reject(this.#refusal());
       return;
     }

@@ -103,6 +103,8 @@ export interface Catalog {
   readonly openReport: readonly string[];
 
   snapshot(): CatalogSnapshot;
+  /** Keeps everything from being reused that any open snapshot of this process still reaches, until called. */
+  hold(): () => void;
   /** Read-only opens: look for a newer durable root; true when it moved. */
   refresh(): Promise<boolean>;
   /** Called after every acknowledged root (own commits) or successful refresh. Returns the unsubscriber. */
@@ -116,5 +118,7 @@ export interface Catalog {
   freeSectors(member: number): number;
 
   commit<T>(apply: (change: CatalogChange) => Promise<T>, options?: { signal?: AbortSignal }): Promise<T>;
+  /** A flush outside a commit failed: it may have been for the pages of one. Poisons the handle (commit.md C1). */
+  distrust(cause: Error): void;
   close(): Promise<void>;
 }

@@ -21,6 +21,7 @@ import {
 import type { Extent, SumLeaf } from '../format/index.js';
 import type { CatalogSnapshot } from './contract.js';
 import { MAX_COPIES, NO_MEMBER, type ReadBatch } from './io/port.js';
+import { isHealable } from './repair/suspects.js';
 import type { StoreContext } from './store_context.js';
 import { INLINE_SUM_LIMIT, SUMS_PER_LEAF } from './sum_leaves.js';
 
@@ -33,6 +34,7 @@ export const RANGE_GAP_IDS = 32;
 /** Leaves read in one batch at most. */
 export const LEAVES_PER_READ = 1024;
 const LEAF_BYTES = 4096;
+const KIND_SUM_LEAF = 5;
 
 interface Entry<T> {
   readonly value: T;
@@ -172,7 +174,14 @@ export class ExtentSource {
     await this.#records(snapshot, ids, (id, bytes) => records.set(id, decodeSumLeaf(bytes)));
     const batch = this.#leafBatch(ids, records, object);
     const result = await this.#context.io.read(batch);
-    for (const fault of result.faults) this.#reportLeaf(object, fault);
+    for (const fault of result.faults) {
+      this.#reportLeaf(object, fault);
+      const record = records.get(ids[fault.op] ?? 0);
+      if (record === undefined || !isHealable(fault.kind)) continue;
+      const { sum, birth, copies } = record;
+      const pointer = { sum, birth, copies, storedBytes: LEAF_BYTES, level: 0, kind: KIND_SUM_LEAF };
+      this.#context.healer.suspectPage(pointer, this.#context.memberOfSlot(fault.slot), fault.offsetBytes);
+    }
     const pages = batch.destinations[0];
     assert(pages instanceof Uint8Array, 'leaves are read into our own memory');
     for (const [op, id] of ids.entries()) {

@@ -6,7 +6,7 @@
 //      of regions (stores over WINDOW_REGIONS GiB), without.
 //   3. When a tree could not be walked whole, leaks are not reported: they would follow from that alone.
 
-import { StoreError } from '../format/errors.js';
+import { StoreError, isStoreError } from '../format/errors.js';
 import { decodeExtent, decodeSumLeaf, extentTreeRecordKind } from '../format/extent_record.js';
 import type { Extent, SumLeaf } from '../format/extent_record.js';
 import {
@@ -24,7 +24,7 @@ import {
   slotOffset,
 } from '../format/index.js';
 import type { PagePointer } from '../format/index.js';
-import type { TreeId } from './contract.js';
+import type { Catalog, TreeId } from './contract.js';
 import type { FsckContext } from './fsck_context.js';
 import { SpaceWindow, WINDOW_REGIONS } from './fsck_space.js';
 import { readDeferred, readRegion } from './free_records.js';
@@ -37,40 +37,61 @@ const KIND_SUM_LEAF = 5;
 export const ITEMS_PER_STEP = 1_024;
 const EMPTY = new Uint8Array(0);
 
-/** All four copies of the root's superblock on every member that is there. */
-export async function* checkSuperblocks(context: FsckContext): AsyncGenerator<void, void, undefined> {
-  const { root, catalog } = context;
+/** A copy of the newest root's superblock that is not as it should be. */
+export interface BadSuperblock {
+  readonly member: number;
+  readonly copy: number;
+  readonly sequence: number;
+  readonly offsetBytes: number;
+  readonly reason: string;
+}
+
+/** All four copies of the newest root's superblock on every member in sync that is there. */
+export async function badSuperblocks(catalog: Catalog, signal?: AbortSignal): Promise<BadSuperblock[]> {
+  const { superblock: root } = catalog;
   const wanted = rootSumOf(root);
+  const bad: BadSuperblock[] = [];
   for (const state of catalog.members) {
     const entry = root.members[state.index];
     if (state.device === null || entry === undefined || state.state !== 'online') continue;
     for (let copy = 0; copy < RING_COPIES; copy += 1) {
+      signal?.throwIfAborted();
       const offsetBytes = slotOffset(copy, root.sequence, entry.formattedBytes);
-      const where = { ...context.place(state.index, offsetBytes, SLOT_BYTES), structure: 'Superblock' };
+      const place = { member: state.index, copy, sequence: root.sequence, offsetBytes };
       try {
         const bytes = await catalog.io.readRaw(state.device.slot, offsetBytes, SLOT_BYTES, { priority: 2 });
-        context.scannedBytes += SLOT_BYTES;
         const slot = decodeSlot(bytes, { copy, slot: slotOf(root.sequence) });
         if (slot.kind === 'valid' && slot.rootSum === wanted && slot.memberIndex === state.index) continue;
-        const why =
+        const reason =
           slot.kind === 'invalid'
             ? `its ${slot.reason} is wrong`
             : `it is ${slot.kind === 'valid' ? 'another root' : slot.kind}`;
-        context.report({
-          severity: 'warn',
-          code: 'E_CORRUPT',
-          message: `superblock copy ${copy} of root ${root.sequence} is not valid: ${why}`,
-          where,
-          next:
-            'after a crash a copy may be missing: opening for writing (any ingot command that changes something) ' +
-            'writes it again; if it comes back, suspect the drive',
-        });
+        bad.push({ ...place, reason });
       } catch (error) {
-        context.reportError(error, 'warn');
+        signal?.throwIfAborted();
+        if (!isStoreError(error) || error.code === 'E_CLOSED') throw error;
+        bad.push({ ...place, reason: error.message });
       }
     }
-    yield;
   }
+  return bad;
+}
+
+export async function* checkSuperblocks(context: FsckContext): AsyncGenerator<void, void, undefined> {
+  const { catalog, root, options } = context;
+  context.scannedBytes += catalog.members.length * RING_COPIES * SLOT_BYTES;
+  for (const { member, copy, offsetBytes, reason } of await badSuperblocks(catalog, options.signal)) {
+    context.report({
+      severity: 'warn',
+      code: 'E_CORRUPT',
+      message: `superblock copy ${copy} of root ${root.sequence} is not valid: ${reason}`,
+      where: { ...context.place(member, offsetBytes, SLOT_BYTES), structure: 'Superblock' },
+      next:
+        'after a crash a copy may be missing: opening for writing (any ingot command that changes something) ' +
+        'writes it again; if it comes back, suspect the drive',
+    });
+  }
+  yield;
 }
 
 /** Claims everything that is reachable or deferred, and compares what is left with the free map. */

@@ -17,17 +17,19 @@ import {
   TREE_RUNS,
   TREE_VERSIONS,
   decodeExtentKey,
+  decodeJobKey,
   decodeMemberKey,
   decodeRunsKey,
   decodeVersionKey,
   equalBytes,
   extentKey,
+  isJobKey,
   runVersionKey,
   versionKey,
 } from '../format/index.js';
 import { decodeManifest } from '../format/manifest_record.js';
 import type { Manifest, Piece } from '../format/manifest_record.js';
-import { decodeMember, decodeRun, decodeTag, decodeVersion } from '../format/records.js';
+import { decodeJob, decodeMember, decodeRun, decodeTag, decodeVersion } from '../format/records.js';
 import type { VersionRecord } from '../format/records.js';
 import type { TreeView } from './btree.js';
 import type { FsckContext } from './fsck_context.js';
@@ -149,6 +151,11 @@ async function* checkMembers(context: FsckContext): AsyncGenerator<void, void, u
   const { members } = context.root;
   const seen = new Set<number>();
   for await (const { key, value } of context.tree(TREE_MEMBERS).range(EMPTY, null)) {
+    if (isJobKey(key)) {
+      decodeJobKey(key);
+      decodeJob(value);
+      continue;
+    }
     const index = decodeMemberKey(key);
     const record = decodeMember(value);
     const entry = members[index];

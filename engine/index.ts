@@ -45,6 +45,8 @@ export type { ExtentPlace } from './version.js';
 export { decideRetention } from './retention.js';
 export { fsck } from './fsck.js';
 export type { FsckOptions } from './fsck.js';
+export type { ScrubOptions } from './repair/scrub.js';
+export type { JobRecord } from '../format/index.js';
 export type { WatchOptions } from './watch.js';
 export type * from './types.js';
 export type { Io } from './io/port.js';

@@ -13,6 +13,7 @@ import { openCatalog } from './catalog.js';
 import { createStore } from './create.js';
 import type { DirectoryPort } from './io/directory_port.js';
 import type { Io } from './io/port.js';
+import type { PageFault } from './page_store.js';
 import { Store } from './store.js';
 import type { CreateOptions, OpenOptions } from './types.js';
 
@@ -49,15 +50,15 @@ export async function openWith(
       if (mode !== 'rw') throw new StoreError('E_USAGE', "create needs mode 'rw'");
       paths = await makeStore(ports, located, options.create);
     }
-    let told: ((detail: Readonly<Record<string, unknown>>) => void) | null = null;
+    let told: ((fault: PageFault) => void) | null = null;
     const catalog = await openCatalog(ports.io, paths, {
       mode,
       ...(options.force === undefined ? {} : { force: options.force }),
       ...(options.cacheBytes === undefined ? {} : { cacheBytes: options.cacheBytes }),
-      onPageFault: (fault) => told?.({ ...fault }),
+      onPageFault: (fault) => told?.(fault),
     });
     const store = new Store(catalog, ports.files, ports.closeIo);
-    told = (detail) => store.catalogFault(detail);
+    told = (fault) => store.catalogFault(fault);
     return store;
   } catch (error) {
     if (ports.closeIo) await ports.io.close();

@@ -47,6 +47,14 @@ export class Pins {
       for (const member of this.#members) this.#io.unpin(member.slot, sequence);
   }
 
+  /** The oldest root that is pinned here. */
+  oldest(): number | undefined {
+    let oldest: number | undefined;
+    for (const sequence of this.#counts.keys())
+      if (oldest === undefined || sequence < oldest) oldest = sequence;
+    return oldest;
+  }
+
   /** Whether anybody, here or elsewhere, reads a root below the sequence (C18: asked of every member). */
   pinnedBelow(sequence: number): boolean {
     for (const pinned of this.#counts.keys()) if (pinned < sequence) return true;

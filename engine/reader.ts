@@ -9,7 +9,7 @@
 //   5. Reading in a store that another process writes: what a recycled snapshot no longer finds
 //      intact is E_CONFLICT, never E_CORRUPT (commit.md C17).
 //
-// This file never chooses how much is in flight (load.ts does) and never repairs.
+// This file never chooses how much is in flight (load.ts does) and never repairs: it tells the healer.
 
 import { StoreError, assert } from '../format/errors.js';
 import type { Extent } from '../format/extent_record.js';
@@ -24,6 +24,9 @@ import {
   NO_MEMBER,
   type ReadBatch,
 } from './io/port.js';
+import { READ_RETRIES_OF_EIO, READ_RETRY_DELAYS_MS } from './repair/limits.js';
+import type { BalancedReads } from './repair/read_balance.js';
+import { isHealable } from './repair/suspects.js';
 import type { StoreContext } from './store_context.js';
 import type { BufferDesc, Destination, ReadFault, ReadOptions } from './types.js';
 
@@ -59,6 +62,9 @@ interface ReadOp {
   readonly parts: readonly ReadPart[];
 }
 const NO_MEMORY = new Uint8Array(0);
+const ERRNO_EIO = 5;
+/** EINTR, EAGAIN, ETIMEDOUT: the same request may well succeed. */
+const PASSING_ERRNOS: ReadonlySet<number> = new Set([4, 11, 110]);
 
 interface UsableCopy {
   readonly slot: number;
@@ -90,18 +96,20 @@ export class PartReader {
       object,
     );
     const sums = await this.#source.sums(snapshot, extents.values(), object);
+    const balanced = this.#context.balance.begin();
     const ops = this.#plan(parts, extents);
     const scratchBytes = ops.reduce((sum, op) => sum + (op.parts.length > 1 ? op.bytes : 0), 0);
     const scratch: Uint8Array[] = [];
     if (scratchBytes > 0) await this.#context.gatherBudget.acquire(scratchBytes);
     try {
       for (const op of ops) if (op.parts.length > 1) this.#giveScratch(op, scratch);
-      const batch = this.#batchOf(ops, sums, object, options);
+      const batch = this.#batchOf(ops, sums, object, options, balanced);
       options.signal?.throwIfAborted();
-      const result = await this.#context.io.read(batch);
+      const result = await this.#readAgain(object, ops, batch, options);
       await this.#judge(object, ops, batch, result, options);
       for (const op of ops) if (op.parts.length > 1) scatter(op);
     } finally {
+      balanced.settle();
       for (const buffer of scratch) this.#context.gatherPool.give(buffer);
       if (scratchBytes > 0) this.#context.gatherBudget.release(scratchBytes);
     }
@@ -196,7 +204,13 @@ export class PartReader {
     return ops;
   }
 
-  #batchOf(ops: readonly ReadOp[], sums: SumView, object: string, options: ReadOptions): ReadBatch {
+  #batchOf(
+    ops: readonly ReadOp[],
+    sums: SumView,
+    object: string,
+    options: ReadOptions,
+    balanced: BalancedReads,
+  ): ReadBatch {
     const count = ops.length;
     const destinations: IoBuffer[] = [];
     const indexOf = new Map<IoBuffer, number>();
@@ -218,7 +232,7 @@ export class PartReader {
     };
     let sumAt = 0;
     for (const [index, op] of ops.entries()) {
-      const copies = this.#usable(op, object, options);
+      const copies = balanced.order(this.#usable(op, object, options), op.offset, op.bytes);
       for (const [place, copy] of copies.entries()) {
         batch.copyMember[index * MAX_COPIES + place] = copy.slot;
         batch.copyOffsetBytes[index * MAX_COPIES + place] = copy.offsetBytes;
@@ -243,7 +257,7 @@ export class PartReader {
     return options.signal === undefined ? batch : { ...batch, signal: options.signal };
   }
 
-  /** Copies worth trying, in the order of the record: the writer rotated it over the members. */
+  /** Copies worth trying, in the order of the record. */
   #usable(op: ReadOp, object: string, options: ReadOptions): UsableCopy[] {
     const usable: UsableCopy[] = [];
     const refused: string[] = [];
@@ -282,6 +296,40 @@ export class PartReader {
     });
   }
 
+  /** Reads; where every copy of something failed for a passing reason, a few times more, further and further apart. */
+  async #readAgain(
+    object: string,
+    ops: readonly ReadOp[],
+    batch: ReadBatch,
+    options: ReadOptions,
+  ): Promise<BatchResult> {
+    const { io, counters } = this.#context;
+    for (let attempt = 0; ; attempt++) {
+      const result = await io.read(batch);
+      const delayMs = READ_RETRY_DELAYS_MS[attempt];
+      if (delayMs === undefined || options.signal?.aborted === true || !mayPass(result, attempt))
+        return result;
+      this.#report(object, ops, result.faults, options);
+      counters.readRetries++;
+      await io.clock.sleep(delayMs, options.signal);
+    }
+  }
+
+  #report(object: string, ops: readonly ReadOp[], faults: readonly IoFault[], options: ReadOptions): void {
+    for (const fault of faults) {
+      if (fault.kind === 'aborted') continue;
+      const report = this.#faultOf(object, ops, fault);
+      this.#context.passedOver(report);
+      options.onFault?.(report);
+      const op = ops[fault.op];
+      const copy = op?.extent.copies.find((place) => place.member === report.memberIndex);
+      const id = op?.parts[0]?.extentId;
+      if (op === undefined || copy === undefined || id === undefined || !isHealable(fault.kind)) continue;
+      const within = fault.offsetBytes - copy.sector * 4096;
+      this.#context.healer.suspectExtent(id, op.extent, copy, within, fault.lengthBytes);
+    }
+  }
+
   async #judge(
     object: string,
     ops: readonly ReadOp[],
@@ -289,12 +337,7 @@ export class PartReader {
     result: BatchResult,
     options: ReadOptions,
   ): Promise<void> {
-    for (const fault of result.faults) {
-      if (fault.kind === 'aborted') continue;
-      const report = this.#faultOf(object, ops, fault);
-      this.#context.passedOver(report);
-      options.onFault?.(report);
-    }
+    this.#report(object, ops, result.faults, options);
     if (options.signal?.aborted === true) throw options.signal.reason;
     const failed = result.status.findIndex((status) => status !== 0);
     if (failed < 0) return;
@@ -374,6 +417,22 @@ export class PartReader {
       },
     );
   }
+}
+
+/** Whether everything that failed may succeed when it is asked for again. */
+function mayPass(result: BatchResult, attempt: number): boolean {
+  const passing = new Set<number>();
+  for (const { op, kind, errno } of result.faults) {
+    if (kind !== 'io' && kind !== 'deadline') continue;
+    if (PASSING_ERRNOS.has(errno) || (errno === ERRNO_EIO && attempt < READ_RETRIES_OF_EIO)) passing.add(op);
+  }
+  let failed = 0;
+  for (const [op, status] of result.status.entries()) {
+    if (status === 0) continue;
+    if (!passing.has(op)) return false;
+    failed++;
+  }
+  return failed > 0;
 }
 
 function touchedSegments(op: ReadOp): { first: number; count: number } {

@@ -26,9 +26,13 @@ import {
 } from '../format/index.js';
 import { moveTag } from './commit_change.js';
 import type { Catalog, CatalogView, MaybePromise } from './contract.js';
+import type { JobRecord } from '../format/index.js';
 import { type FsckOptions, fsck } from './fsck.js';
 import type { DirectoryPort } from './io/directory_port.js';
 import { removeVersion } from './removal.js';
+import type { PageFault } from './page_store.js';
+import { type ScrubOptions, cancelScrub, scrub, scrubState } from './repair/scrub.js';
+import { isHealable } from './repair/suspects.js';
 import { lookupRef, manifestOf, notFound, recordOf, resolveId, tagsOfRun, then } from './refs.js';
 import { decideRetention } from './retention.js';
 import { StoreContext } from './store_context.js';
@@ -86,11 +90,19 @@ export class Store implements AsyncDisposable {
   }
 
   /** A copy of a catalog page was passed over: counted and told like one of data. */
-  catalogFault(detail: Readonly<Record<string, unknown>>): void {
-    const { counters, events } = this.#context;
+  catalogFault(fault: PageFault): void {
+    if (this.#context.closed) return;
+    const { counters, events, healer } = this.#context;
     counters.copiesPassedOver++;
     if (events.active)
-      events.emit({ type: 'error', at: this.#context.now(), detail: { structure: 'page', ...detail } });
+      events.emit({ type: 'error', at: this.#context.now(), detail: { structure: 'page', ...fault } });
+    if (isHealable(fault.kind)) healer.suspectPage(fault.pointer, fault.member, fault.offsetBytes);
+  }
+
+  /** Resolves when everything that reads found bad so far was healed or given up (`stats().healing`). */
+  async healed(): Promise<void> {
+    this.#context.checkOpen();
+    await this.#context.healer.idle();
   }
 
   get info(): StoreInfo {
@@ -256,6 +268,26 @@ export class Store implements AsyncDisposable {
     return fsck(this.#context.catalog, options);
   }
 
+  /**
+   * Reads every copy of everything and heals what is bad (a store open for reading only reports). Aborting it pauses
+   * it: the next call goes on there, unless `restart`.
+   */
+  scrub(options: ScrubOptions = {}): AsyncIterableIterator<MaintEvent> {
+    this.#context.checkOpen();
+    return scrub(this.#context, options);
+  }
+
+  /** Where the scrub is, or how the last one ended; null when none ever ran. */
+  scrubState(): Promise<JobRecord | null> {
+    this.#context.checkOpen();
+    return scrubState(this.#context);
+  }
+
+  /** Forgets where a paused scrub was. */
+  cancelScrub(): Promise<void> {
+    return cancelScrub(this.#context);
+  }
+
   /** Read-only stores: look for a newer root; true when there is one. */
   async refresh(): Promise<boolean> {
     this.#context.checkOpen();
@@ -283,6 +315,7 @@ export class Store implements AsyncDisposable {
   async close(): Promise<void> {
     if (this.#context.closed) return;
     this.#context.close();
+    await this.#context.healer.close(new StoreError('E_CLOSED', 'the store is closed'));
     const reason = new StoreError('E_CLOSED', 'the store was closed');
     // One whose commit is under way is left to it: closing the catalog waits for that.
     const idle = [...this.#writers.writers].filter((writer) => !writer.isInCommit);

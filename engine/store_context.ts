@@ -18,6 +18,8 @@ import { ExtentSource } from './extent_source.js';
 import type { DirectoryPort } from './io/directory_port.js';
 import type { Io } from './io/port.js';
 import { MemoryBudget } from './memory_budget.js';
+import { Healer } from './repair/healer.js';
+import { ReadBalance } from './repair/read_balance.js';
 import { GATHER_BUDGET_BYTES } from './reader.js';
 import type { ReadFault, StoreEvent } from './types.js';
 
@@ -106,6 +108,8 @@ export class EventHub {
 
 export interface StoreCounters {
   copiesPassedOver: number;
+  /** Reads asked for again because every copy had failed for a passing reason. */
+  readRetries: number;
   commits: number;
   openTransactions: number;
 }
@@ -121,7 +125,16 @@ export class StoreContext {
   /** Memory for small tensors that are read together (reader.ts). */
   readonly gatherBudget = new MemoryBudget(GATHER_BUDGET_BYTES, () => undefined);
   readonly gatherPool: BufferPool;
-  readonly counters: StoreCounters = { copiesPassedOver: 0, commits: 0, openTransactions: 0 };
+  /** Which copies reads take first (repair/read_balance.ts). */
+  readonly balance = new ReadBalance();
+  /** Puts right what reads pass over (repair/healer.ts). */
+  readonly healer: Healer;
+  readonly counters: StoreCounters = {
+    copiesPassedOver: 0,
+    readRetries: 0,
+    commits: 0,
+    openTransactions: 0,
+  };
   removalSequence = 0;
   /** Members as they were when the store was opened, and those of them that take writes. */
   readonly onlineMembers: readonly MemberState[];
@@ -138,6 +151,7 @@ export class StoreContext {
     this.snapshots = new SnapshotPool(catalog);
     this.extents = new ExtentSource(this);
     this.gatherPool = new BufferPool(this.io, GATHER_BUDGET_BYTES);
+    this.healer = new Healer(this);
     const members = catalog.members;
     this.onlineMembers = members.filter((member) => member.state === 'online' && member.device !== null);
     for (const member of members) {

@@ -19,8 +19,9 @@
 import type { DType } from '../format/dtype.js';
 import type { StoreError } from '../format/errors.js';
 import type { FaultKind, IoPath, SourceFile } from './io/port.js';
+import type { HealingStats } from './repair/healer.js';
 
-export type { DType, IoPath };
+export type { DType, HealingStats, IoPath };
 
 export type Device =
   | { readonly type: 'cpu' }
@@ -256,7 +257,7 @@ export type MaintEvent =
     };
 
 export type StoreEvent = {
-  readonly type: 'commit' | 'tag' | 'remove' | 'device' | 'error' | 'stats';
+  readonly type: 'commit' | 'tag' | 'remove' | 'device' | 'error' | 'repair' | 'stats';
   readonly at: Date;
   readonly detail: Readonly<Record<string, unknown>>;
 };
@@ -299,9 +300,13 @@ export interface StoreStats {
   readonly writtenBytes: number;
   readonly byPath: Readonly<Partial<Record<IoPath, { readonly ops: number; readonly bytes: number }>>>;
   readonly backend: { readonly path: IoPath; readonly reason: string };
+  /** Segments and page copies healed by this handle since open. */
   readonly repairs: number;
+  readonly healing: HealingStats;
   /** Copies passed over by reads of this handle since open. */
   readonly copiesPassedOver: number;
+  /** Reads asked for again because every copy had failed for a passing reason. */
+  readonly readRetries: number;
   readonly flushes: number;
   readonly commits: number;
   readonly openTransactions: number;

@@ -246,6 +246,24 @@ export function decodeMemberKey(key: Uint8Array, where?: FormatContext): number 
   return member;
 }
 
+/** Kinds of jobs that keep a record of themselves. */
+export const JOB_SCRUB = 1;
+const JOB_KEY_MARK = 0xff;
+/** Tree 4: the record of a maintenance job, after all members. */
+export function jobKey(kind: number): Uint8Array {
+  assert(kind === JOB_SCRUB, 'a job kind is known');
+  return Uint8Array.of(JOB_KEY_MARK, JOB_KEY_MARK, kind);
+}
+/** Whether a key of tree 4 is that of a job, and not of a member. */
+export function isJobKey(key: Uint8Array): boolean {
+  return key[0] === JOB_KEY_MARK && key[1] === JOB_KEY_MARK;
+}
+export function decodeJobKey(key: Uint8Array, where?: FormatContext): number {
+  if (!isJobKey(key) || key.length !== 3 || key[2] !== JOB_SCRUB)
+    refuse(where, 'JobKey', 'kind', `${key[2] ?? 'none'} in ${key.length} bytes`);
+  return key[2]!;
+}
+
 const LONE_SURROGATE = /\p{Surrogate}/u;
 const encoder = new TextEncoder();
 

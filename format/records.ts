@@ -1,4 +1,4 @@
-// Records of runs, tags, versions and members (spec/catalog.fbs) as plain objects.
+// Records of runs, tags, versions, members and jobs (spec/catalog.fbs) as plain objects.
 //
 // Invariants
 //   1. decodeX verifies structure first (flatbuffer_verifier.ts) and returns numbers: every u64 of these
@@ -11,11 +11,13 @@
 import { Builder } from 'flatbuffers';
 import type { FormatContext } from './binary.js';
 import { compareBytes, encodeUtf8, refuse } from './binary.js';
+import { Job as JobTable } from './catalog/job.js';
 import { KeyValue } from './catalog/key-value.js';
 import { Member as MemberTable } from './catalog/member.js';
 import { Metric } from './catalog/metric.js';
 import { Run as RunTable } from './catalog/run.js';
 import {
+  JOB_FIELD,
   KEY_VALUE_FIELD,
   MEMBER_FIELD,
   METRIC_FIELD,
@@ -28,13 +30,14 @@ import { Version as VersionTable } from './catalog/version.js';
 import { assert } from './errors.js';
 import { TableCursor } from './flatbuffer_reader.js';
 import { verifyRecord } from './flatbuffer_verifier.js';
-import { runNameProblem, validateRunName } from './keys.js';
+import { JOB_SCRUB, runNameProblem, validateRunName } from './keys.js';
 import { COPIES_MAX, UUID_BYTES } from './limits.js';
 
 export const RUN_IDENTIFIER = 'IGRN';
 export const TAG_IDENTIFIER = 'IGTG';
 export const VERSION_IDENTIFIER = 'IGVR';
 export const MEMBER_IDENTIFIER = 'IGMB';
+export const JOB_IDENTIFIER = 'IGJB';
 
 export interface RunRecord {
   readonly createdAtMs: number;
@@ -81,6 +84,24 @@ export interface MemberRecord {
   readonly formattedBytes: number;
   readonly addedAtMs: number;
 }
+/** How far a maintenance job is. Advice: a job that begins anew does the same work again. */
+export interface JobRecord {
+  readonly kind: typeof JOB_SCRUB;
+  readonly state: 'running' | 'paused' | 'finished' | 'cancelled';
+  /** Extent ids below it are done in this round. */
+  readonly position: number;
+  readonly startedAtMs: number;
+  readonly updatedAtMs: number;
+  /** Finished rounds. */
+  readonly rounds: number;
+  /** When the last round finished; 0 never. */
+  readonly finishedAtMs: number;
+  readonly scannedBytes: number;
+  readonly repaired: number;
+  readonly unrepairable: number;
+}
+/** In the order of their numbers, from 1. */
+const JOB_STATES = ['running', 'paused', 'finished', 'cancelled'] as const;
 
 /** One builder for all small records: it keeps its memory between them. */
 const builder = new Builder(1_024);
@@ -327,5 +348,42 @@ export function decodeMember(bytes: Uint8Array, where?: FormatContext): MemberRe
     serial: cursor.text(MEMBER_FIELD.SERIAL) ?? '',
     formattedBytes: cursor.u64(MEMBER_FIELD.FORMATTED_BYTES, 'formattedBytes'),
     addedAtMs: cursor.u64(MEMBER_FIELD.ADDED_AT_MS, 'addedAtMs'),
+  };
+}
+
+export function encodeJob(job: JobRecord): Uint8Array {
+  builder.clear();
+  JobTable.startJob(builder);
+  JobTable.addPosition(builder, integer(job.position));
+  JobTable.addStartedAtMs(builder, integer(job.startedAtMs));
+  JobTable.addUpdatedAtMs(builder, integer(job.updatedAtMs));
+  JobTable.addRounds(builder, integer(job.rounds));
+  JobTable.addFinishedAtMs(builder, integer(job.finishedAtMs));
+  JobTable.addScannedBytes(builder, integer(job.scannedBytes));
+  JobTable.addRepaired(builder, integer(job.repaired));
+  JobTable.addUnrepairable(builder, integer(job.unrepairable));
+  JobTable.addKind(builder, job.kind);
+  JobTable.addState(builder, JOB_STATES.indexOf(job.state) + 1);
+  return finish(JobTable.endJob(builder), JOB_IDENTIFIER);
+}
+
+/** Errors: E_FORMAT, E_RANGE. */
+export function decodeJob(bytes: Uint8Array, where?: FormatContext): JobRecord {
+  const cursor = new TableCursor(bytes, verifyRecord(bytes, 'Job', JOB_IDENTIFIER, where), 'Job', where);
+  const kind = cursor.u8(JOB_FIELD.KIND);
+  if (kind !== JOB_SCRUB) return refuse(where, 'Job', 'kind', `is ${kind}`);
+  const state = JOB_STATES[cursor.u8(JOB_FIELD.STATE) - 1];
+  if (state === undefined) return refuse(where, 'Job', 'state', `is ${cursor.u8(JOB_FIELD.STATE)}`);
+  return {
+    kind,
+    state,
+    position: cursor.u64(JOB_FIELD.POSITION, 'position'),
+    startedAtMs: cursor.u64(JOB_FIELD.STARTED_AT_MS, 'startedAtMs'),
+    updatedAtMs: cursor.u64(JOB_FIELD.UPDATED_AT_MS, 'updatedAtMs'),
+    rounds: cursor.u64(JOB_FIELD.ROUNDS, 'rounds'),
+    finishedAtMs: cursor.u64(JOB_FIELD.FINISHED_AT_MS, 'finishedAtMs'),
+    scannedBytes: cursor.u64(JOB_FIELD.SCANNED_BYTES, 'scannedBytes'),
+    repaired: cursor.u64(JOB_FIELD.REPAIRED, 'repaired'),
+    unrepairable: cursor.u64(JOB_FIELD.UNREPAIRABLE, 'unrepairable'),
   };
 }

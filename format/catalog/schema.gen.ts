@@ -6,7 +6,7 @@ export type FieldSchema =
   | { readonly name: string; readonly required: boolean; readonly sort: 'vector'; readonly bytes: number }
   | { readonly name: string; readonly required: boolean; readonly sort: 'tables'; readonly table: TableName };
 
-export type TableName = 'KeyValue' | 'Metric' | 'Run' | 'Tag' | 'Version' | 'Manifest' | 'Tensor' | 'Blob' | 'File' | 'RecordSet' | 'Extent' | 'SumLeaf' | 'Member';
+export type TableName = 'KeyValue' | 'Metric' | 'Run' | 'Tag' | 'Version' | 'Manifest' | 'Tensor' | 'Blob' | 'File' | 'RecordSet' | 'Extent' | 'SumLeaf' | 'Member' | 'Job';
 
 export const TABLE_SCHEMAS: { readonly [Name in TableName]: readonly FieldSchema[] } = {
   KeyValue: [
@@ -129,6 +129,18 @@ export const TABLE_SCHEMAS: { readonly [Name in TableName]: readonly FieldSchema
     { name: 'serial', required: false, sort: 'string' },
     { name: 'formatted_bytes', required: false, sort: 'scalar', bytes: 8 },
     { name: 'added_at_ms', required: false, sort: 'scalar', bytes: 8 },
+  ],
+  Job: [
+    { name: 'kind', required: false, sort: 'scalar', bytes: 1 },
+    { name: 'state', required: false, sort: 'scalar', bytes: 1 },
+    { name: 'position', required: false, sort: 'scalar', bytes: 8 },
+    { name: 'started_at_ms', required: false, sort: 'scalar', bytes: 8 },
+    { name: 'updated_at_ms', required: false, sort: 'scalar', bytes: 8 },
+    { name: 'rounds', required: false, sort: 'scalar', bytes: 8 },
+    { name: 'finished_at_ms', required: false, sort: 'scalar', bytes: 8 },
+    { name: 'scanned_bytes', required: false, sort: 'scalar', bytes: 8 },
+    { name: 'repaired', required: false, sort: 'scalar', bytes: 8 },
+    { name: 'unrepairable', required: false, sort: 'scalar', bytes: 8 },
   ],
 };
 
@@ -277,4 +289,18 @@ export const MEMBER_FIELD = {
   SERIAL: 10,
   FORMATTED_BYTES: 12,
   ADDED_AT_MS: 14,
+} as const;
+
+/** Offsets in the vtable of Job. */
+export const JOB_FIELD = {
+  KIND: 4,
+  STATE: 6,
+  POSITION: 8,
+  STARTED_AT_MS: 10,
+  UPDATED_AT_MS: 12,
+  ROUNDS: 14,
+  FINISHED_AT_MS: 16,
+  SCANNED_BYTES: 18,
+  REPAIRED: 20,
+  UNREPAIRABLE: 22,
 } as const;

@@ -205,6 +205,7 @@ IDENTIFIERS = {
     b"IGEX": "Extent",
     b"IGSL": "SumLeaf",
     b"IGMB": "Member",
+    b"IGJB": "Job",
 }
 RESERVED = {
     "key_id",

@@ -22,6 +22,7 @@ TABLE = [{"formattedBytes": (1 << 53) - (1 << 20)}] * 64
 IDENTIFIED = {
     "extent": ("Extent",),
     "manifest": ("Manifest",),
+    "job": ("Job",),
     "member": ("Member",),
     "run": ("Run",),
     "sum_leaf": ("SumLeaf",),

@@ -13,6 +13,8 @@ import {
   decodeExtentKey,
   decodeFreeKey,
   decodeLargeValue,
+  decodeJob,
+  decodeJobKey,
   decodeMember,
   decodeMemberKey,
   decodeRegion,
@@ -29,6 +31,7 @@ import {
   regionFreeSectors,
   type Superblock,
   toHex,
+  isJobKey,
 } from '../../format/index.js';
 import { decodeSumLeaf } from '../../format/extent_record.js';
 import { type RawMember, readPage } from './raw_members.js';
@@ -136,7 +139,7 @@ function keyText(tree: TreeName, key: Uint8Array): string {
         : `deferred ${decoded.sequence}`;
     }
     case 'members':
-      return `member ${decodeMemberKey(key)}`;
+      return isJobKey(key) ? `job ${decodeJobKey(key)}` : `member ${decodeMemberKey(key)}`;
     case 'keys':
       return toHex(key);
   }
@@ -158,7 +161,7 @@ function recordOf(superblock: Superblock, tree: TreeName, key: Uint8Array, value
     case 'free':
       return freeValue(superblock, key, value);
     case 'members':
-      return decodeMember(value);
+      return isJobKey(key) ? decodeJob(value) : decodeMember(value);
     case 'keys':
       return { bytes: value.byteLength };
   }

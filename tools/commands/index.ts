@@ -15,6 +15,7 @@ import { register as ls } from './ls.js';
 import { register as prune } from './prune.js';
 import { register as put } from './put.js';
 import { register as rm } from './rm.js';
+import { register as scrub } from './scrub.js';
 import { register as stat } from './stat.js';
 import { register as status } from './status.js';
 import { register as tag } from './tag.js';
@@ -37,6 +38,7 @@ export const COMMANDS: readonly CommandModule[] = [
   tag,
   prune,
   verify,
+  scrub,
   fsck,
   dump,
   doctor,

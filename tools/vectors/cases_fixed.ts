@@ -32,6 +32,8 @@ import {
   tagKey,
   versionKey,
   extentKey,
+  JOB_SCRUB,
+  jobKey,
   memberKey,
   runVersionKey,
   toHex,
@@ -565,6 +567,7 @@ function keyFiles(): VectorFile[] {
       { 'member 64': patched(regionKey(0, 0), [2, 64]), 'kind 3': Uint8Array.of(3) },
     ),
     list('MemberKey', { member: memberKey(63) }, { 'member 64': Uint8Array.of(0, 64) }),
+    list('JobKey', { scrub: jobKey(JOB_SCRUB) }, { 'kind 0': Uint8Array.of(0xff, 0xff, 0) }),
   ];
 }
 

@@ -3,8 +3,10 @@
 // Invariants as in cases_fixed.ts.
 
 import {
+  JOB_SCRUB,
   dtypeCode,
   encodeExtent,
+  encodeJob,
   encodeManifest,
   encodeMember,
   encodeRun,
@@ -184,6 +186,18 @@ export function recordFiles(): VectorFile[] {
     formattedBytes: 2 ** 40,
     addedAtMs: 5,
   });
+  const job = encodeJob({
+    kind: JOB_SCRUB,
+    state: 'paused',
+    position: 2 ** 33,
+    startedAtMs: 5,
+    updatedAtMs: 6,
+    rounds: 2,
+    finishedAtMs: 4,
+    scannedBytes: 2 ** 40,
+    repaired: 3,
+    unrepairable: 1,
+  });
   const bad = (name: string, bytes: Uint8Array): VectorCase => ({ name, bytes, error: 'E_FORMAT' });
   return [
     { structure: 'Run', note: 'IGRN', cases: [{ name: 'run', bytes: run }, ...hostile(run)] },
@@ -226,5 +240,6 @@ export function recordFiles(): VectorFile[] {
       cases: [{ name: 'full leaf', bytes: sumLeaf }, ...hostile(sumLeaf)],
     },
     { structure: 'Member', note: 'IGMB', cases: [{ name: 'member', bytes: member }, ...hostile(member)] },
+    { structure: 'Job', note: 'IGJB', cases: [{ name: 'scrub', bytes: job }, ...hostile(job)] },
   ];
 }

@@ -14,6 +14,8 @@ import {
   decodeHints,
   decodeLargeValue,
   decodeManifest,
+  decodeJob,
+  decodeJobKey,
   decodeMember,
   decodeMemberKey,
   decodePage,
@@ -135,6 +137,7 @@ const SIMPLE: Readonly<Record<string, (bytes: Uint8Array) => unknown>> = {
   ExtentKey: (bytes) => decodeExtentKey(bytes),
   FreeKey: (bytes) => decodeFreeKey(bytes),
   MemberKey: (bytes) => decodeMemberKey(bytes),
+  JobKey: (bytes) => decodeJobKey(bytes),
   Run: (bytes) => decodeRun(bytes),
   Tag: (bytes) => decodeTag(bytes),
   Version: (bytes) => decodeVersion(bytes),
@@ -142,6 +145,7 @@ const SIMPLE: Readonly<Record<string, (bytes: Uint8Array) => unknown>> = {
   Extent: (bytes) => decodeExtent(bytes),
   SumLeaf: (bytes) => decodeSumLeaf(bytes),
   Member: (bytes) => decodeMember(bytes),
+  Job: (bytes) => decodeJob(bytes),
 };
 
 /** What the code makes of the vector. Throws what the decoder throws. */

@@ -1,0 +1,37 @@
+// Named limits of repair: healing, scrubbing, moving extents. Each says what it bounds and why it is what it is.
+//
+// Invariants
+//   1. Every queue, batch and wait of engine/repair/ stops at a number from this file.
+//
+// This file has no behaviour.
+
+/** Bytes read, or written, by one heal at a time. */
+export const HEAL_BATCH_BYTES = 16 * 1024 * 1024;
+/** Bad segments and pages that may wait to be healed; further ones are counted and left to a scrub. */
+export const HEAL_QUEUE_MAX = 16_384;
+/** Bytes of bad copies healed per second by default, so that a dying drive does not take the machine along. */
+export const HEAL_BYTES_PER_SEC = 256 * 1024 * 1024;
+/** Bytes that may be healed at once before the rate counts. */
+export const HEAL_BURST_BYTES = 64 * 1024 * 1024;
+
+/** Bytes by which a member may be ahead in work before a run of neighbours leaves it. */
+export const BALANCE_RUN_BYTES = 4 * 1024 * 1024;
+
+/** Waits before a read is asked for again whose only copies failed for a passing reason. */
+export const READ_RETRY_DELAYS_MS: readonly number[] = [5, 50, 500];
+/** EIO of a read may be a passing fault of the path, hardly twice. */
+export const READ_RETRIES_OF_EIO = 1;
+
+/** Bytes of copies that a scrub reads together, and how many such batches are under way. */
+export const SCRUB_BATCH_BYTES = 16 * 1024 * 1024;
+export const SCRUB_BATCHES_IN_FLIGHT = 3;
+/** Bytes of extents after which a scrub takes a newer root, so that it holds no space for long. */
+export const SCRUB_WINDOW_BYTES = 1024 * 1024 * 1024;
+/** Extents of one window at most: their records are in memory. */
+export const SCRUB_WINDOW_EXTENTS = 16_384;
+/** How often a scrub writes down where it is. A crash costs at most so much reading again. */
+export const SCRUB_RECORD_INTERVAL_MS = 30_000;
+/** Bytes that a capped scrub may read at once: one batch for each that is under way would make it stutter. */
+export const SCRUB_BURST_BYTES = 32 * 1024 * 1024;
+/** Passes over the manifests that name damaged extents, in one scrub; later damage is named by extent id alone. */
+export const NAMING_PASSES_MAX = 16;
