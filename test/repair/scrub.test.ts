@@ -184,7 +184,7 @@ test('the bandwidth cap holds, and the time left is told', async () => {
  * is): one or more sectors anywhere are flipped, zeroed, replaced by other sectors of the same member, or set back.
  * After a scrub every byte is right, and the store is sound by every copy.
  */
-test('1,200 random damages over metadata and data of one member: every one is healed or harmless, no wrong byte', async () => {
+test('1,200 random damages over metadata and data of one member: healed or harmless, no wrong byte', async () => {
   const rig = await rigWith(2, 2);
   for (const step of [1, 2, 3]) {
     const tx = await rig.store.begin('small', { step });

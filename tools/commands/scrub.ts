@@ -1,7 +1,7 @@
 // ingot scrub: reads every copy of everything in the store, heals what is bad, and remembers where it was.
 //
 // Invariants
-//   1. Exit code 0 when all is as written, 3 when everything that was not is healed, 5 when a copy stays bad or a member
+//   1. Exit code 0 when all is as written, 3 when all that was not is healed, 5 when a copy stays bad or a member
 //      is missing while the data is whole, 4 when something is lost.
 //   2. Ctrl-C pauses: what is done is written down, and the next scrub goes on from there.
 //   3. With --read-only nothing is written, whatever is found.
