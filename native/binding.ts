@@ -78,6 +78,23 @@ export interface NativeCallOptions {
   readonly deadlineMs?: number;
 }
 
+/** Coded chunks, synchronously on the calling thread (spec/codecs.md). */
+export interface NativeCodec {
+  /** Bytes of the stream in `out` (as long as raw), 0: store raw. profile 1 auto, 2 max; blockShift 0: chosen. */
+  encode(
+    raw: Uint8Array,
+    out: Uint8Array,
+    transform: number,
+    profile: number,
+    blockShift: number,
+    base?: Uint8Array,
+  ): number;
+  /** Raw bytes from offsetBytes on into `out`, or XORed into it. Errors: E_FORMAT. */
+  decode(stream: Uint8Array, offsetBytes: number, out: Uint8Array, intoXor: boolean): void;
+  /** The kernel in use: avx512, avx2, neon, scalar; null when the one asked for is not to be had. */
+  kernel(force?: string): string | null;
+}
+
 export interface NativeBinding {
   readonly abiVersion: number;
   readonly crcKernel: 'vpclmul' | 'pclmul' | 'table';
@@ -120,4 +137,5 @@ export interface NativeBinding {
   fault(handle: NativeHandle, rules: string): void;
   crc64(bytes: Uint8Array, seed?: bigint): bigint;
   crc64Combine(first: bigint, second: bigint, secondBytes: number): bigint;
+  readonly codec: NativeCodec;
 }

@@ -234,6 +234,25 @@ uint64_t ingot_crc64_combine(uint64_t first, uint64_t second, uint64_t second_by
 /* "vpclmul", "pclmul" or "table"; `force` (may be NULL) picks one for tests, NULL on refusal. */
 const char *ingot_crc64_kernel(const char *force);
 
+/*
+ * Coded chunks (spec/codecs.md), synchronous and without a context. profile 1 auto, 2 max; transform of
+ * spec/versions.md; base: raw_bytes bytes to XOR with, or NULL; plane_block_shift 0 = the encoder chooses.
+ */
+typedef struct ingot_codec_options {
+  uint32_t transform, profile, plane_block_shift;
+  const void *base;
+} ingot_codec_options;
+/* *stream_bytes 0: store the chunk raw; else that many bytes are in `out` (capacity >= raw_bytes). */
+int ingot_codec_encode(const ingot_codec_options *options, const void *raw, uint64_t raw_bytes, void *out,
+                       uint64_t *stream_bytes, ingot_error *error);
+/* Raw bytes [offset, offset + length) into `out`; into_xor: XORed into what it holds. E_FORMAT on a bad stream. */
+int ingot_codec_decode(const void *stream, uint64_t stream_bytes, uint64_t offset_bytes, uint64_t length_bytes,
+                       void *out, int into_xor, ingot_error *error);
+/* "avx512", "avx2", "neon" or "scalar"; `force` (may be NULL) picks one for tests, NULL on refusal. */
+const char *ingot_codec_kernel(const char *force);
+/* The usual transform of a dtype code. */
+uint32_t ingot_codec_transform(uint32_t dtype);
+
 /* Page-aligned, zero-filled memory, with huge pages asked for; NULL when there is none. */
 void *ingot_memory_allocate(uint64_t length_bytes);
 void ingot_memory_free(void *data, uint64_t length_bytes);

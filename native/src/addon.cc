@@ -22,6 +22,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "addon_codec.h"
 #include "addon_columns.h"
 #include "addon_memory.h"
 #include "ingot_core.h"
@@ -585,6 +586,7 @@ Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   add("fault", fault);
   add("crc64", crc64);
   add("crc64Combine", crc64_combine);
+  add_codec(env, exports);
   exports.Set("abiVersion", Napi::Number::New(env, INGOT_ABI_VERSION));
   exports.Set("crcKernel", Napi::String::New(env, ingot_crc64_kernel(nullptr)));
   return exports;

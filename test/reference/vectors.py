@@ -14,6 +14,7 @@ import json
 import os
 import sys
 
+from codec import read_stream
 from decoding import SPEC, StoreError, layout, record
 from reader import Check
 from store import Store, check_pointer, read_superblock
@@ -99,6 +100,7 @@ def read_slot(context, data):
 
 
 READERS = {"superblock": read_slot, "page": read_page, "region": read_region, "deferred": read_deferred}
+READERS["stream"] = read_stream
 for _file, _names in IDENTIFIED.items():
     READERS[_file] = lambda _, data, names=_names: record(data, *names)[1]
 
@@ -119,6 +121,8 @@ def difference(name, case):
             mine = result.get(field, result.get(words))
             if isinstance(value, int) and mine is not None and mine != value:
                 return f"{field} is {mine}, not {value}"
+        if name == "stream" and result != case["value"]:
+            return f"is {result}"
     return None
 
 

@@ -5,7 +5,9 @@
 //   2. Every structure that spec/vectors/ has is known here; an unknown one is an error.
 
 import {
+  codecOfStream,
   crc64,
+  decodeChunk,
   decodeDeferred,
   decodeExtent,
   decodeFreeKey,
@@ -33,8 +35,11 @@ import {
   decodeVersionKey,
   toHex,
   checkPageSum,
+  parseStream,
 } from '../../format/index.js';
 import type { BranchPage, LeafPage, LargeValue, PagePointer, ValuePiece } from '../../format/index.js';
+import { patternBase } from './cases_codec.js';
+import { decodeSimpleZstd } from './zstd_frames.js';
 
 export type Json = null | boolean | number | string | readonly Json[] | { readonly [key: string]: Json };
 
@@ -65,6 +70,8 @@ export interface VectorContext {
   readonly birth?: number;
   readonly ownerId?: number;
   readonly sumCount?: number;
+  /** The base of a delta: byte i is i modulo this. */
+  readonly baseModulus?: number;
 }
 
 const fromHex = (hex: string): Uint8Array =>
@@ -124,6 +131,16 @@ function evaluatePage(structure: string, bytes: Uint8Array, context: VectorConte
   }
 }
 
+function evaluateStream(bytes: Uint8Array, context: VectorContext): unknown {
+  const header = parseStream(bytes);
+  const { rawBytes } = header;
+  const base = context.baseModulus === undefined ? {} : { base: patternBase(rawBytes) };
+  const raw = decodeChunk(bytes, { rawBytes, host: { decodeZstd: decodeSimpleZstd }, ...base });
+  const codecs = header.planes.map((plane) => plane.codec);
+  const { transform, delta } = header;
+  return { transform, delta, codec: codecOfStream(header), rawBytes, codecs, rawSum: crc64(raw) };
+}
+
 const SIMPLE: Readonly<Record<string, (bytes: Uint8Array) => unknown>> = {
   Sum: (bytes) => crc64(bytes),
   PagePointer: (bytes) => decodePointer(bytes, 0),
@@ -154,6 +171,7 @@ export function evaluate(structure: string, bytes: Uint8Array, context: VectorCo
     return toJson(decodeSlot(bytes, { copy: context.copy ?? 0, slot: context.slot ?? 0 }));
   }
   if (structure.endsWith('Page')) return toJson(evaluatePage(structure, bytes, context));
+  if (structure === 'Stream') return toJson(evaluateStream(bytes, context));
   const decode = SIMPLE[structure];
   if (decode === undefined) throw new Error(`no such structure: ${structure}`);
   return toJson(decode(bytes));
