@@ -14,6 +14,7 @@ import type { Allocator } from './allocator.js';
 import { Tree } from './btree.js';
 import type { TreeId } from './contract.js';
 import type { Io } from './io/port.js';
+import type { MemberSet } from './members/member_set.js';
 import type { PageStore } from './page_store.js';
 
 /** Trees that exist in format 1.0, by id. */
@@ -22,7 +23,7 @@ export const TREE_VERSIONS = 1;
 export const TREE_FREE_SPACE = 3;
 export const TREE_MEMBERS = 4;
 
-/** A member that is online and in sync. */
+/** A member whose device is open. */
 export interface OnlineMember {
   readonly index: number;
   readonly slot: number;
@@ -37,14 +38,14 @@ export interface CatalogCoreOptions {
   readonly pages: PageStore;
   readonly superblock: Superblock;
   readonly rootSum: bigint;
-  readonly online: readonly OnlineMember[];
+  readonly members: MemberSet;
   readonly branchId: bigint;
 }
 
 export class CatalogCore {
   readonly io: Io;
   readonly pages: PageStore;
-  readonly online: readonly OnlineMember[];
+  readonly members: MemberSet;
   /** Drawn at this open; written into every root that it makes (commit.md C7). */
   readonly branchId: bigint;
   readonly trees: readonly Tree[];
@@ -59,7 +60,7 @@ export class CatalogCore {
   constructor(options: CatalogCoreOptions) {
     this.io = options.io;
     this.pages = options.pages;
-    this.online = options.online;
+    this.members = options.members;
     this.branchId = options.branchId;
     this.#superblock = options.superblock;
     this.#rootSum = options.rootSum;
@@ -97,17 +98,13 @@ export class CatalogCore {
     return tree;
   }
 
-  slotOf(member: number): number {
-    const online = this.online.find((entry) => entry.index === member);
-    assert(online !== undefined, `member ${member} is online`);
-    return online.slot;
-  }
-
   /** The next root is durable and acknowledged. */
   advance(superblock: Superblock, rootSum: bigint): void {
     assert(superblock.sequence === this.#superblock.sequence + 1, 'roots follow one another');
     assert(superblock.parentRootSum === this.#rootSum, 'a root names its parent');
     this.#superblock = superblock;
     this.#rootSum = rootSum;
+    const { sequence, branchId, members } = superblock;
+    this.members.advance(members, { sequence, rootSum, branchId });
   }
 }

@@ -11,8 +11,17 @@
 import { StoreError, assert } from '../format/errors.js';
 import type { Savepoint } from './btree.js';
 import type { CatalogCore } from './catalog_core.js';
-import type { CatalogChange, MaybePromise, SpaceGrant, TreeId, TreeItem } from './contract.js';
+import type {
+  CatalogChange,
+  MaybePromise,
+  MemberEntryChange,
+  SpaceGrant,
+  TreeId,
+  TreeItem,
+} from './contract.js';
 import type { SectorRange } from './deferred.js';
+import type { MemberSetMark } from './members/member_set.js';
+import type { MemberEntry } from '../format/index.js';
 
 /** Trees that callers may change: runs, versions, extents, members, keys. Free space is the commit's own. */
 const CHANGEABLE: ReadonlySet<TreeId> = new Set<TreeId>([0, 1, 2, 4, 5]);
@@ -24,6 +33,7 @@ export class Change implements CatalogChange {
   readonly #core: CatalogCore;
   readonly #savepoints = new Map<TreeId, Savepoint>();
   readonly #running = new Set<Promise<unknown>>();
+  #memberMark: MemberSetMark | null = null;
   #ended = false;
 
   constructor(core: CatalogCore) {
@@ -80,6 +90,24 @@ export class Change implements CatalogChange {
     this.uses.push({ member: grant.member, sector: grant.sector, sectorCount: grant.sectorCount });
   }
 
+  takesSpace(grant: SpaceGrant): boolean {
+    this.#checkOpen();
+    return this.#core.members.takesWrites(grant.member) && this.#core.allocator.isGranted(grant);
+  }
+
+  putMember(index: number, change: MemberEntryChange): void {
+    this.#checkOpen();
+    this.#memberMark ??= this.#core.members.mark();
+    this.#core.members.put(index, change);
+  }
+
+  /** A new member (members/add_member.ts alone). */
+  addMember(entry: MemberEntry): void {
+    this.#checkOpen();
+    this.#memberMark ??= this.#core.members.mark();
+    this.#core.members.add(entry);
+  }
+
   freeSpace(member: number, sector: number, sectorCount: number): void {
     this.#checkOpen();
     const { start, end } = this.#core.allocator.space(member).dataArea;
@@ -108,6 +136,7 @@ export class Change implements CatalogChange {
     this.#ended = true;
     if (this.#running.size > 0) await Promise.allSettled(this.#running);
     for (const [tree, savepoint] of this.#savepoints) this.#core.tree(tree).rollback(savepoint);
+    if (this.#memberMark !== null) this.#core.members.takeBack(this.#memberMark);
   }
 
   /** Edits that had to read pages, until they end. */

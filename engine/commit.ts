@@ -8,11 +8,13 @@
 //      once, in order.
 //   3. A change that throws is taken back and rejected alone (commit.md C5); a round without room for its
 //      pages is taken back whole, and nothing was written.
-//   4. After any failure from the first page write on, the committer is poisoned for good (commit.md C1):
-//      waiting and later changes are refused. Whether that last root survived is known only after a reopen.
+//   4. A member that fails is left out of the root being made, or named stale in the next one, before
+//      anything is acknowledged (members.md M4). When fewer than half of the in-sync members are left, or
+//      anything else fails from the first page write on, the committer is poisoned for good (commit.md
+//      C1). Whether that last root survived is known only after a reopen.
 //   5. An aborted change that still waits leaves the queue; one that is in a round has that round's outcome.
 //
-// It never retries.
+// It never repeats a write or a flush on a member that failed one.
 
 import { StoreError, assert } from '../format/errors.js';
 import { onAbort } from './abort_listeners.js';
@@ -25,7 +27,11 @@ import { makeDurable } from './commit_durable.js';
 import type { CatalogChange } from './contract.js';
 import type { SectorRange } from './deferred.js';
 import { MAX_CHANGES_PER_ROOT, MAX_QUEUED_CHANGES } from './limits.js';
-import { rootSumOf } from '../format/index.js';
+import { MemberFailures, firstFailure } from './members/member_failures.js';
+import type { FailuresByMember } from './members/member_failures.js';
+import { MemberSet } from './members/member_set.js';
+import type { SuperblockOutcome } from './superblock_io.js';
+import { MEMBERS_MAX, rootSumOf } from '../format/index.js';
 
 interface Waiting {
   readonly apply: (change: CatalogChange) => Promise<unknown>;
@@ -47,6 +53,8 @@ export interface CommitterOptions {
   /** After each acknowledged root, before its callers are told. */
   readonly onRoot: () => void;
   readonly onWarning: (line: string) => void;
+  /** A write or flush of the member failed; it must be in `core.members` as failed when this returns. */
+  readonly onMemberFailed: (index: number, error: StoreError) => void;
 }
 
 export class Committer {
@@ -135,34 +143,97 @@ export class Committer {
 
   async #round(round: readonly Waiting[]): Promise<void> {
     const core = this.#core;
-    const applied: Applied[] = [];
-    let build: RootBuild | null = null;
+    let applied: readonly Applied[] = [];
     try {
-      const { superblock } = core;
-      const expired = await core.allocator.releaseExpired(superblock.sequence, this.#options.pinnedBelow);
+      const expired = await core.allocator.releaseExpired(
+        core.superblock.sequence,
+        this.#options.pinnedBelow,
+      );
       for (const sequence of expired) core.expiredRecords.push(sequence);
-      build = await this.#prepare(round, applied);
-      if (build === null) return;
-      const warnings = await makeDurable(core.io, core.online, build.superblock, build.writes);
-      // A flush beside this commit that failed took the news of it from the flushes above.
-      if (this.#poisoned !== null) throw this.#poisoned;
-      for (const line of warnings) this.#options.onWarning(line);
-      build.adopt();
-      core.advance(build.superblock, rootSumOf(build.superblock));
-      this.#options.onRoot();
+      applied = await this.#makeRoot(round);
+      // A member that missed this root, or lost a write meanwhile, is named stale before anybody is told.
+      for (let roots = 0; core.members.isUnsettled; roots += 1) {
+        assert(roots <= MEMBERS_MAX, 'each further root has fewer members');
+        await this.#makeRoot([]);
+      }
     } catch (error) {
-      if (this.#poisoned === null)
-        this.#poison(error, build?.superblock.sequence ?? core.superblock.sequence + 1);
+      if (this.#poisoned === null) this.#poison(error, core.superblock.sequence + 1);
       for (const waiting of round) waiting.reject(this.#refusal());
       return;
     }
     for (const { waiting, value } of applied) waiting.resolve(value);
   }
 
-  /** Applies the round and builds its root; null when nothing is left to commit. */
-  async #prepare(round: readonly Waiting[], applied: Applied[]): Promise<RootBuild | null> {
+  /**
+   * One durable root with these changes, or with none when nothing is left of them; without the members
+   * that fail on the way. Resolves to the changes that are in it.
+   */
+  async #makeRoot(round: readonly Waiting[]): Promise<readonly Applied[]> {
     const core = this.#core;
-    const marks = core.trees.map((tree): Savepoint => tree.beginEdit());
+    let left = round;
+    for (let attempt = 0; attempt <= MEMBERS_MAX; attempt += 1) {
+      this.#settleMembers();
+      const mark = core.members.mark();
+      const marks = core.trees.map((tree): Savepoint => tree.beginEdit());
+      const applied: Applied[] = [];
+      const build = await this.#prepare(left, applied, marks);
+      if (build === null) return [];
+      try {
+        const outcome = await makeDurable(core.io, core.members.holders, build.superblock, build.writes);
+        // A flush beside this commit that failed took the news of it from the flushes above.
+        if (this.#poisoned !== null) throw this.#poisoned;
+        this.#acknowledge(build, outcome);
+        return applied;
+      } catch (error) {
+        if (!(error instanceof MemberFailures)) throw error;
+        this.#noteFailures(error.failures);
+        build.undo();
+        core.trees.forEach((tree, index) => {
+          tree.rollback(marks[index] as Savepoint);
+        });
+        core.members.takeBack(mark);
+        left = applied.map((entry) => entry.waiting);
+      }
+    }
+    throw new StoreError('E_IO', 'members kept failing until none was left');
+  }
+
+  /** The root is on enough members; those that it missed go with the next one. */
+  #acknowledge(build: RootBuild, outcome: SuperblockOutcome): void {
+    const core = this.#core;
+    const { superblock } = build;
+    for (const line of outcome.warnings) this.#options.onWarning(line);
+    this.#noteFailures(outcome.failures);
+    const reached = core.members.holders.map((member) => member.index);
+    if (!MemberSet.canGoOn(superblock.members, new Set(reached))) throw firstFailure(outcome.failures);
+    build.adopt();
+    core.advance(superblock, rootSumOf(superblock));
+    this.#options.onRoot();
+  }
+
+  #noteFailures(failures: FailuresByMember): void {
+    for (const [index, error] of failures) this.#options.onMemberFailed(index, error);
+  }
+
+  /** The table that the next root gets names no holder that is not here; or the handle is at its end. */
+  #settleMembers(): void {
+    const { members, allocator } = this.#core;
+    const usable = new Set(members.holders.map((member) => member.index));
+    if (!MemberSet.canGoOn(members.draft, usable)) {
+      throw (
+        members.anyFailure?.error ?? new StoreError('E_DEGRADED', 'fewer than half of the members are left')
+      );
+    }
+    for (const index of members.settle()) allocator.space(index).spoilGrants();
+  }
+
+  /** Applies the round and builds its root; null when nothing is left to commit. */
+  async #prepare(
+    round: readonly Waiting[],
+    applied: Applied[],
+    marks: readonly Savepoint[],
+  ): Promise<RootBuild | null> {
+    const core = this.#core;
     const uses: SectorRange[] = [];
     const frees: SectorRange[] = [];
     for (const waiting of round) {
@@ -175,10 +246,11 @@ export class Committer {
         for (const range of change.frees) frees.push(range);
       } catch (error) {
         await change.takeBack();
+        if (error instanceof MemberFailures) throw error;
         waiting.reject(error);
       }
     }
-    if (applied.length === 0) return null;
+    if (round.length > 0 && applied.length === 0) return null;
     try {
       return await buildRoot(core, { uses, frees });
     } catch (error) {
@@ -186,6 +258,8 @@ export class Committer {
       core.trees.forEach((tree, index) => {
         tree.rollback(marks[index] as Savepoint);
       });
+      // Nobody waits for a root that only names members: without room for it nothing may be acknowledged.
+      if (applied.length === 0) throw error;
       for (const { waiting } of applied) waiting.reject(error);
       return null;
     }

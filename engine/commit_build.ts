@@ -14,6 +14,7 @@
 // It does not decide when to commit (commit.ts) nor who may reuse what (allocator.ts).
 
 import { StoreError, assert } from '../format/errors.js';
+import { MEMBER_DETACHED, MEMBER_UNUSED, holdsRoots, inSyncBits } from '../format/index.js';
 import type { MemberEntry, PagePointer, Superblock } from '../format/index.js';
 import type { PageWrite, SealedTree, Tree } from './btree.js';
 import type { CatalogCore } from './catalog_core.js';
@@ -22,6 +23,7 @@ import { canonicalRanges } from './deferred.js';
 import type { SectorRange } from './deferred.js';
 import { deferredKey, encodeDeferred, encodeRegion, regionKey } from './free_records.js';
 import { MAX_FREE_TREE_FITS } from './limits.js';
+import type { HeldRoot } from './members/member_set.js';
 import { DealingSink, PagePool } from './page_pool.js';
 import type { PackedPages } from './page_pool.js';
 import { choosePlacement, rotated } from './placement.js';
@@ -36,6 +38,8 @@ export interface RootBuild {
   readonly deferred: readonly SectorRange[];
   /** The root is durable: trees, space and deferred log take it over. */
   adopt(): void;
+  /** No superblock of it was written: trees, grants and records as they were before. */
+  undo(): void;
 }
 
 export interface SpaceUse {
@@ -95,7 +99,7 @@ class RootBuilder {
     const deferred = await this.#fitFreeTree(freed);
     const superblock = this.#superblock(deferred);
     const writes = this.#sealed.flatMap((sealed) => sealed.writes);
-    return { superblock, writes, deferred, adopt: () => this.#adopt(deferred) };
+    return { superblock, writes, deferred, adopt: () => this.#adopt(deferred), undo: () => this.undo() };
   }
 
   /** Puts trees, grants and records back; allowed until `adopt`. */
@@ -117,9 +121,10 @@ class RootBuilder {
 
   /** Packs on the members whose turn it is, or on whichever have room. */
   async #packAnywhere(plan: Parameters<PagePool['pack']>[0]): Promise<PackedPages> {
-    const { online, allocator, superblock } = this.#core;
-    const turn = rotated(online, this.#sequence);
-    const roomiest = [...online].sort(
+    const { allocator, superblock } = this.#core;
+    const { placeable } = this.#core.members;
+    const turn = rotated(placeable, this.#sequence);
+    const roomiest = [...placeable].sort(
       (a, b) => allocator.freeSectors(b.index) - allocator.freeSectors(a.index),
     );
     for (const candidates of [turn, roomiest]) {
@@ -224,6 +229,7 @@ class RootBuilder {
       trees.every((tree) => treeItemCounts[tree.treeId] === tree.itemCount),
       'a tree that is not dirty has its old count',
     );
+    const members = this.#core.members.draft.map((entry, index) => this.#memberEntry(entry, index, deferred));
     return {
       ...parent,
       sequence: this.#sequence,
@@ -235,23 +241,28 @@ class RootBuilder {
       versionCount: Math.floor((treeItemCounts[TREE_VERSIONS] ?? 0) / 2),
       treeRoots,
       treeItemCounts,
-      members: parent.members.map((entry, index) => this.#memberEntry(entry, index, deferred)),
+      members,
+      inSyncMembers: inSyncBits(members),
+      membershipEpoch: parent.membershipEpoch + (this.#core.members.isChanged ? 1 : 0),
     };
   }
 
+  /** Figures and history of one entry of the draft (members.md M3). */
   #memberEntry(entry: MemberEntry, index: number, deferred: readonly SectorRange[]): MemberEntry {
-    const { superblock: parent, rootSum, allocator, online } = this.#core;
-    if (!online.some((member) => member.index === index)) return entry;
+    const { superblock: parent, rootSum, allocator, members } = this.#core;
+    if (entry.state === MEMBER_UNUSED || entry.state === MEMBER_DETACHED) return entry;
     const newlyDeferred = deferred.reduce(
       (sum, range) => sum + (range.member === index ? range.sectorCount : 0),
       0,
     );
+    const before = parent.members[index];
+    const wasHolder = before !== undefined && holdsRoots(before);
+    const held = members.attached(index)?.held ?? null;
     return {
       ...entry,
+      ...syncedFields(entry, held),
+      ...leftFields(entry, wasHolder && parent.sequence > 0 ? { sequence: parent.sequence, rootSum } : null),
       allocatedSectors: allocator.allocatedSectors(index) - newlyDeferred,
-      syncedSequence: parent.sequence,
-      syncedRootSum: rootSum,
-      syncedBranchId: parent.branchId,
     };
   }
 
@@ -266,8 +277,8 @@ class RootBuilder {
   }
 
   #noSpace(bytes: number): StoreError {
-    const { online, allocator, superblock } = this.#core;
-    const free = online.map(
+    const { allocator, superblock } = this.#core;
+    const free = this.#core.members.placeable.map(
       (member) => `member ${member.index}: ${allocator.freeSectors(member.index) * SECTOR_BYTES}`,
     );
     return new StoreError(
@@ -280,6 +291,22 @@ class RootBuilder {
       },
     );
   }
+}
+
+/** The newest root that the member is known to hold: a live writer knows better than the last table. */
+function syncedFields(entry: MemberEntry, held: HeldRoot | null): Partial<MemberEntry> {
+  if (held === null || held.sequence < entry.syncedSequence) return {};
+  const { sequence, rootSum, branchId } = held;
+  return { syncedSequence: sequence, syncedRootSum: rootSum, syncedBranchId: branchId };
+}
+
+/** A member that stops holding roots may have got the last one that named it, or not. */
+function leftFields(
+  entry: MemberEntry,
+  parent: { readonly sequence: number; readonly rootSum: bigint } | null,
+): Partial<MemberEntry> {
+  if (holdsRoots(entry)) return { leftSequence: 0, leftRootSum: 0n };
+  return parent === null ? {} : { leftSequence: parent.sequence, leftRootSum: parent.rootSum };
 }
 
 /** The ranges of all copies of a page. */

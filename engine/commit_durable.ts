@@ -3,32 +3,39 @@
 // Invariants
 //   1. Each step begins only after every I/O of the one before has completed, in full and without error.
 //   2. A flush that fails is never repeated; a write that fails is never repeated.
-//   3. Success means: pages flushed on every in-sync member, the superblock flushed on every in-sync member
-//      and read back equal from at least RING_WRITE_QUORUM of its four copies on each.
+//   3. Success on a member means: pages flushed on every holder, then the superblock flushed there and read
+//      back equal from at least RING_WRITE_QUORUM of its four copies.
+//   4. No superblock is written while a page or flush of any holder has failed: the root can still be built
+//      anew without that member, under the same sequence (members.md M4).
 //
-// It throws at the first thing that is not as it must be; the caller poisons the handle.
+// MemberFailures says that nothing of the root was written but pages; the caller decides what goes on.
 
 import { StoreError, assert } from '../format/errors.js';
 import { PAGE_STORED_BYTES_MAX, SECTOR_BYTES } from '../format/limits.js';
 import type { Superblock } from '../format/index.js';
 import type { PageWrite } from './btree.js';
 import type { OnlineMember } from './catalog_core.js';
-import { flushAll } from './flush.js';
+import { flushMembers } from './flush.js';
 import { MAX_COPIES, NO_MEMBER } from './io/port.js';
-import type { Io, WriteBatch } from './io/port.js';
+import type { Io, WriteBatch, WriteResult } from './io/port.js';
 import { MAX_PAGES_PER_BATCH } from './limits.js';
+import { throwIfAny } from './members/member_failures.js';
 import { writeSuperblock } from './superblock_io.js';
+import type { SuperblockOutcome } from './superblock_io.js';
 
-/** Steps 3 to 7. Resolves to lines for the operator (a copy that did not read back), usually none. */
+/**
+ * Steps 3 to 7. Rejects with MemberFailures before any superblock was written; afterwards resolves to the
+ * members that failed (the root may or may not be on them) and lines for the operator, usually neither.
+ */
 export async function makeDurable(
   io: Io,
-  online: readonly OnlineMember[],
+  holders: readonly OnlineMember[],
   superblock: Superblock,
   writes: readonly PageWrite[],
-): Promise<string[]> {
-  await writePages(io, online, writes);
-  await flushAll(io, online, `the pages of root ${superblock.sequence}`);
-  return writeSuperblock(io, online, superblock);
+): Promise<SuperblockOutcome> {
+  await writePages(io, holders, writes);
+  throwIfAny(await flushMembers(io, holders, `the pages of root ${superblock.sequence}`));
+  return writeSuperblock(io, holders, superblock);
 }
 
 async function writePages(
@@ -41,8 +48,7 @@ async function writePages(
     const part = writes.slice(start, start + MAX_PAGES_PER_BATCH);
     const batch = pageBatch(part, slots);
     const result = await io.write(batch);
-    const failed = result.status.findIndex((status) => status !== 0);
-    if (failed >= 0) throw pageError(part[failed] as PageWrite, result.faults[0], online);
+    if (result.status.some((status) => status !== 0)) throwPageErrors(part, result, online);
     for (let i = 0; i < part.length; i += 1) {
       const { pointer } = part[i] as PageWrite;
       if (batch.segmentSums[i] === pointer.sum) continue;
@@ -101,6 +107,24 @@ function pageBatch(writes: readonly PageWrite[], slots: ReadonlyMap<number, numb
 function firstPlace(pointer: PageWrite['pointer']): { memberIndex: number; offsetBytes: number } {
   const copy = pointer.copies[0];
   return { memberIndex: copy?.member ?? -1, offsetBytes: (copy?.sector ?? 0) * SECTOR_BYTES };
+}
+
+/** One error for each member that failed; one that cannot be blamed on any is thrown as it is. */
+function throwPageErrors(
+  part: readonly PageWrite[],
+  result: WriteResult,
+  online: readonly OnlineMember[],
+): never {
+  const failures = new Map<number, StoreError>();
+  for (const fault of result.faults) {
+    const write = part[fault.op];
+    const member = online.find((entry) => entry.slot === fault.slot);
+    if (write === undefined || member === undefined || failures.has(member.index)) continue;
+    failures.set(member.index, pageError(write, fault, online));
+  }
+  throwIfAny(failures);
+  const failed = result.status.findIndex((status) => status !== 0);
+  throw pageError(part[failed] as PageWrite, undefined, online);
 }
 
 function pageError(

@@ -12,6 +12,7 @@
 //
 // This file has no behaviour.
 
+import type { StoreError } from '../format/errors.js';
 import type { Superblock } from '../format/index.js';
 import type { Io, MemberDevice } from './io/port.js';
 
@@ -55,10 +56,28 @@ export interface CatalogChange extends CatalogView {
   put(tree: TreeId, key: Uint8Array, value: Uint8Array): Promise<void>;
   delete(tree: TreeId, key: Uint8Array): Promise<boolean>;
   takeVersionId(): number;
+  /**
+   * Whether what was written to the grant may be named by this root: false once its member failed, whether it
+   * came back or not. A change may be applied again when a member fails under its root: it must ask each time.
+   */
+  takesSpace(grant: SpaceGrant): boolean;
   /** The ranges of `grant` become part of the root. */
   useSpace(grant: SpaceGrant): void;
   /** Ranges that the new root no longer reaches (deferred, format F19). */
   freeSpace(member: number, sector: number, sectorCount: number): void;
+  /**
+   * The member's entry in the root that this change is in (spec/members.md M2; an illegal step is E_CONFLICT).
+   * Copies of extents move with `rewriteCopies` (members/extent_copies.ts).
+   */
+  putMember(index: number, change: MemberEntryChange): void;
+}
+
+/** What a change may do to a member's entry; what is left out stays. */
+export interface MemberEntryChange {
+  /** 'joined': an in-sync or resilvering step begins by members/ alone; jobs only end it ('in-sync'). */
+  readonly state?: 'in-sync' | 'stale' | 'faulted' | 'detached' | 'resilvering';
+  /** To be emptied and then detached (M6). */
+  readonly isLeaving?: boolean;
 }
 
 /** A contiguous range on one member, reserved in memory. */
@@ -82,7 +101,21 @@ export interface MemberState {
   readonly uuid: Uint8Array;
   readonly device: MemberDevice | null;
   readonly path: string;
-  readonly state: 'online' | 'missing' | 'stale';
+  /** 'online': in sync and present. 'evacuating': the same, and leaving. 'missing': not found, whatever the root says. */
+  readonly state:
+    | 'online'
+    | 'resilvering'
+    | 'evacuating'
+    | 'stale'
+    | 'faulted'
+    | 'detached'
+    | 'missing';
+  /** New copies may be placed here. */
+  readonly takesWrites: boolean;
+  /** Copies with a birth at or below it can be read here (format F15): Infinity for holders of roots, -1 for none. */
+  readonly servedThrough: number;
+  /** Its copies do not count as copies any more: leaving, faulted or detached (members/copies.ts). */
+  readonly isGivenUp: boolean;
   readonly failureDomain: string;
   readonly capacitySectors: number;
   readonly allocatedSectors: number;
@@ -96,6 +129,7 @@ export interface Catalog {
   readonly writable: boolean;
   /** Set once a commit failed (commit.md C1). */
   readonly poisoned: Error | null;
+  /** As they stand now: it changes while the store is open (`onMembers`). */
   readonly members: readonly MemberState[];
   /** Newest root known here. For readers of another process's store see `refresh`. */
   readonly superblock: Superblock;
@@ -109,6 +143,13 @@ export interface Catalog {
   refresh(): Promise<boolean>;
   /** Called after every acknowledged root (own commits) or successful refresh. Returns the unsubscriber. */
   onRoot(listener: (superblock: Superblock) => void): () => void;
+  /** Called after `members` changed: one failed, came back, joined or left. Returns the unsubscriber. */
+  onMembers(listener: () => void): () => void;
+  /**
+   * A write or flush of this member failed, or too many of its reads did: it takes no new copies from now on,
+   * and the next root names it stale (faulted past a threshold of members/health.ts) before anything is acknowledged.
+   */
+  memberFailed(member: number, error: StoreError): void;
 
   /** Ids for extents and sum leaves; `count` consecutive ones. Burned when unused. */
   takeIds(count: number): number;
@@ -117,6 +158,10 @@ export interface Catalog {
   /** Free data-area sectors by member, deferred ones not counted. */
   freeSectors(member: number): number;
 
+  /**
+   * Applies the change and resolves when its root is durable. `apply` runs again, on the state before it, when a
+   * member fails while the root is made: it must do the same again but for grants that are gone (`takesSpace`).
+   */
   commit<T>(apply: (change: CatalogChange) => Promise<T>, options?: { signal?: AbortSignal }): Promise<T>;
   /** A flush outside a commit failed: it may have been for the pages of one. Poisons the handle (commit.md C1). */
   distrust(cause: Error): void;

@@ -44,6 +44,8 @@ import { flushAll } from './flush.js';
 import { writeHints } from './hints_io.js';
 import type { Io, MemberDevice } from './io/port.js';
 import { HeartbeatKeeper, lockWriters } from './locks.js';
+import { MemberFailures, firstFailure } from './members/member_failures.js';
+import { MemberSet } from './members/member_set.js';
 import { OpenReport } from './open_report.js';
 import { PageStore } from './page_store.js';
 import { readRings } from './superblock_io.js';
@@ -180,7 +182,10 @@ function rootZero(
       syncedBranchId: 0n,
       allocatedSectors: 0,
       state: MEMBER_IN_SYNC,
+      flags: 0,
       birthSequence: 1,
+      leftSequence: 0,
+      leftRootSum: 0n,
     };
   });
   return {
@@ -268,7 +273,11 @@ async function writeRootOne(
     resolveSlot: (member) => online.find((entry) => entry.index === member)?.slot ?? null,
   });
   const branchId = 1n + BigInt(io.random.bytes(6).reduce((value, byte) => value * 256 + byte, 0));
-  const core = new CatalogCore({ io, pages, superblock: root0, rootSum: 0n, online, branchId });
+  const members = new MemberSet(
+    root0.members,
+    online.map((member) => ({ ...member, held: null })),
+  );
+  const core = new CatalogCore({ io, pages, superblock: root0, rootSum: 0n, members, branchId });
   core.setAllocator(
     new Allocator({
       members: online.map(({ index, formattedBytes }) => ({ index, formattedBytes, allocatedSectors: 0 })),
@@ -293,6 +302,9 @@ async function writeRootOne(
     );
   }
   const build = await buildRoot(core, { uses: [], frees: [] });
-  await makeDurable(io, online, build.superblock, build.writes);
+  const outcome = await makeDurable(io, online, build.superblock, build.writes).catch((error: unknown) => {
+    throw error instanceof MemberFailures ? error.first : error;
+  });
+  if (outcome.failures.size > 0) throw firstFailure(outcome.failures);
   pages.close();
 }

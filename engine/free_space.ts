@@ -31,6 +31,8 @@ class LoadedRegion {
   persisted: SectorRuns;
   available: SectorRuns;
   dirty = false;
+  /** Outstanding grants of a time before the member failed: neither used nor given back any more. */
+  spoiled: SectorRuns | null = null;
 
   constructor(region: number, free: SectorRuns) {
     this.region = region;
@@ -171,6 +173,7 @@ export class MemberSpace {
       loaded.persisted.contains(this.#offset(sector), count),
       'a released range was granted and not used',
     );
+    if (loaded.spoiled !== null && !loaded.spoiled.excludes(this.#offset(sector), count)) return;
     loaded.available.add(this.#offset(sector), count);
     this.#availableSectors += count;
     this.#raised(loaded);
@@ -181,7 +184,22 @@ export class MemberSpace {
     const loaded = this.#loaded.get(Math.floor(sector / REGION_SECTORS));
     if (loaded === undefined || count <= 0) return false;
     const offset = this.#offset(sector);
+    if (loaded.spoiled !== null && !loaded.spoiled.excludes(offset, count)) return false;
     return loaded.persisted.contains(offset, count) && loaded.available.excludes(offset, count);
+  }
+
+  /**
+   * The member failed: nobody knows what became of writes to outstanding grants. They stay taken in this
+   * session and can be used no more; a later open finds them free.
+   */
+  spoilGrants(): void {
+    for (const loaded of this.#loaded.values()) {
+      if (loaded.outstanding === 0) continue;
+      const spoiled = loaded.persisted.clone();
+      for (let run = 0; run < loaded.available.runCount; run += 1)
+        spoiled.remove(loaded.available.start(run), loaded.available.count(run));
+      loaded.spoiled = spoiled;
+    }
   }
 
   /** A granted range becomes part of the next root. */

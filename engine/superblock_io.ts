@@ -9,7 +9,7 @@
 //
 // It chooses no root (format/quorum.ts).
 
-import { StoreError, assert } from '../format/errors.js';
+import { StoreError, assert, isStoreError } from '../format/errors.js';
 import {
   RING_BYTES,
   RING_COPIES,
@@ -25,8 +25,9 @@ import {
 } from '../format/index.js';
 import type { ParsedRing, SlotResult, Superblock } from '../format/index.js';
 import type { OnlineMember } from './catalog_core.js';
-import { flushAll } from './flush.js';
+import { flushMembers } from './flush.js';
 import type { Io, MemberDevice } from './io/port.js';
+import type { FailuresByMember } from './members/member_failures.js';
 
 export interface MemberRings {
   /** By copy 0..3. */
@@ -86,16 +87,20 @@ function formattedSize(rings: readonly ParsedRing[]): number | null {
   return size;
 }
 
-/**
- * Writes a root to all four copies of each member, flushes, reads back. Resolves to a line for each copy
- * that did not read back equal (at most one a member). Throws E_IO when a write or flush failed or the
- * quorum was missed.
- */
+/** What became of a root on the members it was written to. */
+export interface SuperblockOutcome {
+  /** Members whose write or flush failed, or that read back fewer than three good copies: E_IO each. */
+  readonly failures: FailuresByMember;
+  /** A line for each copy that did not read back equal on the others (at most one a member). */
+  readonly warnings: readonly string[];
+}
+
+/** Writes a root to all four copies of each member, flushes, reads back. */
 export async function writeSuperblock(
   io: Io,
   members: readonly OnlineMember[],
   superblock: Superblock,
-): Promise<string[]> {
+): Promise<SuperblockOutcome> {
   return writeCopies(
     io,
     members.map((member) => ({ member, copies: [0, 1, 2, 3] })),
@@ -108,31 +113,31 @@ export async function writeCopies(
   io: Io,
   targets: readonly { readonly member: OnlineMember; readonly copies: readonly number[] }[],
   superblock: Superblock,
-): Promise<string[]> {
-  const images = targets.map(({ member }) => copyImages(superblock, member.index));
-  await settleAll(
-    targets.flatMap(({ member, copies }, t) =>
-      copies.map((copy) =>
-        io.writeRaw(
-          member.slot,
-          slotOffset(copy, superblock.sequence, member.formattedBytes),
-          image(images[t], copy),
-          { priority: 0 },
-        ),
-      ),
-    ),
-  );
-  await flushAll(
-    io,
-    targets.map((target) => target.member),
-    `the superblocks of root ${superblock.sequence}`,
-  );
+): Promise<SuperblockOutcome> {
+  const failures = new Map<number, StoreError>();
   const warnings: string[] = [];
-  await settleAll(
-    targets.map(async ({ member }, t) => {
-      const equal = await readBack(io, member, superblock.sequence, images[t] ?? []);
+  const images = new Map(
+    targets.map(({ member }): [number, Uint8Array[]] => [member.index, copyImages(superblock, member.index)]),
+  );
+  await Promise.all(
+    targets.map(async ({ member, copies }) => {
+      const error = await writeMember(io, member, copies, superblock.sequence, images.get(member.index));
+      if (error !== null) failures.set(member.index, error);
+    }),
+  );
+  // A member whose write failed is not flushed: nothing on it may count any more.
+  const written = targets.map((target) => target.member).filter((member) => !failures.has(member.index));
+  const what = `the superblocks of root ${superblock.sequence}`;
+  for (const [index, error] of await flushMembers(io, written, what)) failures.set(index, error);
+  await Promise.all(
+    written.map(async (member) => {
+      if (failures.has(member.index)) return;
+      const equal = await readBack(io, member, superblock.sequence, images.get(member.index) ?? []);
       const good = equal.filter(Boolean).length;
-      if (good < RING_WRITE_QUORUM) throw quorumError(member, superblock.sequence, good);
+      if (good < RING_WRITE_QUORUM) {
+        failures.set(member.index, quorumError(member, superblock.sequence, good));
+        return;
+      }
       equal.forEach((same, copy) => {
         if (!same)
           warnings.push(
@@ -141,7 +146,29 @@ export async function writeCopies(
       });
     }),
   );
-  return warnings.sort();
+  return { failures, warnings: warnings.sort() };
+}
+
+/** Writes copies to one member; the error, once none of its writes is under way any more. */
+async function writeMember(
+  io: Io,
+  member: OnlineMember,
+  copies: readonly number[],
+  sequence: number,
+  images: readonly Uint8Array[] | undefined,
+): Promise<StoreError | null> {
+  const results = await Promise.allSettled(
+    copies.map((copy) => {
+      const offsetBytes = slotOffset(copy, sequence, member.formattedBytes);
+      return io.writeRaw(member.slot, offsetBytes, image(images, copy), { priority: 0 });
+    }),
+  );
+  for (const result of results) {
+    if (result.status === 'fulfilled') continue;
+    if (isStoreError(result.reason)) return result.reason as StoreError;
+    throw result.reason;
+  }
+  return null;
 }
 
 /** Which of the four copies read back equal to what was meant. */
@@ -172,12 +199,6 @@ function image(images: readonly Uint8Array[] | undefined, copy: number): Uint8Ar
   const bytes = images?.[copy];
   assert(bytes !== undefined, 'copies are 0..3');
   return bytes;
-}
-
-/** Waits for every I/O before the first error is thrown: none may be under way afterwards. */
-async function settleAll(promises: readonly Promise<unknown>[]): Promise<void> {
-  const results = await Promise.allSettled(promises);
-  for (const result of results) if (result.status === 'rejected') throw result.reason;
 }
 
 function quorumError(member: OnlineMember, sequence: number, good: number): StoreError {

@@ -42,9 +42,15 @@ export const MEMBER_ENTRY_SYNCED_BRANCH_ID = 48;
 export const MEMBER_ENTRY_ALLOCATED_SECTORS = 56;
 /** 0 unused, 1 in sync, 2 stale, 3 faulted, 4 detached, 5 resilvering */
 export const MEMBER_ENTRY_STATE = 64;
-export const MEMBER_ENTRY_RESERVED0 = 65;
+/** bit 0: leaving */
+export const MEMBER_ENTRY_FLAGS = 65;
+export const MEMBER_ENTRY_RESERVED0 = 66;
+/** first root whose table held the member */
 export const MEMBER_ENTRY_BIRTH_SEQUENCE = 72;
-export const MEMBER_ENTRY_RESERVED1 = 80;
+/** newest root that named the member a holder of roots, when it no longer is one; else 0 */
+export const MEMBER_ENTRY_LEFT_SEQUENCE = 80;
+/** of that root */
+export const MEMBER_ENTRY_LEFT_ROOT_SUM = 88;
 
 /** One slot of a ring (section 3). */
 export const SUPERBLOCK_BYTES = 8192;
@@ -225,7 +231,7 @@ export const HEARTBEAT_RESERVED0 = 273;
 // Byte ranges [from, to) that are zero in format 1.0.
 export const POINTER_COPY_ZERO: readonly (readonly [number, number])[] = [];
 export const PAGE_POINTER_ZERO: readonly (readonly [number, number])[] = [[48, 60], [60, 64], [64, 80]];
-export const MEMBER_ENTRY_ZERO: readonly (readonly [number, number])[] = [[65, 72], [80, 96]];
+export const MEMBER_ENTRY_ZERO: readonly (readonly [number, number])[] = [[66, 72]];
 export const SUPERBLOCK_ZERO: readonly (readonly [number, number])[] = [[17, 24], [34, 36], [38, 40], [56, 64], [189, 192], [208, 256], [960, 2048]];
 export const PAGE_HEADER_ZERO: readonly (readonly [number, number])[] = [[7, 8], [48, 52], [52, 64]];
 export const LEAF_SLOT_ZERO: readonly (readonly [number, number])[] = [[11, 12]];

@@ -50,6 +50,10 @@ export const MEMBER_FAULTED = 3;
 export const MEMBER_DETACHED = 4;
 export const MEMBER_RESILVERING = 5;
 
+/** Bit of MemberEntry.flags: the member is to be emptied and detached (members.md M6). */
+export const MEMBER_FLAG_LEAVING = 1;
+const KNOWN_MEMBER_FLAGS = MEMBER_FLAG_LEAVING;
+
 export interface MemberEntry {
   /** 16 bytes; all zero = never used. */
   readonly uuid: Uint8Array;
@@ -64,7 +68,13 @@ export interface MemberEntry {
   readonly allocatedSectors: number;
   /** MEMBER_UNUSED .. MEMBER_RESILVERING. */
   readonly state: number;
+  /** MEMBER_FLAG_LEAVING or 0. */
+  readonly flags: number;
+  /** First root whose table held the member. */
   readonly birthSequence: number;
+  /** Newest root that named it a holder of roots, when it no longer is one (members.md M3); else 0. */
+  readonly leftSequence: number;
+  readonly leftRootSum: bigint;
 }
 
 export interface Superblock {
@@ -199,6 +209,11 @@ function decodeBody(bytes: Uint8Array, identity: SlotIdentity): SlotResult {
   return { kind: 'valid', ...identity, superblock: { ...superblock, treeRoots } };
 }
 
+/** Whether the member takes every root's superblock: in sync, or on its way there (members.md M1). */
+export function holdsRoots(entry: Pick<MemberEntry, 'state'>): boolean {
+  return entry.state === MEMBER_IN_SYNC || entry.state === MEMBER_RESILVERING;
+}
+
 /** Bits of the members whose state is in sync. */
 export function inSyncBits(members: readonly MemberEntry[]): bigint {
   let bits = 0n;
@@ -239,7 +254,10 @@ export const UNUSED_MEMBER: MemberEntry = Object.freeze({
   syncedBranchId: 0n,
   allocatedSectors: 0,
   state: MEMBER_UNUSED,
+  flags: 0,
   birthSequence: 0,
+  leftSequence: 0,
+  leftRootSum: 0n,
 });
 
 function decodeMemberEntry(bytes: Uint8Array, at: number): MemberEntry | null {
@@ -253,15 +271,21 @@ function decodeMemberEntry(bytes: Uint8Array, at: number): MemberEntry | null {
     syncedBranchId: readSum(bytes, at + layout.MEMBER_ENTRY_SYNCED_BRANCH_ID),
     allocatedSectors: readU64OrInfinity(bytes, at + layout.MEMBER_ENTRY_ALLOCATED_SECTORS),
     state: bytes[at + layout.MEMBER_ENTRY_STATE]!,
+    flags: bytes[at + layout.MEMBER_ENTRY_FLAGS]!,
     birthSequence: readU64OrInfinity(bytes, at + layout.MEMBER_ENTRY_BIRTH_SEQUENCE),
+    leftSequence: readU64OrInfinity(bytes, at + layout.MEMBER_ENTRY_LEFT_SEQUENCE),
+    leftRootSum: readSum(bytes, at + layout.MEMBER_ENTRY_LEFT_ROOT_SUM),
   };
   const finite =
     entry.syncedSequence < Infinity &&
     entry.allocatedSectors < Infinity &&
     entry.birthSequence < Infinity &&
+    entry.leftSequence < Infinity &&
     entry.failureDomain < Infinity;
   const sound =
     entry.state <= MEMBER_RESILVERING &&
+    (entry.flags & ~KNOWN_MEMBER_FLAGS) === 0 &&
+    (!holdsRoots(entry) || (entry.leftSequence === 0 && entry.leftRootSum === 0n)) &&
     isFormattedBytes(entry.formattedBytes) &&
     !isZero(entry.uuid, 0, UUID_BYTES);
   return finite && sound ? entry : null;
@@ -421,7 +445,10 @@ function encodeMemberEntry(entry: MemberEntry, bytes: Uint8Array, at: number): v
   writeSum(bytes, at + layout.MEMBER_ENTRY_SYNCED_BRANCH_ID, entry.syncedBranchId);
   writeU64(bytes, at + layout.MEMBER_ENTRY_ALLOCATED_SECTORS, entry.allocatedSectors);
   bytes[at + layout.MEMBER_ENTRY_STATE] = entry.state;
+  bytes[at + layout.MEMBER_ENTRY_FLAGS] = entry.flags;
   writeU64(bytes, at + layout.MEMBER_ENTRY_BIRTH_SEQUENCE, entry.birthSequence);
+  writeU64(bytes, at + layout.MEMBER_ENTRY_LEFT_SEQUENCE, entry.leftSequence);
+  writeSum(bytes, at + layout.MEMBER_ENTRY_LEFT_ROOT_SUM, entry.leftRootSum);
 }
 
 /** F4: E_VERSION for a root with features that forbid even reading; whether writing is allowed. */

@@ -63,9 +63,11 @@ struct MemberEntry {
   std::uint64_t syncedBranchId;
   std::uint64_t allocatedSectors;
   std::uint8_t state;  ///< 0 unused, 1 in sync, 2 stale, 3 faulted, 4 detached, 5 resilvering
-  std::uint8_t reserved0[7];
-  std::uint64_t birthSequence;
-  std::uint8_t reserved1[16];
+  std::uint8_t flags;  ///< bit 0: leaving
+  std::uint8_t reserved0[6];
+  std::uint64_t birthSequence;  ///< first root whose table held the member
+  std::uint64_t leftSequence;  ///< newest root that named the member a holder of roots, when it no longer is one; else 0
+  std::uint64_t leftRootSum;  ///< of that root
 };
 static_assert(sizeof(MemberEntry) == 96);
 static_assert(offsetof(MemberEntry, uuid) == 0);
@@ -76,9 +78,11 @@ static_assert(offsetof(MemberEntry, syncedRootSum) == 40);
 static_assert(offsetof(MemberEntry, syncedBranchId) == 48);
 static_assert(offsetof(MemberEntry, allocatedSectors) == 56);
 static_assert(offsetof(MemberEntry, state) == 64);
-static_assert(offsetof(MemberEntry, reserved0) == 65);
+static_assert(offsetof(MemberEntry, flags) == 65);
+static_assert(offsetof(MemberEntry, reserved0) == 66);
 static_assert(offsetof(MemberEntry, birthSequence) == 72);
-static_assert(offsetof(MemberEntry, reserved1) == 80);
+static_assert(offsetof(MemberEntry, leftSequence) == 80);
+static_assert(offsetof(MemberEntry, leftRootSum) == 88);
 
 /// One slot of a ring (section 3).
 struct Superblock {

@@ -174,11 +174,13 @@ def read_superblock(slot, copy, k):
             table[index] = None
             continue
         require(
-            entry["state"] <= 5 and size_is_legal(entry["formattedBytes"]) and any(entry["uuid"]),
+            entry["state"] <= 5 and entry["flags"] <= 1 and size_is_legal(entry["formattedBytes"]) and any(entry["uuid"]),
             "member entry",
         )
-        for field in ("failureDomain", "syncedSequence", "allocatedSectors", "birthSequence"):
+        for field in ("failureDomain", "syncedSequence", "allocatedSectors", "birthSequence", "leftSequence"):
             require(entry[field] < U53, f"{field} is 2^53 or more")
+        if entry["state"] in (IN_SYNC, RESILVERING):
+            require(entry["leftSequence"] == entry["leftRootSum"] == 0, "a holder of roots has left none")
         require((entry["state"] == IN_SYNC) == bool(block["inSyncMembers"] >> index & 1), "inSyncMembers")
         uuids.append(entry["uuid"])
     require(len(set(uuids)) == len(uuids), "two entries with one uuid")

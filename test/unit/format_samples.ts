@@ -52,7 +52,10 @@ export function memberEntryOf(index: number, change: Partial<MemberEntry> = {}):
     syncedBranchId: 0n,
     allocatedSectors: 2,
     state: MEMBER_IN_SYNC,
+    flags: 0,
     birthSequence: 1,
+    leftSequence: 0,
+    leftRootSum: 0n,
     ...change,
   };
 }

@@ -89,7 +89,10 @@ function member(index: number, change: Partial<MemberEntry> = {}): MemberEntry {
     syncedBranchId: 0n,
     allocatedSectors: 1_000,
     state: MEMBER_IN_SYNC,
+    flags: 0,
     birthSequence: 1,
+    leftSequence: 0,
+    leftRootSum: 0n,
     ...change,
   };
 }
