@@ -37,9 +37,19 @@ export interface AllocatorMember {
 export interface AllocatorOptions {
   readonly members: readonly AllocatorMember[];
   readonly deferred: ReadonlyMap<number, readonly SectorRange[]>;
+  /** Whether a member that has space takes new copies now; all do when absent. */
+  readonly takesWrites?: (member: number) => boolean;
   readonly load: RegionLoader;
   /** Commits an empty root so that deferred space ages; false when that cannot help. */
   readonly pushRoot: () => Promise<boolean>;
+}
+
+function lostError(member: number): StoreError {
+  return new StoreError('E_DEVICE_LOST', `member ${member} takes no writes: no space can be taken on it`, {
+    where: { memberIndex: member },
+    safe: 'nothing was written',
+    next: 'ingot status',
+  });
 }
 
 export class Allocator {
@@ -47,21 +57,33 @@ export class Allocator {
   readonly #spaces = new Map<number, MemberSpace>();
   readonly #tails = new Map<number, Promise<unknown>>();
   readonly #pushRoot: () => Promise<boolean>;
+  readonly #load: RegionLoader;
+  readonly #takesWrites: (member: number) => boolean;
 
   constructor(options: AllocatorOptions) {
     this.#pushRoot = options.pushRoot;
+    this.#load = options.load;
+    this.#takesWrites = options.takesWrites ?? (() => true);
     const sequences = [...options.deferred.keys()].sort((a, b) => a - b);
     for (const sequence of sequences) this.deferred.add(sequence, options.deferred.get(sequence) ?? []);
-    for (const member of options.members) {
-      const free =
-        dataAreaSectors(member.formattedBytes) -
-        member.allocatedSectors -
-        this.deferred.sectorsOf(member.index);
-      this.#spaces.set(
-        member.index,
-        new MemberSpace(member.index, member.formattedBytes, free, options.load),
-      );
-    }
+    for (const member of options.members) this.addMember(member);
+  }
+
+  /** A member of the table, here or away; once. */
+  addMember({ index, formattedBytes, allocatedSectors }: AllocatorMember): void {
+    assert(!this.#spaces.has(index), 'a member has one space');
+    const free = dataAreaSectors(formattedBytes) - allocatedSectors - this.deferred.sectorsOf(index);
+    this.#spaces.set(index, new MemberSpace(index, formattedBytes, free, this.#load));
+  }
+
+  /** A detached member's space is nobody's business any more; it must be wholly free. */
+  dropMember(index: number): void {
+    const space = this.space(index);
+    assert(
+      space.persistedSectors === space.dataSectors && this.deferred.sectorsOf(index) === 0,
+      'a detached member is empty',
+    );
+    this.#spaces.delete(index);
   }
 
   /** Free sectors by member that are neither granted nor deferred. */
@@ -88,13 +110,7 @@ export class Allocator {
 
   space(member: number): MemberSpace {
     const space = this.#spaces.get(member);
-    if (space === undefined) {
-      throw new StoreError('E_DEVICE_LOST', `member ${member} is not online: no space can be taken on it`, {
-        where: { memberIndex: member },
-        safe: 'nothing was written',
-        next: 'ingot status',
-      });
-    }
+    if (space === undefined) throw lostError(member);
     return space;
   }
 
@@ -109,6 +125,7 @@ export class Allocator {
       );
     }
     for (let pushed = 0; ; pushed += 1) {
+      if (!this.#takesWrites(member)) throw lostError(member);
       const sector = await this.#inTurn(member, () => this.#find(request));
       if (sector !== null) return { member, sector, sectorCount };
       if (pushed >= MAX_RELEASE_COMMITS || this.deferred.totalSectors === 0) throw this.#noSpace(request);

@@ -7,58 +7,85 @@
 // remnant is filled with ones, a pattern that no sector of a valid superblock has.
 //
 // Invariants
-//   1. Only slots that hold no valid root at or below the chosen one are touched, and only on members that hold it.
-//   2. The slot of the chosen root is never touched.
+//   1. Only slots that hold no valid root at or below the chosen one are touched, and only on members that
+//      hold it, or that are out of step and about to come back.
+//   2. The slot of the member's own live root is never touched.
 //   3. Burned slots are flushed before anything else is written.
 //   4. A crash in the midst of it leaves the same root to choose; doing it twice changes nothing.
 //
 // It chooses no root and is never called by read-only opens.
 
-import { assert, isStoreError } from '../format/errors.js';
+import { StoreError, assert, isStoreError } from '../format/errors.js';
 import { RING_COPIES, RING_SLOTS, SLOT_BYTES, decodeSlot, slotOffset } from '../format/index.js';
 import type { MemberTip } from '../format/index.js';
 import type { OnlineMember } from './catalog_core.js';
-import { flushAll } from './flush.js';
+import { flushMembers } from './flush.js';
 import type { Io } from './io/port.js';
+import type { FailuresByMember } from './members/member_failures.js';
 
 const BURNED_BYTE = 0xff;
 
 export interface BurnTarget {
   readonly member: OnlineMember;
   readonly tip: MemberTip;
+  /** What is above it is a remnant: the root, or the tip of a member that is out of step. */
+  readonly sequence: number;
+  /** Its slot is burned as well: the root that a member out of step gets next. */
+  readonly next?: number;
 }
 
-/** Fills remnants above root `sequence` with ones. Resolves to a line for each, for the report of open. */
-export async function burnRemnants(
-  io: Io,
-  targets: readonly BurnTarget[],
-  sequence: number,
-): Promise<string[]> {
+export interface BurnOutcome {
+  /** A line for each remnant, for the report of open. */
+  readonly lines: readonly string[];
+  /** Members that could not be written or flushed: E_IO each. */
+  readonly failures: FailuresByMember;
+}
+
+/** Fills remnants above each target's sequence with ones. */
+export async function burnRemnants(io: Io, targets: readonly BurnTarget[]): Promise<BurnOutcome> {
   const lines: string[] = [];
   const burned = new Set<OnlineMember>();
-  const image = new Uint8Array(SLOT_BYTES).fill(BURNED_BYTE);
-  for (const { member, tip } of targets) {
-    for (const suspect of suspectSequences(tip, sequence)) {
-      for (let copy = 0; copy < RING_COPIES; copy += 1) {
-        if (!(await isRemnant(io, member, copy, suspect, sequence))) continue;
-        const offset = slotOffset(copy, suspect, member.formattedBytes);
-        await io.writeRaw(member.slot, offset, image, { priority: 0 });
-        burned.add(member);
-        lines.push(
-          `${member.path}: superblock copy ${copy} held part of a commit of root ${suspect} that was cut short`,
-        );
+  const failures = new Map<number, StoreError>();
+  for (const target of targets) {
+    try {
+      for (const line of await burnMember(io, target)) {
+        lines.push(line);
+        burned.add(target.member);
       }
+    } catch (error) {
+      if (!isStoreError(error, 'E_IO')) throw error;
+      failures.set(target.member.index, error as StoreError);
+      burned.delete(target.member);
     }
   }
-  if (burned.size > 0) await flushAll(io, [...burned], 'the slots of commits that were cut short');
+  const flushed = await flushMembers(io, [...burned], 'the slots of commits that were cut short');
+  for (const [index, error] of flushed) failures.set(index, error);
+  return { lines, failures };
+}
+
+async function burnMember(io: Io, target: BurnTarget): Promise<string[]> {
+  const { member } = target;
+  const lines: string[] = [];
+  const image = new Uint8Array(SLOT_BYTES).fill(BURNED_BYTE);
+  for (const suspect of suspectSequences(target)) {
+    for (let copy = 0; copy < RING_COPIES; copy += 1) {
+      if (!(await isRemnant(io, member, copy, suspect, target.sequence))) continue;
+      const offset = slotOffset(copy, suspect, member.formattedBytes);
+      await io.writeRaw(member.slot, offset, image, { priority: 0 });
+      lines.push(
+        `${member.path}: superblock copy ${copy} held part of a commit of root ${suspect} that was cut short`,
+      );
+    }
+  }
   return lines;
 }
 
 /** Sequences whose slots may hold remnants: the next one, and those of lone copies that are newer. */
-function suspectSequences(tip: MemberTip, sequence: number): number[] {
+function suspectSequences({ tip, sequence, next }: BurnTarget): number[] {
   const newer = tip.newerLoneCopies.map((lone) => lone.sequence).filter((lone) => lone > sequence);
   const liveSlot = sequence % RING_SLOTS;
-  return [...new Set([sequence + 1, ...newer])].filter((suspect) => suspect % RING_SLOTS !== liveSlot);
+  const suspects = [sequence + 1, ...(next === undefined ? [] : [next]), ...newer];
+  return [...new Set(suspects)].filter((suspect) => suspect % RING_SLOTS !== liveSlot);
 }
 
 async function isRemnant(

@@ -11,9 +11,16 @@
 // It knows no versions and no tensors (the store layer does) and chooses no root (open.ts does).
 
 import { StoreError, assert, isStoreError } from '../format/errors.js';
-import { MEMBER_UNUSED, dataAreaSectors } from '../format/index.js';
-import type { Superblock } from '../format/index.js';
+import {
+  MEMBER_DETACHED,
+  MEMBER_STALE,
+  MEMBER_UNUSED,
+  dataAreaSectors,
+  holdsRoots,
+} from '../format/index.js';
+import type { MemberEntry, StoreRoot, Superblock } from '../format/index.js';
 import { Allocator } from './allocator.js';
+import type { AllocatorMember } from './allocator.js';
 import { CatalogCore, TREE_FREE_SPACE } from './catalog_core.js';
 import type { OnlineMember } from './catalog_core.js';
 import { Committer } from './commit.js';
@@ -22,6 +29,13 @@ import type { SectorRange } from './deferred.js';
 import { readDeferred, readRegion } from './free_records.js';
 import { writeHints } from './hints_io.js';
 import type { Io, MemberDevice } from './io/port.js';
+import { MemberHealth } from './members/health.js';
+import type { MemberErrorKind } from './members/health.js';
+import { MemberSet } from './members/member_set.js';
+import type { AttachedMember } from './members/member_set.js';
+import { isUsed, memberState } from './members/member_states.js';
+import type { MemberPresence } from './members/member_states.js';
+import { isLeaving } from './members/member_table.js';
 import { HEARTBEAT_INTERVAL_MS, ROOTS_BEFORE_REUSE } from './limits.js';
 import { HeartbeatKeeper, readHeartbeat } from './locks.js';
 import { chooseSettled, openStore } from './open.js';
@@ -68,6 +82,11 @@ export class StoreCatalog implements Catalog {
   readonly #opened: OpenedStore;
   readonly #pins: Pins;
   readonly #listeners = new Set<(superblock: Superblock) => void>();
+  readonly #memberListeners = new Set<() => void>();
+  readonly #health = new MemberHealth();
+  /** How the members found stand to the root chosen last (by open or refresh). */
+  #chosen: StoreRoot;
+  #states: readonly MemberState[] | null = null;
   readonly #core: CatalogCore | null;
   readonly #committer: Committer | null;
   #heartbeat: HeartbeatKeeper | null = null;
@@ -83,6 +102,7 @@ export class StoreCatalog implements Catalog {
     this.storeUuid = opened.superblock.storeUuid;
     this.writable = options.mode === 'rw';
     this.isDegraded = opened.isDegraded;
+    this.#chosen = opened.root;
     this.pages = new PageStore({
       io,
       storeUuid: this.storeUuid,
@@ -90,7 +110,11 @@ export class StoreCatalog implements Catalog {
       resolveSlot: (member, birth) => this.#servingSlot(member, birth),
       memberName: (member) => this.#path(member),
       ...(options.cacheBytes === undefined ? {} : { cacheBytes: options.cacheBytes }),
-      ...(options.onPageFault === undefined ? {} : { onFault: options.onPageFault }),
+      onFault: (fault) => {
+        if (fault.kind !== 'missing' && fault.kind !== 'aborted')
+          this.noteError(fault.member, fault.kind === 'checksum' ? 'checksum' : 'read');
+        options.onPageFault?.(fault);
+      },
     });
     this.#root = new RootView(this.pages, opened.superblock, opened.rootSum);
     this.#pins = new Pins(io, opened.online, !this.writable);
@@ -114,33 +138,48 @@ export class StoreCatalog implements Catalog {
   get openReport(): readonly string[] {
     return this.#opened.report.lines;
   }
-  /** Members that are online and in sync. */
+  /** Members that hold the newest root and have not failed. */
   get online(): readonly OnlineMember[] {
-    return this.#opened.online;
+    return this.#core === null ? this.#opened.online : this.#core.members.holders;
   }
   get rootSum(): bigint {
     return this.#root.rootSum;
   }
 
   get members(): readonly MemberState[] {
-    const states: MemberState[] = [];
-    this.superblock.members.forEach((entry, index) => {
-      if (entry.state === MEMBER_UNUSED) return;
-      const found = this.#opened.found.find((member) => member.tip.memberIndex === index);
-      const isOnline = this.#opened.online.some((member) => member.index === index);
-      states.push({
-        index,
-        uuid: entry.uuid,
-        device: isOnline ? (found?.device ?? null) : null,
-        path: found?.device.path ?? this.#opened.finder.hintedPath(entry.uuid),
-        state: isOnline ? 'online' : found === undefined ? 'missing' : 'stale',
-        failureDomain: entry.failureDomain === 0 ? '' : entry.failureDomain.toString(16),
-        capacitySectors: dataAreaSectors(entry.formattedBytes),
-        allocatedSectors: entry.allocatedSectors,
-        syncedSequence: isOnline ? this.superblock.sequence : entry.syncedSequence,
-      });
+    this.#states ??= this.#memberStates();
+    return this.#states;
+  }
+
+  onMembers(listener: () => void): () => void {
+    this.#memberListeners.add(listener);
+    return () => this.#memberListeners.delete(listener);
+  }
+
+  noteError(member: number, kind: MemberErrorKind): void {
+    const isPast = this.#health.note(member, kind);
+    if (!isPast || this.#core === null || this.#isClosed) return;
+    const { members } = this.#core;
+    // The last one that can carry the store is not set aside: errors are then all there is to have.
+    if (members.holders.length < 2 || !members.canLose(member)) return;
+    const error = new StoreError('E_IO', `it gave ${this.#health.counts(member)[kind]} ${kind} errors`, {
+      where: { member: this.#path(member), memberIndex: member },
     });
-    return states;
+    if (!members.fail(member, { error, isFaulted: true })) return;
+    this.#opened.report.add(`member ${member} (${this.#path(member)}) is faulted: ${error.message}`);
+    this.#membersMoved();
+    // The root that says so need not be waited for: nothing is acknowledged without it.
+    void this.#committer?.commit(async () => undefined).catch(() => undefined);
+  }
+
+  memberFailed(member: number, error: StoreError): void {
+    if (this.#core === null || this.#isClosed) return;
+    const isFaulted = this.#health.note(member, 'write');
+    if (!this.#core.members.fail(member, { error, isFaulted })) return;
+    this.#opened.report.add(
+      `member ${member} (${this.#path(member)}) takes no more writes: ${error.message}`,
+    );
+    this.#membersMoved();
   }
 
   snapshot(): Snapshot {
@@ -257,26 +296,33 @@ export class StoreCatalog implements Catalog {
     const deferred = await readDeferred(this.#root.tree(TREE_FREE_SPACE));
     core.setAllocator(
       new Allocator({
-        members: this.online.map(({ index, formattedBytes }) => ({
-          index,
-          formattedBytes,
-          allocatedSectors: this.superblock.members[index]?.allocatedSectors ?? 0,
-        })),
+        members: spaceMembers(this.superblock),
+        takesWrites: (member) => core.members.takesWrites(member),
         deferred,
         load: (member, region) => this.#loadRegion(member, region),
         pushRoot: () => this.#committer?.pushRoot() ?? Promise.resolve(false),
       }),
     );
-    await writeHints(this.io, this.online, this.superblock, this.#opened.report);
+    const { members } = core;
+    for (const [index, error] of this.#opened.failed) members.fail(index, { error, isFaulted: false });
+    // Quorum was judged by open; who is not here is stale in the first root of this session.
+    members.settle();
+    const returning = this.#opened.returning.filter(({ index }) => mayReturn(this.superblock, index));
+    const present = [...members.holders, ...returning];
+    await writeHints(this.io, present, this.superblock, this.#opened.report);
     const isSimulated = this.#opened.found.every((member) => member.device.kind === 'simulated');
-    const closedCleanly = await this.#wasClosedCleanly();
-    this.#heartbeat = new HeartbeatKeeper(this.io, this.online, this.superblock);
-    await this.#heartbeat.start(options.heartbeatIntervalMs ?? (isSimulated ? 0 : HEARTBEAT_INTERVAL_MS));
-    if (!closedCleanly) await this.#makeRootDurable();
+    const closedCleanly = await this.#wasClosedCleanly(present);
+    this.#heartbeat = new HeartbeatKeeper(this.io, present, this.superblock);
+    const failures = await this.#heartbeat.start(
+      options.heartbeatIntervalMs ?? (isSimulated ? 0 : HEARTBEAT_INTERVAL_MS),
+    );
+    for (const [index, error] of failures) this.memberFailed(index, error);
+    if (closedCleanly && !members.isChanged && !members.isUnsettled && returning.length === 0) return;
+    await this.#firstRoot(returning.filter(({ index }) => members.failure(index) === null));
   }
 
-  async #wasClosedCleanly(): Promise<boolean> {
-    for (const { slot } of this.online) {
+  async #wasClosedCleanly(present: readonly OnlineMember[]): Promise<boolean> {
+    for (const { slot } of present) {
       const heartbeat = await readHeartbeat(this.io, { slot });
       if (heartbeat === null || !heartbeat.closedCleanly) return false;
     }
@@ -286,10 +332,13 @@ export class StoreCatalog implements Catalog {
   /**
    * After a flush failed, the kernel may show its superblocks to every later open of this boot and still lose
    * them in a power cut (Rebello et al., ATC'20), whatever a second flush says. A root of our own, in slots of
-   * its own, flushed and read back, makes what we read durable before anybody sees it.
+   * its own, flushed and read back, makes what we read durable before anybody sees it. It also names who is
+   * missing, and takes in who came back (members.md M4).
    */
-  async #makeRootDurable(): Promise<void> {
-    await this.#committer?.commit(async () => undefined);
+  async #firstRoot(returning: readonly AttachedMember[]): Promise<void> {
+    await this.#committer?.commit(async (change) => {
+      for (const { index } of returning) change.putMember(index, { state: 'resilvering' });
+    });
   }
 
   async #startReader(): Promise<void> {
@@ -315,6 +364,8 @@ export class StoreCatalog implements Catalog {
       if (again.sequence - root.sequence <= 1) {
         const old = this.superblock.sequence;
         this.#root = new RootView(this.pages, root.superblock, root.rootSum);
+        this.#chosen = root;
+        this.#membersMoved();
         this.#pins.unpin(old);
         break;
       }
@@ -337,11 +388,16 @@ export class StoreCatalog implements Catalog {
   }
 
   #makeCore(): CatalogCore {
-    const { superblock, rootSum, online } = this.#opened;
+    const { superblock, rootSum, online, returning } = this.#opened;
     let branchId = 0n;
     while (branchId === 0n)
       branchId = new DataView(this.io.random.bytes(8).slice().buffer).getBigUint64(0, true);
-    return new CatalogCore({ io: this.io, pages: this.pages, superblock, rootSum, online, branchId });
+    const held = { sequence: superblock.sequence, rootSum, branchId: superblock.branchId };
+    const members = new MemberSet(superblock.members, [
+      ...online.map((member) => ({ ...member, held })),
+      ...returning,
+    ]);
+    return new CatalogCore({ io: this.io, pages: this.pages, superblock, rootSum, members, branchId });
   }
 
   #makeCommitter(core: CatalogCore): Committer {
@@ -350,23 +406,16 @@ export class StoreCatalog implements Catalog {
       pinnedBelow: (sequence) => this.#pins.pinnedBelow(sequence),
       onRoot: () => {
         this.#root = new RootView(this.pages, core.superblock, core.rootSum);
+        this.#membersMoved();
         this.#tell();
       },
+      onMemberFailed: (index, error) => this.memberFailed(index, error),
       onWarning: (line) => this.#opened.report.add(line),
     });
   }
 
   #tell(): void {
-    for (const listener of [...this.#listeners]) {
-      try {
-        listener(this.superblock);
-      } catch (error) {
-        // The root is durable whatever a listener does; its bug surfaces as an uncaught error of its own.
-        queueMicrotask(() => {
-          throw error;
-        });
-      }
-    }
+    callAll(this.#listeners, this.superblock);
   }
 
   async #shutDown(): Promise<void> {
@@ -384,11 +433,41 @@ export class StoreCatalog implements Catalog {
 
   /** Slot of a member that holds pages of this birth (format F15), or null. */
   #servingSlot(member: number, birth: number): number | null {
-    const online = this.#opened.online.find((entry) => entry.index === member);
-    if (online !== undefined) return online.slot;
-    const stale = this.#opened.found.find((entry) => entry.tip.memberIndex === member);
-    const synced = this.superblock.members[member]?.syncedSequence ?? 0;
-    return stale !== undefined && birth <= Math.min(synced, stale.tip.sequence) ? stale.device.slot : null;
+    const state = this.#memberState(member);
+    return state === undefined || birth > state.servedThrough ? null : (state.device?.slot ?? null);
+  }
+
+  #memberState(index: number): MemberState | undefined {
+    return this.members.find((member) => member.index === index);
+  }
+
+  #memberStates(): MemberState[] {
+    const { sequence, members } = this.superblock;
+    return members.flatMap((entry, index) =>
+      isUsed(entry) ? [memberState(entry, index, sequence, this.#presence(entry, index))] : [],
+    );
+  }
+
+  #presence(entry: MemberEntry, index: number): MemberPresence {
+    const found = this.#opened.found.find((member) => member.tip.memberIndex === index)?.device ?? null;
+    const path = found?.path ?? this.#opened.finder.hintedPath(entry.uuid);
+    if (this.#core !== null) {
+      const { members } = this.#core;
+      const attached = members.attached(index);
+      const isInStep = attached !== null && members.failure(index) === null && holdsRoots(entry);
+      const heldSequence = attached?.held?.sequence ?? this.#chosen.tipSequences.get(index) ?? -1;
+      return { device: found, path, isInStep, heldSequence, takesWrites: members.takesWrites(index) };
+    }
+    const standing = this.#chosen.standings.get(index);
+    const isInStep = standing === 'current' || standing === 'one-behind';
+    const heldSequence = this.#chosen.tipSequences.get(index) ?? -1;
+    return { device: found, path, isInStep, heldSequence, takesWrites: false };
+  }
+
+  /** What is known of the members has changed. */
+  #membersMoved(): void {
+    this.#states = null;
+    callAll(this.#memberListeners, undefined);
   }
 
   #path(member: number): string {
@@ -409,6 +488,32 @@ export class StoreCatalog implements Catalog {
 
   #checkOpen(): void {
     if (this.#isClosed) throw new StoreError('E_CLOSED', 'the store is closed');
+  }
+}
+
+/** Members whose space the writer keeps account of: all that are not detached, here or away. */
+function spaceMembers(superblock: Superblock): AllocatorMember[] {
+  return superblock.members.flatMap(({ state, formattedBytes, allocatedSectors }, index) =>
+    state === MEMBER_UNUSED || state === MEMBER_DETACHED ? [] : [{ index, formattedBytes, allocatedSectors }],
+  );
+}
+
+/** A stale member comes back by itself; a faulted or leaving one waits for somebody to say so. */
+function mayReturn(superblock: Superblock, index: number): boolean {
+  const entry = superblock.members[index];
+  return entry !== undefined && entry.state === MEMBER_STALE && !isLeaving(entry);
+}
+
+function callAll<T>(listeners: ReadonlySet<(value: T) => void>, value: T): void {
+  for (const listener of [...listeners]) {
+    try {
+      listener(value);
+    } catch (error) {
+      // The root is durable whatever a listener does; its bug surfaces as an uncaught error of its own.
+      queueMicrotask(() => {
+        throw error;
+      });
+    }
   }
 }
 

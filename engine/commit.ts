@@ -176,9 +176,11 @@ export class Committer {
       const mark = core.members.mark();
       const marks = core.trees.map((tree): Savepoint => tree.beginEdit());
       const applied: Applied[] = [];
-      const build = await this.#prepare(left, applied, marks);
-      if (build === null) return [];
+      const rejected = new Set<Waiting>();
+      let build: RootBuild | null = null;
       try {
+        build = await this.#prepare(left, applied, rejected, marks);
+        if (build === null) return [];
         const outcome = await makeDurable(core.io, core.members.holders, build.superblock, build.writes);
         // A flush beside this commit that failed took the news of it from the flushes above.
         if (this.#poisoned !== null) throw this.#poisoned;
@@ -187,12 +189,12 @@ export class Committer {
       } catch (error) {
         if (!(error instanceof MemberFailures)) throw error;
         this.#noteFailures(error.failures);
-        build.undo();
+        build?.undo();
         core.trees.forEach((tree, index) => {
           tree.rollback(marks[index] as Savepoint);
         });
         core.members.takeBack(mark);
-        left = applied.map((entry) => entry.waiting);
+        left = left.filter((waiting) => !rejected.has(waiting));
       }
     }
     throw new StoreError('E_IO', 'members kept failing until none was left');
@@ -231,6 +233,7 @@ export class Committer {
   async #prepare(
     round: readonly Waiting[],
     applied: Applied[],
+    rejected: Set<Waiting>,
     marks: readonly Savepoint[],
   ): Promise<RootBuild | null> {
     const core = this.#core;
@@ -247,6 +250,7 @@ export class Committer {
       } catch (error) {
         await change.takeBack();
         if (error instanceof MemberFailures) throw error;
+        rejected.add(waiting);
         waiting.reject(error);
       }
     }

@@ -27,7 +27,7 @@ import {
 } from '../format/index.js';
 import type { Blob, File, Manifest, Piece, Tensor, VersionRecord } from '../format/index.js';
 import type { ChunkDraft } from './chunk_packer.js';
-import type { CatalogChange } from './contract.js';
+import type { CatalogChange, SpaceGrant } from './contract.js';
 import { type FileDraft, type ObjectDraft, draftPieces, draftSum, fileTotals } from './object_draft.js';
 import type { StoreContext } from './store_context.js';
 import { INLINE_SUM_LIMIT, type LeafPlace, type SumLeafPlan, writeSumLeaves } from './sum_leaves.js';
@@ -150,12 +150,15 @@ export async function applyCommit(
   await writeSumLeaves(context, change, plan.leaves);
   let storedBytes = linkedBytes;
   for (const chunk of plan.chunks) {
-    storedBytes += chunk.storedBytes * chunk.grants.length;
-    for (const grant of chunk.grants) change.useSpace(grant);
+    // Copies on members that failed since they were written are not named: wanted stays, actual is fewer.
+    const grants = chunk.grants.filter((grant) => change.takesSpace(grant));
+    if (grants.length === 0) throw lostChunk(chunk);
+    storedBytes += chunk.storedBytes * grants.length;
+    for (const grant of grants) change.useSpace(grant);
     await change.put(
       2,
       extentKey(chunk.id),
-      encodeChunk(chunk, plan.leaves.placeOf.get(chunk) ?? null, change.sequence, plan),
+      encodeChunk(chunk, grants, plan.leaves.placeOf.get(chunk) ?? null, change.sequence, plan),
     );
   }
   const id = change.takeVersionId();
@@ -194,20 +197,28 @@ async function referenceLinked(change: CatalogChange, plan: CommitPlan): Promise
   return storedBytes;
 }
 
+function lostChunk(chunk: ChunkDraft): StoreError {
+  return new StoreError('E_DEVICE_LOST', `every member that holds a copy of ${chunk.name} has failed`, {
+    where: { tensor: chunk.name, memberIndex: chunk.grants[0]?.member ?? -1 },
+    retryable: true,
+    safe: 'nothing of this transaction is visible',
+    next: 'write the version again: it goes to the members that are left',
+  });
+}
+
 function encodeChunk(
   chunk: ChunkDraft,
+  grants: readonly SpaceGrant[],
   place: LeafPlace | null,
   sequence: number,
   plan: CommitPlan,
 ): Uint8Array {
   const { sums } = chunk;
-  assert(
-    sums !== null && chunk.grants.length === plan.redundancy,
-    'a chunk is written before it is committed',
-  );
+  assert(sums !== null && grants.length >= 1, 'a chunk is written before it is committed');
+  assert(grants.length <= plan.redundancy, 'a chunk has no more copies than wanted');
   assert((place === null) === sums.length <= INLINE_SUM_LIMIT, 'many sums go to a leaf, few do not');
   return encodeExtent({
-    copies: chunk.grants.map((grant) => ({
+    copies: grants.map((grant) => ({
       member: grant.member,
       sector: grant.sector,
       placementBirth: sequence,

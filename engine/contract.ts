@@ -102,20 +102,15 @@ export interface MemberState {
   readonly device: MemberDevice | null;
   readonly path: string;
   /** 'online': in sync and present. 'evacuating': the same, and leaving. 'missing': not found, whatever the root says. */
-  readonly state:
-    | 'online'
-    | 'resilvering'
-    | 'evacuating'
-    | 'stale'
-    | 'faulted'
-    | 'detached'
-    | 'missing';
+  readonly state: 'online' | 'resilvering' | 'evacuating' | 'stale' | 'faulted' | 'detached' | 'missing';
   /** New copies may be placed here. */
   readonly takesWrites: boolean;
   /** Copies with a birth at or below it can be read here (format F15): Infinity for holders of roots, -1 for none. */
   readonly servedThrough: number;
   /** Its copies do not count as copies any more: leaving, faulted or detached (members/copies.ts). */
   readonly isGivenUp: boolean;
+  /** Asked to be emptied and detached (M6). */
+  readonly isLeaving: boolean;
   readonly failureDomain: string;
   readonly capacitySectors: number;
   readonly allocatedSectors: number;
@@ -150,6 +145,11 @@ export interface Catalog {
    * and the next root names it stale (faulted past a threshold of members/health.ts) before anything is acknowledged.
    */
   memberFailed(member: number, error: StoreError): void;
+  /**
+   * Counts an error of a member that harmed nothing committed: a read that another copy answered, a write of new
+   * data that went elsewhere. Past the thresholds of members/health.ts the member is faulted.
+   */
+  noteError(member: number, kind: 'read' | 'write' | 'checksum'): void;
 
   /** Ids for extents and sum leaves; `count` consecutive ones. Burned when unused. */
   takeIds(count: number): number;

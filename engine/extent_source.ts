@@ -208,7 +208,7 @@ export class ExtentSource {
       sums[op] = record.sum;
       let place = op * MAX_COPIES;
       for (const copy of record.copies) {
-        const slot = this.#context.slotOfMember(copy.member);
+        const slot = this.#context.slotOfCopy(copy.member, record.birth);
         if (slot === undefined) continue;
         copyMember[place] = slot;
         copyOffsetBytes[place] = copy.sector * 4096;

@@ -93,9 +93,7 @@ export class FsckContext {
   /** The slot that can serve something placed at `birth` on a member, or null (format F15). */
   slotOf(index: number, birth: number): number | null {
     const state = this.member(index);
-    if (state?.device == null) return null;
-    if (state.state === 'online') return state.device.slot;
-    return state.state === 'stale' && birth <= state.syncedSequence ? state.device.slot : null;
+    return state?.device == null || birth > state.servedThrough ? null : state.device.slot;
   }
 
   /** Where a stretch of a member is, for a finding. */

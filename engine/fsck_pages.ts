@@ -53,7 +53,7 @@ export async function badSuperblocks(catalog: Catalog, signal?: AbortSignal): Pr
   const bad: BadSuperblock[] = [];
   for (const state of catalog.members) {
     const entry = root.members[state.index];
-    if (state.device === null || entry === undefined || state.state !== 'online') continue;
+    if (state.device === null || entry === undefined || state.servedThrough !== Infinity) continue;
     for (let copy = 0; copy < RING_COPIES; copy += 1) {
       signal?.throwIfAborted();
       const offsetBytes = slotOffset(copy, root.sequence, entry.formattedBytes);

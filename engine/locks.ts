@@ -11,11 +11,13 @@
 //
 // It never waits for a living holder.
 
-import { StoreError, assert } from '../format/errors.js';
+import { StoreError, assert, isStoreError } from '../format/errors.js';
 import { HEARTBEAT_AREA_BYTES, HEARTBEAT_OFFSET, decodeHeartbeat, encodeHeartbeat } from '../format/index.js';
 import type { Heartbeat, Superblock } from '../format/index.js';
 import type { OnlineMember } from './catalog_core.js';
 import type { Io, MemberDevice } from './io/port.js';
+import { firstFailure } from './members/member_failures.js';
+import type { FailuresByMember } from './members/member_failures.js';
 import { HEARTBEAT_WAIT_MS, LOCK_TRIES, LOCK_TRIES_UNKNOWN, LOCK_TRY_MS } from './limits.js';
 
 /** Takes the writer lock of every device and checks their heartbeats. Errors: E_LOCKED. */
@@ -93,8 +95,8 @@ function lockedError(device: MemberDevice, heartbeat: Heartbeat | null, what: st
 /** Keeps the heartbeat of an open writer moving on every member. */
 export class HeartbeatKeeper {
   readonly #io: Io;
-  readonly #members: readonly OnlineMember[];
-  readonly #superblock: Superblock;
+  readonly #members: OnlineMember[];
+  #superblock: Superblock;
   readonly #session: bigint;
   readonly #stop = new AbortController();
   #counter = 0;
@@ -102,33 +104,40 @@ export class HeartbeatKeeper {
 
   constructor(io: Io, members: readonly OnlineMember[], superblock: Superblock) {
     this.#io = io;
-    this.#members = members;
+    this.#members = [...members];
     this.#superblock = superblock;
     this.#session = new DataView(io.random.bytes(8).slice().buffer).getBigUint64(0, true);
   }
 
   /** One closed beat: it also says which store and member a new device belongs to (create.ts). */
-  markClosed(): Promise<void> {
-    return this.#beat(true);
+  async markClosed(): Promise<void> {
+    const failures = await this.#beat(true);
+    if (failures.size > 0) throw firstFailure(failures);
   }
 
-  /** Writes the first beat; with an interval above 0 goes on by itself. */
-  async start(intervalMs: number): Promise<void> {
+  /**
+   * Writes the first beat; with an interval above 0 goes on by itself. Resolves to the members that could not
+   * be written.
+   */
+  async start(intervalMs: number): Promise<FailuresByMember> {
     this.#io.openSessions?.add(this.#session);
-    try {
-      await this.#beat(false);
-    } catch (error) {
-      this.abandon();
-      throw error;
-    }
+    const failures = await this.#beat(false);
     if (intervalMs > 0) this.#loop = this.#run(intervalMs);
+    return failures;
+  }
+
+  /** Beats on a member that joined or came back, from now on. */
+  async add(member: OnlineMember, superblock: Superblock): Promise<void> {
+    this.#superblock = superblock;
+    if (!this.#members.some((known) => known.index === member.index)) this.#members.push(member);
+    await this.#beat(false);
   }
 
   /** Writes the closing beat, so that the next open need not wonder. */
   async close(): Promise<void> {
     this.#stop.abort();
     await this.#loop;
-    await this.#beat(true).catch(() => undefined);
+    await this.#beat(true);
     this.#io.openSessions?.delete(this.#session);
   }
 
@@ -146,16 +155,17 @@ export class HeartbeatKeeper {
         return;
       }
       // Advisory: a beat that cannot be written shows in the member's error counters, and commits will tell.
-      await this.#beat(false).catch(() => undefined);
+      await this.#beat(false);
     }
   }
 
-  async #beat(closed: boolean): Promise<void> {
+  async #beat(closed: boolean): Promise<FailuresByMember> {
     this.#counter += 1;
+    const failures = new Map<number, StoreError>();
     await Promise.all(
-      this.#members.map(({ slot, index }) => {
+      this.#members.map(async ({ slot, index }) => {
         const memberUuid = this.#superblock.members[index]?.uuid;
-        assert(memberUuid !== undefined, 'an online member is in the table');
+        assert(memberUuid !== undefined, 'a member that is here is in the table');
         const bytes = encodeHeartbeat({
           ...this.#io.identity(),
           storeUuid: this.#superblock.storeUuid,
@@ -165,8 +175,14 @@ export class HeartbeatKeeper {
           updatedAtMs: Math.max(this.#io.clock.nowMs(), 0),
           closedCleanly: closed,
         });
-        return this.#io.writeRaw(slot, HEARTBEAT_OFFSET, bytes);
+        try {
+          await this.#io.writeRaw(slot, HEARTBEAT_OFFSET, bytes);
+        } catch (error) {
+          if (!isStoreError(error)) throw error;
+          failures.set(index, error as StoreError);
+        }
       }),
     );
+    return failures;
   }
 }

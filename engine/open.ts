@@ -17,13 +17,25 @@
 // It reads no tree (catalog.ts does).
 
 import { StoreError } from '../format/errors.js';
-import { RING_COPIES, checkFeatures, chooseStoreRoot, equalBytes, toHex } from '../format/index.js';
+import {
+  MEMBER_IN_SYNC,
+  RING_COPIES,
+  checkFeatures,
+  chooseStoreRoot,
+  equalBytes,
+  hasWriteQuorum,
+  holdsRoots,
+  toHex,
+} from '../format/index.js';
 import type { MemberEntry, MemberTip, StoreRoot, Superblock } from '../format/index.js';
 import { burnRemnants } from './burn.js';
 import type { BurnTarget } from './burn.js';
 import type { OnlineMember } from './catalog_core.js';
 import type { Io } from './io/port.js';
 import { MAX_PIN_ATTEMPTS } from './limits.js';
+import { firstFailure } from './members/member_failures.js';
+import type { FailuresByMember } from './members/member_failures.js';
+import type { AttachedMember, HeldRoot } from './members/member_set.js';
 import { MemberFinder } from './open_members.js';
 import type { FoundMember } from './open_members.js';
 import { OpenReport } from './open_report.js';
@@ -41,10 +53,14 @@ export interface OpenStoreOptions {
 export interface OpenedStore {
   readonly superblock: Superblock;
   readonly rootSum: bigint;
+  readonly root: StoreRoot;
   readonly found: readonly FoundMember[];
   /** Found members that hold the root now. */
   readonly online: readonly OnlineMember[];
-  readonly standings: StoreRoot['standings'];
+  /** Found members that are out of step with exactly what the root knows of them: they can come back. */
+  readonly returning: readonly AttachedMember[];
+  /** Members whose writes failed while the root was made whole on them. */
+  readonly failed: FailuresByMember;
   readonly isDegraded: boolean;
   readonly report: OpenReport;
   readonly finder: MemberFinder;
@@ -75,12 +91,7 @@ export async function openStore(
     checkVersion(root, options.mode);
     if (options.mode === 'rw') checkWritable(root, finder, force);
     const opened = describe(root, finder, report);
-    if (options.mode === 'rw') {
-      await rollForward(io, opened);
-      for (const line of await burnRemnants(io, burnTargets(opened), opened.superblock.sequence))
-        report.add(line);
-    }
-    return opened;
+    return options.mode === 'rw' ? await makeWhole(io, opened, force) : opened;
   } catch (error) {
     await finder.close();
     throw error;
@@ -93,10 +104,18 @@ async function chooseForWriting(io: Io, finder: MemberFinder, report: OpenReport
   return chooseStoreRoot(finder.found.map((member) => member.tip));
 }
 
+/** Members that begin with this very root and were not found: of a create, or an add, that was cut short. */
+function bornHere(root: StoreRoot): readonly number[] {
+  if (root.sequence === 1) return root.absentInSync;
+  return root.superblock.members.flatMap((entry, index) =>
+    holdsRoots(entry) && entry.birthSequence === root.sequence && !root.standings.has(index) ? [index] : [],
+  );
+}
+
 /**
- * Gives root 1 to members that create did not come to: their identity blocks name this store and they hold
- * no other root. Only when nothing is missing then; the pages of root 1 are on all members, since they were
- * flushed first (C20).
+ * Gives their first root to members that create or add did not come to: their identity blocks name this store and
+ * they hold no other root. Only when nothing is missing then; what the root placed on them was flushed
+ * first (C20).
  */
 async function finishCreate(
   io: Io,
@@ -104,9 +123,10 @@ async function finishCreate(
   root: StoreRoot,
   report: OpenReport,
 ): Promise<boolean> {
-  if (root.sequence !== 1 || !root.isDegraded) return false;
+  const awaited = bornHere(root);
+  if (awaited.length === 0) return false;
   const targets = [];
-  for (const index of root.absentInSync) {
+  for (const index of awaited) {
     const entry = root.superblock.members[index];
     const unborn = finder.unborn.find(
       (member) =>
@@ -125,9 +145,13 @@ async function finishCreate(
       copies: [0, 1, 2, 3],
     });
   }
-  for (const line of await writeCopies(io, targets, root.superblock)) report.add(line);
-  for (const { unborn } of targets) {
-    report.add(`${unborn.device.path}: given root 1, which an interrupted create had not written to it yet`);
+  const outcome = await writeCopies(io, targets, root.superblock);
+  for (const line of outcome.warnings) report.add(line);
+  for (const { unborn, member } of targets) {
+    if (outcome.failures.has(member.index)) continue;
+    report.add(
+      `${unborn.device.path}: given root ${root.sequence}, which an interrupted ${root.sequence === 1 ? 'create' : 'add'} had not written to it yet`,
+    );
     await finder.readBorn(unborn);
   }
   return true;
@@ -192,23 +216,25 @@ function checkVersion(root: StoreRoot, mode: 'r' | 'rw'): void {
   );
 }
 
+/** C13: a degraded store is written by a quorum, or by force. */
 function checkWritable(root: StoreRoot, finder: MemberFinder, force: boolean): void {
-  if (!root.isDegraded) return;
+  if (root.hasWriteQuorum) return;
+  const inSync = root.superblock.members.filter((entry) => entry.state === MEMBER_IN_SYNC).length;
+  if (force && root.absentInSync.length < inSync) return;
   const names = root.absentInSync.map((index) => memberName(finder, root.superblock.members[index], index));
   const reasons = finder.unusable.map((entry) => `${entry.path}: ${entry.error.message}`);
-  const quorum = root.hasWriteQuorum
-    ? ''
-    : '; too few members for a quorum: a newer root may exist on the missing ones';
   throw new StoreError(
     'E_DEGRADED',
-    `${names.join(', ')} missing or not usable, so the store opens read-only${quorum}` +
-      (reasons.length > 0 ? ` (${reasons.join('; ')})` : '') +
-      (force ? '; writing while degraded is not in this version' : ''),
+    `${names.join(', ')} missing or not usable, so the store opens read-only; ` +
+      'too few members for a quorum: a newer root may exist on the missing ones' +
+      (reasons.length > 0 ? ` (${reasons.join('; ')})` : ''),
     {
       where: root.absentInSync.length === 0 ? {} : { memberIndex: root.absentInSync[0] ?? 0 },
       ...(finder.unusable[0] === undefined ? {} : { cause: finder.unusable[0].error }),
       safe: 'nothing was written; every version with a copy on the members present can be read',
-      next: "open it with mode 'r' and export, or bring the member back",
+      next:
+        "bring the member back, open it with mode 'r', or force it: what the missing members alone have " +
+        'acknowledged is then given up, and they are refused as a fork when they return',
     },
   );
 }
@@ -237,40 +263,78 @@ function noteAbsent(root: StoreRoot, finder: MemberFinder, report: OpenReport): 
 
 function describe(root: StoreRoot, finder: MemberFinder, report: OpenReport): OpenedStore {
   const online: OnlineMember[] = [];
+  const returning: AttachedMember[] = [];
   for (const { device, tip } of finder.found) {
     const standing = root.standings.get(tip.memberIndex);
     const entry = root.superblock.members[tip.memberIndex];
     if (entry === undefined) continue;
-    // One that is one behind holds every page of the root already: pages are flushed before superblocks are
-    // written.
-    const inSync = standing === 'current' || standing === 'one-behind';
-    if (!inSync)
-      report.add(
-        `${device.path}: member ${tip.memberIndex} is stale (at root ${tip.sequence} of ${root.sequence})`,
-      );
-    if (!inSync) continue;
-    online.push({
+    const { formattedBytes, failureDomain } = entry;
+    const member = {
       index: tip.memberIndex,
       slot: device.slot,
       path: device.path,
-      formattedBytes: entry.formattedBytes,
-      failureDomain: entry.failureDomain,
-    });
+      formattedBytes,
+      failureDomain,
+    };
+    // One that is one behind holds every page of the root already: pages are flushed before superblocks are
+    // written.
+    if (standing === 'current' || standing === 'one-behind') {
+      online.push(member);
+      continue;
+    }
+    if (standing === 'returning') returning.push({ ...member, held: heldBy(tip) });
+    report.add(
+      standing === 'detached'
+        ? `${device.path}: member ${tip.memberIndex} was detached from this store; it is not used`
+        : `${device.path}: member ${tip.memberIndex} is stale (at root ${tip.sequence} of ${root.sequence})`,
+    );
   }
   online.sort((a, b) => a.index - b.index);
-  const { superblock, rootSum, standings, isDegraded } = root;
-  return { superblock, rootSum, found: finder.found, online, standings, isDegraded, report, finder };
+  const { superblock, rootSum, isDegraded } = root;
+  const failed = new Map<number, StoreError>();
+  const { found } = finder;
+  return { superblock, rootSum, root, found, online, returning, failed, isDegraded, report, finder };
 }
 
-function burnTargets(opened: OpenedStore): BurnTarget[] {
-  return opened.online.flatMap((member) => {
+function heldBy(tip: MemberTip): HeldRoot {
+  return { sequence: tip.sequence, rootSum: tip.rootSum, branchId: tip.superblock.branchId };
+}
+
+/**
+ * Rolls forward and burns (C14). A member whose writes fail meanwhile is as one that was not found, when the
+ * others are a quorum without it.
+ */
+async function makeWhole(io: Io, opened: OpenedStore, force: boolean): Promise<OpenedStore> {
+  const failed = new Map(await rollForward(io, opened));
+  const targets = burnTargets(opened, failed);
+  const burned = await burnRemnants(io, targets);
+  for (const line of burned.lines) opened.report.add(line);
+  for (const [index, error] of burned.failures) failed.set(index, error);
+  if (failed.size === 0) return opened;
+  const online = opened.online.filter((member) => !failed.has(member.index));
+  const present = new Set(online.map((member) => member.index));
+  if (!force && !hasWriteQuorum(opened.superblock, present)) throw firstFailure(failed);
+  const returning = opened.returning.filter((member) => !failed.has(member.index));
+  for (const [index, error] of failed) opened.report.add(`member ${index} is not used: ${error.message}`);
+  return { ...opened, online, returning, failed, isDegraded: true };
+}
+
+/** Members at the root burn what is above it; returning ones what is above their own tip, and the next slot. */
+function burnTargets(opened: OpenedStore, failed: FailuresByMember): BurnTarget[] {
+  const { sequence } = opened.superblock;
+  return [...opened.online, ...opened.returning].flatMap((member) => {
     const found = opened.found.find(({ tip }) => tip.memberIndex === member.index);
-    return found === undefined ? [] : [{ member, tip: found.tip }];
+    if (found === undefined || failed.has(member.index)) return [];
+    const { tip } = found;
+    const isOnline = opened.online.includes(member);
+    return isOnline
+      ? [{ member, tip, sequence }]
+      : [{ member, tip, sequence: tip.sequence, next: sequence + 1 }];
   });
 }
 
 /** Writes the root to every in-sync copy that lacks it, as a commit would (C14). Idempotent. */
-async function rollForward(io: Io, opened: OpenedStore): Promise<void> {
+async function rollForward(io: Io, opened: OpenedStore): Promise<FailuresByMember> {
   const { superblock, rootSum, online, report } = opened;
   const tips = new Map(
     opened.found.map((member): [number, MemberTip] => [member.tip.memberIndex, member.tip]),
@@ -283,13 +347,15 @@ async function rollForward(io: Io, opened: OpenedStore): Promise<void> {
     const copies = [0, 1, 2, 3].filter((copy) => !holds.includes(copy));
     if (copies.length > 0) targets.push({ member, copies });
   }
-  if (targets.length === 0) return;
-  for (const line of await writeCopies(io, targets, superblock)) report.add(line);
+  const { failures, warnings } = await writeCopies(io, targets, superblock);
+  for (const line of warnings) report.add(line);
   for (const { member, copies } of targets) {
+    if (failures.has(member.index)) continue;
     report.add(
       copies.length === RING_COPIES
         ? `${member.path}: rolled forward to root ${superblock.sequence}`
         : `${member.path}: superblock copies ${copies.join(', ')} of root ${superblock.sequence} written again`,
     );
   }
+  return failures;
 }

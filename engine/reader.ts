@@ -264,7 +264,7 @@ export class PartReader {
     for (const copy of op.extent.copies) {
       const state = this.#context.member(copy.member);
       const device = state?.device ?? null;
-      const current = state?.state === 'online' || copy.placementBirth <= (state?.syncedSequence ?? -1);
+      const current = copy.placementBirth <= (state?.servedThrough ?? -1);
       if (state === undefined || device === null || !current) {
         refused.push(state?.path ?? `member ${copy.member}`);
         continue;

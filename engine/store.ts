@@ -421,13 +421,16 @@ function checkShape(
   }
   if (![1, 2, 3].includes(redundancy))
     throw new StoreError('E_RANGE', `redundancy is ${redundancy}; it must be 1, 2 or 3`);
-  const online = catalog.members.filter(
-    (member) => member.state === 'online' && member.device !== null,
-  ).length;
-  if (redundancy > online) {
-    throw new StoreError('E_RANGE', `redundancy ${redundancy} needs as many members; ${online} are online`, {
-      next: 'begin with a smaller redundancy, or make a store of more members',
-    });
+  // A degraded store takes versions of its full redundancy: wanted copies are recorded, actual ones fewer.
+  const count = catalog.members.filter((member) => !member.isGivenUp).length;
+  if (redundancy > count) {
+    throw new StoreError(
+      'E_RANGE',
+      `redundancy ${redundancy} needs as many members; the store has ${count}`,
+      {
+        next: 'begin with a smaller redundancy, or make a store of more members',
+      },
+    );
   }
   if (step !== undefined && (!Number.isSafeInteger(step) || step < 0)) {
     throw new StoreError('E_RANGE', `step is ${step}; it must be a whole number of at least 0`);

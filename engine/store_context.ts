@@ -136,12 +136,10 @@ export class StoreContext {
     openTransactions: 0,
   };
   removalSequence = 0;
-  /** Members as they were when the store was opened, and those of them that take writes. */
-  readonly onlineMembers: readonly MemberState[];
   readonly #members = new Map<number, MemberState>();
   readonly #memberOfSlot = new Map<number, number>();
-  readonly #slotOfMember = new Map<number, number>();
-  readonly #unsubscribe: () => void;
+  #writable: readonly MemberState[] = [];
+  readonly #unsubscribe: (() => void)[];
   #closed = false;
 
   constructor(catalog: Catalog, files: DirectoryPort | null) {
@@ -152,19 +150,26 @@ export class StoreContext {
     this.extents = new ExtentSource(this);
     this.gatherPool = new BufferPool(this.io, GATHER_BUDGET_BYTES);
     this.healer = new Healer(this);
-    const members = catalog.members;
-    this.onlineMembers = members.filter((member) => member.state === 'online' && member.device !== null);
-    for (const member of members) {
-      this.#members.set(member.index, member);
-      if (member.device === null) continue;
-      this.#memberOfSlot.set(member.device.slot, member.index);
-      this.#slotOfMember.set(member.index, member.device.slot);
-    }
-    this.#unsubscribe = catalog.onRoot((superblock) => {
+    this.#readMembers();
+    const onRoot = catalog.onRoot((superblock) => {
       // What another process's roots removed is not known here, so nothing cached before is trusted.
       if (!catalog.writable) this.removalSequence = superblock.sequence;
       this.snapshots.rootMoved();
     });
+    this.#unsubscribe = [onRoot, catalog.onMembers(() => this.#readMembers())];
+  }
+
+  #readMembers(): void {
+    for (const member of this.catalog.members) {
+      this.#members.set(member.index, member);
+      if (member.device !== null) this.#memberOfSlot.set(member.device.slot, member.index);
+    }
+    this.#writable = [...this.#members.values()].filter((member) => member.takesWrites);
+  }
+
+  /** Members that new copies may be placed on now. */
+  get writableMembers(): readonly MemberState[] {
+    return this.#writable;
   }
 
   get closed(): boolean {
@@ -192,8 +197,14 @@ export class StoreContext {
   memberOfSlot(slot: number): number {
     return this.#memberOfSlot.get(slot) ?? -1;
   }
+  /** Where copies on the member are written; undefined when its device is not here. */
   slotOfMember(member: number): number | undefined {
-    return this.#slotOfMember.get(member);
+    return this.#members.get(member)?.device?.slot;
+  }
+  /** Where a copy with this birth can be read (format F15); undefined when it cannot. */
+  slotOfCopy(member: number, birth: number): number | undefined {
+    const state = this.#members.get(member);
+    return state === undefined || birth > state.servedThrough ? undefined : state.device?.slot;
   }
   memberPath(member: number): string {
     const path = this.#members.get(member)?.path ?? '';
@@ -212,13 +223,15 @@ export class StoreContext {
 
   passedOver(fault: ReadFault): void {
     this.counters.copiesPassedOver++;
+    const kind = fault.kind === 'checksum' ? 'checksum' : 'read';
+    if (fault.memberIndex >= 0 && fault.kind !== 'aborted') this.catalog.noteError(fault.memberIndex, kind);
     if (this.events.active) this.events.emit({ type: 'error', at: this.now(), detail: { ...fault } });
   }
 
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
-    this.#unsubscribe();
+    for (const unsubscribe of this.#unsubscribe) unsubscribe();
     this.snapshots.close();
     this.gatherPool.close();
   }

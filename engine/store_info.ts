@@ -32,6 +32,7 @@ function memberInfo(context: StoreContext, member: MemberState): MemberInfo {
     failureDomain: member.failureDomain,
     syncedSequence: member.syncedSequence,
     state: member.state,
+    isLeaving: member.isLeaving,
     capacityBytes: member.capacitySectors * SECTOR_BYTES,
     allocatedBytes: member.allocatedSectors * SECTOR_BYTES,
     errors: {
@@ -45,10 +46,11 @@ function memberInfo(context: StoreContext, member: MemberState): MemberInfo {
 export function storeInfo(context: StoreContext): StoreInfo {
   const { catalog } = context;
   const { superblock } = catalog;
+  const attending = catalog.members.filter((member) => member.state !== 'detached');
   const members = catalog.members.map((member) => memberInfo(context, member));
-  const online = catalog.members.filter((member) => member.state === 'online');
+  const online = catalog.members.filter((member) => member.takesWrites || member.state === 'online');
   const sum = (numbers: readonly number[]): number => numbers.reduce((total, each) => total + each, 0);
-  const degraded = online.length < catalog.members.length;
+  const degraded = attending.some((member) => member.state !== 'online' && member.state !== 'evacuating');
   return {
     uuid: uuidText(catalog.storeUuid),
     formatVersion: `${FORMAT_MAJOR}.${FORMAT_MINOR}`,

@@ -19,7 +19,8 @@ import {
 } from '../format/index.js';
 import type { ChunkDraft } from './chunk_packer.js';
 import type { CatalogChange, SpaceGrant } from './contract.js';
-import { MAX_COPIES, NO_MEMBER, type WriteBatch } from './io/port.js';
+import { type IoFault, MAX_COPIES, NO_MEMBER, type WriteBatch } from './io/port.js';
+import { throwIfAny } from './members/member_failures.js';
 import { choosePlacement, rotated } from './placement.js';
 import type { StoreContext } from './store_context.js';
 
@@ -115,15 +116,19 @@ export async function writeSumLeaves(
   plan: SumLeafPlan,
 ): Promise<void> {
   for (const group of plan.groups) {
-    for (const grant of group.grants) change.useSpace(grant);
+    const grants = group.grants.filter((grant) => change.takesSpace(grant));
+    if (grants.length === 0) {
+      throw new StoreError('E_DEVICE_LOST', 'no member that the segment sums were to be on is left', {
+        where: { structure: 'SumLeaf' },
+        retryable: true,
+        safe: 'nothing of this transaction is visible',
+        next: 'write the version again',
+      });
+    }
+    for (const grant of grants) change.useSpace(grant);
     // The space of a write that failed is not given back in this session (commit.md C1).
     group.isSpoiled = true;
-    await writeGroup(
-      context,
-      change,
-      plan.leaves.slice(group.start, group.start + group.count),
-      group.grants,
-    );
+    await writeGroup(context, change, plan.leaves.slice(group.start, group.start + group.count), grants);
     group.isSpoiled = false;
   }
 }
@@ -139,7 +144,13 @@ export function releaseSumLeaves(context: StoreContext, plan: SumLeafPlan): void
 /** One contiguous grant for each copy; smaller ones when space is fragmented. */
 async function placeGroup(context: StoreContext, wanted: number, turn: number): Promise<SpaceGrant[]> {
   const { catalog } = context;
-  const online = context.onlineMembers;
+  const online = context.writableMembers;
+  if (online.length === 0) {
+    throw new StoreError('E_DEVICE_LOST', 'no member takes writes any more', {
+      safe: 'nothing of this transaction is visible',
+      next: 'ingot status',
+    });
+  }
   const copies = Math.min(Math.max(catalog.superblock.catalogCopies, 2), MAX_COPIES);
   const { members } = choosePlacement(rotated(online, turn), copies);
   const grants: SpaceGrant[] = [];
@@ -173,19 +184,7 @@ async function writeGroup(
   }
   const batch = leafBatch(context, pages, grants, count);
   const result = await context.io.write(batch);
-  if (result.status.some((status) => status !== 0)) {
-    const fault = result.faults[0];
-    const memberIndex = fault === undefined ? -1 : context.memberOfSlot(fault.slot);
-    throw new StoreError('E_IO', 'writing the segment sums of the version failed', {
-      where: {
-        member: context.memberPath(memberIndex),
-        memberIndex,
-        offsetBytes: fault?.offsetBytes ?? 0,
-        errno: fault?.errno ?? 0,
-      },
-      safe: 'nothing of this transaction is visible',
-    });
-  }
+  if (result.status.some((status) => status !== 0)) throwLeafErrors(context, result.faults);
   for (const [index, leaf] of leaves.entries()) {
     const sum = batch.segmentSums[index];
     assert(sum !== undefined && sum === batch.rawSums[index], 'a leaf has no padding outside its page');
@@ -201,6 +200,22 @@ async function writeGroup(
       }),
     );
   }
+}
+
+/** The change is applied again without the members that failed (commit.ts). */
+function throwLeafErrors(context: StoreContext, faults: readonly IoFault[]): never {
+  const failures = new Map<number, StoreError>();
+  const what = 'writing the segment sums of the version failed';
+  const safe = 'nothing of this transaction is visible';
+  for (const { slot, offsetBytes, errno } of faults) {
+    const memberIndex = context.memberOfSlot(slot);
+    const member = context.memberPath(memberIndex);
+    const where = { member, memberIndex, offsetBytes, errno };
+    if (memberIndex >= 0 && !failures.has(memberIndex))
+      failures.set(memberIndex, new StoreError('E_IO', what, { where, safe }));
+  }
+  throwIfAny(failures);
+  throw new StoreError('E_IO', what, { safe });
 }
 
 function leafBatch(

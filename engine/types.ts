@@ -272,7 +272,9 @@ export interface MemberInfo {
   readonly numaNode: number | null;
   readonly failureDomain: string;
   readonly syncedSequence: number;
-  readonly state: 'online' | 'resilvering' | 'stale' | 'faulted' | 'missing';
+  readonly state: 'online' | 'resilvering' | 'evacuating' | 'stale' | 'faulted' | 'detached' | 'missing';
+  /** Asked to leave: `remove` goes on until it is empty. */
+  readonly isLeaving: boolean;
   readonly capacityBytes: number;
   readonly allocatedBytes: number;
   readonly errors: { readonly read: number; readonly write: number; readonly checksum: number };

@@ -10,7 +10,7 @@
 
 import { StoreError, assert, crc64Combine } from '../format/index.js';
 import type { Extent } from '../format/extent_record.js';
-import type { Manifest, Piece } from '../format/index.js';
+import type { ExtentCopy, Manifest, Piece } from '../format/index.js';
 import { BufferPool } from './buffer_pool.js';
 import { sumCount } from './extent_source.js';
 import { type IoFault, MAX_COPIES, NO_MEMBER, type ReadBatch } from './io/port.js';
@@ -193,9 +193,7 @@ async function verifyBatch(
   const buffer = pool.take(Math.max(totalBytes, VERIFY_BATCH_BYTES));
   try {
     for (let copy = 0; copy < copies; copy++) {
-      const chosen = extents.filter(
-        ([, extent]) => context.slotOfMember(extent.copies[copy]?.member ?? -1) !== undefined,
-      );
+      const chosen = extents.filter(([, extent]) => slotOf(context, extent.copies[copy]) !== undefined);
       if (chosen.length === 0) continue;
       const { batch, offsets } = copyBatch(context, chosen, copy, sums, buffer, options);
       const result = await context.io.read(batch);
@@ -216,6 +214,10 @@ async function verifyBatch(
   const bad = extents.filter(([id]) => !good.has(id));
   for (const [id, extent] of bad) findings.push(lostFinding(context, object, id, extent, uses.get(id) ?? []));
   return { findings, scannedBytes, lost: bad.length };
+}
+
+function slotOf(context: StoreContext, copy: ExtentCopy | undefined): number | undefined {
+  return copy === undefined ? undefined : context.slotOfCopy(copy.member, copy.placementBirth);
 }
 
 function copyBatch(
@@ -246,7 +248,7 @@ function copyBatch(
   for (const [op, [, extent]] of chosen.entries()) {
     const place = extent.copies[copy];
     assert(place !== undefined, 'only extents with this copy are chosen');
-    columns.copyMember[op * MAX_COPIES] = context.slotOfMember(place.member) ?? NO_MEMBER;
+    columns.copyMember[op * MAX_COPIES] = slotOf(context, place) ?? NO_MEMBER;
     columns.copyOffsetBytes[op * MAX_COPIES] = place.sector * 4096;
     columns.sumIndex[op] = sumAt;
     sums.copy(extent, 0, sumCount(extent), columns.sums, sumAt);

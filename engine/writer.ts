@@ -5,8 +5,9 @@
 //      far, further copies to distinct members, of other failure domains where there are any.
 //   2. Bytes queued or in flight, over all transactions of a store, stay within
 //      WRITE_BUDGET_BYTES; before anybody waits, everything idle is sent off, so waiting ends.
-//   3. A failed write, or a source file that gave too little, fails this transaction alone and for
-//      good; the space of what failed is not given back in this session (commit.md C1).
+//   3. A copy that a member did not take is placed on another member (members.md M4). A write that no member
+//      takes, or a source file that gave too little, fails this transaction alone and for good; the space
+//      of what failed is not given back in this session (commit.md C1).
 //   4. Space is handed back only after every I/O that may touch it has completed.
 //   5. Extent ids follow the order of placement, so that neighbours in the extent tree are
 //      neighbours on the members.
@@ -42,7 +43,10 @@ export const TAIL_COPY_BYTES = 16 * 1024 * 1024;
 export const SLAB_BYTES = 128 * 1024;
 /** Free staging memory kept for reuse at most. */
 export const STAGING_KEEP_BYTES = 64 * 1024 * 1024;
+/** How often a chunk is written, on other members each time, before its transaction fails. */
+export const MAX_WRITE_ATTEMPTS = 4;
 const SECTOR_BYTES = 4096;
+const NO_MEMBERS: ReadonlySet<number> = new Set();
 
 /** What the transactions of one store share. */
 export class WriterPool {
@@ -297,14 +301,21 @@ export class TransactionWriter {
       chunk.storedBytes = alignUp(chunk.rawBytes, START_ALIGNMENT_BYTES);
       this.chunks.push(chunk);
       for (let copy = 0; copy < this.#options.redundancy; copy++) {
-        chunk.grants.push(await this.#allocateCopy(chunk));
+        const grant = await this.#allocateCopy(chunk);
+        if (grant === null) break;
+        chunk.grants.push(grant);
       }
     }
   }
 
-  async #allocateCopy(chunk: ChunkDraft): Promise<SpaceGrant> {
+  /** Null when the members that are left have a copy each already: the extent is short of copies. */
+  async #allocateCopy(
+    chunk: ChunkDraft,
+    avoid: ReadonlySet<number> = NO_MEMBERS,
+  ): Promise<SpaceGrant | null> {
     let refused: unknown = null;
     for (const member of this.#candidates(chunk.grants)) {
+      if (avoid.has(member.index)) continue;
       const after = this.#lastGrant.get(member.index);
       const request = {
         member: member.index,
@@ -325,12 +336,15 @@ export class TransactionWriter {
         all.set(member.index, (all.get(member.index) ?? 0) + chunk.storedBytes);
         return grant;
       } catch (error) {
+        // A member may fail between being chosen and being asked.
+        if (isStoreError(error, 'E_DEVICE_LOST')) continue;
         if (!isStoreError(error, 'E_NO_SPACE')) throw error;
         refused = error;
       }
     }
     if (refused !== null) throw refused;
-    throw new StoreError('E_DEGRADED', `fewer than ${this.#options.redundancy} members can take a copy`, {
+    if (chunk.grants.length > 0) return null;
+    throw new StoreError('E_DEGRADED', 'no member can take a copy', {
       where: { object: this.#options.object },
     });
   }
@@ -342,7 +356,7 @@ export class TransactionWriter {
       const domain = this.#context.member(grant.member)?.failureDomain ?? '';
       if (domain !== '') domains.add(domain);
     }
-    const free = this.#context.onlineMembers.filter(
+    const free = this.#context.writableMembers.filter(
       (member) => !taken.some((grant) => grant.member === member.index),
     );
     const cost = (map: Map<number, number>, member: MemberState): number => map.get(member.index) ?? 0;
@@ -355,7 +369,16 @@ export class TransactionWriter {
     );
   }
 
+  /** Writes chunks; those that a member did not take go to others, a bounded number of times. */
   async #write(chunks: readonly ChunkDraft[]): Promise<void> {
+    let left = chunks;
+    for (let attempt = 1; left.length > 0; attempt += 1) {
+      left = await this.#writeOnce(left, attempt < MAX_WRITE_ATTEMPTS);
+    }
+  }
+
+  /** Resolves to the chunks that were placed anew because a member failed and have to be written again. */
+  async #writeOnce(chunks: readonly ChunkDraft[], mayMove: boolean): Promise<readonly ChunkDraft[]> {
     const batch = this.#batchOf(chunks);
     let result: WriteResult;
     try {
@@ -366,7 +389,45 @@ export class TransactionWriter {
       if (!this.#abort.signal.aborted) for (const chunk of chunks) chunk.writeFailed = true;
       throw error;
     }
-    this.#collect(chunks, batch, result);
+    const moved = mayMove ? await this.#moveFailed(chunks, result) : [];
+    this.#collect(chunks, batch, result, new Set(moved));
+    return moved;
+  }
+
+  /**
+   * Takes the failed copies of chunks off the members that failed them and places them elsewhere (members.md
+   * M4). The space is not given back in this session (commit.md C1). What cannot be placed on another member
+   * is left failed.
+   */
+  async #moveFailed(chunks: readonly ChunkDraft[], result: WriteResult): Promise<ChunkDraft[]> {
+    const moved: ChunkDraft[] = [];
+    if (result.sourceFaults.length > 0 || this.#abort.signal.aborted) return moved;
+    const failing = new Map<number, Set<number>>();
+    for (const { op, slot, kind } of result.faults) {
+      if (kind === 'aborted' || kind === 'deadline') continue;
+      const members = failing.get(op) ?? new Set<number>();
+      failing.set(op, members.add(this.#context.memberOfSlot(slot)));
+    }
+    for (const member of new Set([...failing.values()].flatMap((members) => [...members])))
+      this.#context.catalog.noteError(member, 'write');
+    for (const [op, members] of failing) {
+      const chunk = chunks[op];
+      if (chunk === undefined || result.status[op] !== 1) continue;
+      const kept = chunk.grants.filter((grant) => !members.has(grant.member));
+      const others = this.#context.writableMembers.some(
+        ({ index }) => !members.has(index) && !kept.some((grant) => grant.member === index),
+      );
+      if (kept.length === 0 && !others) continue;
+      const lostCount = chunk.grants.length - kept.length;
+      chunk.grants.splice(0, chunk.grants.length, ...kept);
+      for (let copy = 0; copy < lostCount; copy += 1) {
+        const grant = await this.#allocateCopy(chunk, members);
+        if (grant === null) break;
+        chunk.grants.push(grant);
+      }
+      moved.push(chunk);
+    }
+    return moved;
   }
 
   #batchOf(chunks: readonly ChunkDraft[]): WriteBatch {
@@ -440,9 +501,15 @@ export class TransactionWriter {
     return slot;
   }
 
-  #collect(chunks: readonly ChunkDraft[], batch: WriteBatch, result: WriteResult): void {
+  #collect(
+    chunks: readonly ChunkDraft[],
+    batch: WriteBatch,
+    result: WriteResult,
+    moved: ReadonlySet<ChunkDraft>,
+  ): void {
     let failed: ChunkDraft | null = null;
     for (const [op, chunk] of chunks.entries()) {
+      if (moved.has(chunk)) continue;
       if (result.status[op] !== 0) {
         // Status 2 was cancelled before it failed: that space is good and goes back on abort.
         chunk.writeFailed = result.status[op] === 1;

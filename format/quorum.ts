@@ -14,8 +14,15 @@ import { equalBytes, toHex } from './binary.js';
 import type { StoreErrorCode } from './errors.js';
 import { StoreError, assert } from './errors.js';
 import { RING_COPIES, RING_READ_QUORUM, RING_SLOTS } from './layout_constants.js';
-import type { OtherVersionSlot, SlotProblem, SlotResult, Superblock, ValidSlot } from './superblock.js';
-import { MEMBER_UNUSED } from './superblock.js';
+import type {
+  MemberEntry,
+  OtherVersionSlot,
+  SlotProblem,
+  SlotResult,
+  Superblock,
+  ValidSlot,
+} from './superblock.js';
+import { MEMBER_DETACHED, MEMBER_RESILVERING, MEMBER_UNUSED, holdsRoots } from './superblock.js';
 
 /** One ring copy as parsed: 32 slots in order, or null when it could not be read at all. */
 export type ParsedRing = readonly SlotResult[] | null;
@@ -169,8 +176,12 @@ function refuseWithoutCandidate(rings: readonly ParsedRing[], found: Map<string,
   );
 }
 
-/** How a member found relates to the chosen root. */
-export type MemberStanding = 'current' | 'one-behind' | 'stale';
+/**
+ * How a member found relates to the chosen root. 'returning': out of step, with exactly what the root's table
+ * last knew of it, so it can be brought into step; 'stale': at some older ancestor, good for reading old
+ * copies only; 'detached': no member any more, ignored.
+ */
+export type MemberStanding = 'current' | 'one-behind' | 'returning' | 'stale' | 'detached';
 
 export interface StoreRoot {
   readonly sequence: number;
@@ -178,6 +189,8 @@ export interface StoreRoot {
   readonly superblock: Superblock;
   /** Standing of each member found, by member index. */
   readonly standings: ReadonlyMap<number, MemberStanding>;
+  /** Sequence of each found member's own tip, by member index. */
+  readonly tipSequences: ReadonlyMap<number, number>;
   /** In-sync members of the root that were not found current or one behind, ascending. */
   readonly absentInSync: readonly number[];
   /** Whether enough in-sync members are present to write (section 4 step 3), before `force`. */
@@ -215,16 +228,32 @@ function standingOf(tip: MemberTip, root: MemberTip, history: ReadonlySet<string
       `foreign member: index ${tip.memberIndex} uuid ${toHex(tip.memberUuid)} is not in the table of ${describe(root)}`,
     );
   }
-  if (tip.sequence === root.sequence && tip.rootSum === root.rootSum) return 'current';
-  const inSync = ((root.superblock.inSyncMembers >> BigInt(tip.memberIndex)) & 1n) === 1n;
-  if (inSync && tip.sequence === root.sequence - 1 && tip.rootSum === root.superblock.parentRootSum)
-    return 'one-behind';
+  if (entry.state === MEMBER_DETACHED) return 'detached';
+  const isHolder = holdsRoots(entry);
+  if (isHolder && tip.sequence === root.sequence && tip.rootSum === root.rootSum) return 'current';
+  const isParent = tip.sequence === root.sequence - 1 && tip.rootSum === root.superblock.parentRootSum;
   const isRecorded =
     tip.sequence === entry.syncedSequence &&
     tip.rootSum === entry.syncedRootSum &&
     tip.superblock.branchId === entry.syncedBranchId;
+  // A resilvering member at what it came back with: the root that took it in put nothing else on it.
+  if (isHolder && (isParent || (isRecorded && entry.state === MEMBER_RESILVERING))) return 'one-behind';
+  const isLeft = tip.sequence === entry.leftSequence && tip.rootSum === entry.leftRootSum;
+  if (!isHolder && (isRecorded || isLeft)) return 'returning';
   if (isRecorded || history.has(`${tip.sequence}/${tip.rootSum}`)) return 'stale';
-  return conflict(`fork: member ${tip.memberIndex} is at ${describe(tip)}, no ancestor of ${describe(root)}`);
+  return conflict(forkMessage(tip, root, entry));
+}
+
+/** Both histories, from the last root that they can have in common. */
+function forkMessage(tip: MemberTip, root: MemberTip, entry: MemberEntry | undefined): string {
+  const common = Math.max(entry?.syncedSequence ?? 0, entry?.leftSequence ?? 0);
+  const branch = (of: MemberTip): string =>
+    `${describe(of)}, branch ${of.superblock.branchId.toString(16).padStart(16, '0')}, committed at ` +
+    `${new Date(of.superblock.committedAtMs).toISOString()}`;
+  return (
+    `fork: both halves were written apart. Member ${tip.memberIndex} is at ${branch(tip)}; ` +
+    `member ${root.memberIndex} is at ${branch(root)}; they have nothing newer in common than sequence ${common}`
+  );
 }
 
 /**
@@ -237,9 +266,7 @@ export function chooseStoreRoot(tips: readonly MemberTip[]): StoreRoot {
   const root = tips.reduce((best, tip) => (tip.sequence > best.sequence ? tip : best));
   for (const tip of tips) {
     if (tip.sequence === root.sequence && tip.rootSum !== root.rootSum) {
-      conflict(
-        `fork: member ${root.memberIndex} is at ${describe(root)}, member ${tip.memberIndex} at ${describe(tip)}`,
-      );
+      conflict(forkMessage(tip, root, root.superblock.members[tip.memberIndex]));
     }
   }
   const history = new Set<string>();
@@ -249,13 +276,31 @@ export function chooseStoreRoot(tips: readonly MemberTip[]): StoreRoot {
   }
   const standings = new Map<number, MemberStanding>();
   for (const tip of tips) standings.set(tip.memberIndex, standingOf(tip, root, history));
+  if ([...standings.values()].every((standing) => standing === 'detached')) {
+    conflict(
+      `member ${root.memberIndex} was detached from store ${toHex(root.superblock.storeUuid)} at or before ` +
+        `${describe(root)}: it is no member any more`,
+    );
+  }
   return {
     ...judgeQuorum(root.superblock, standings),
     sequence: root.sequence,
     rootSum: root.rootSum,
     superblock: root.superblock,
     standings,
+    tipSequences: new Map(tips.map((tip): [number, number] => [tip.memberIndex, tip.sequence])),
   };
+}
+
+/** Section 4 step 3: whether members that hold the root may write without the others. */
+export function hasWriteQuorum(superblock: Superblock, present: ReadonlySet<number>): boolean {
+  const inSync = superblock.members.flatMap((_entry, index) =>
+    ((superblock.inSyncMembers >> BigInt(index)) & 1n) === 1n ? [index] : [],
+  );
+  const there = inSync.filter((index) => present.has(index)).length;
+  const lowest = inSync[0];
+  if (lowest === undefined) return false;
+  return 2 * there > inSync.length || (2 * there === inSync.length && present.has(lowest));
 }
 
 /** Section 4 steps 3 and 4. */
@@ -264,18 +309,19 @@ function judgeQuorum(
   standings: ReadonlyMap<number, MemberStanding>,
 ): Pick<StoreRoot, 'absentInSync' | 'hasWriteQuorum' | 'isDegraded' | 'mayBeBehind'> {
   const absentInSync: number[] = [];
-  let inSyncCount = 0;
-  let lowestInSync = -1;
-  for (let index = 0; index < superblock.members.length; index += 1) {
-    if (((superblock.inSyncMembers >> BigInt(index)) & 1n) === 0n) continue;
-    inSyncCount += 1;
-    if (lowestInSync < 0) lowestInSync = index;
-    const standing = standings.get(index);
-    if (standing !== 'current' && standing !== 'one-behind') absentInSync.push(index);
+  const present = new Set<number>();
+  for (const [index, standing] of standings) {
+    if (standing === 'current' || standing === 'one-behind') present.add(index);
   }
-  const present = inSyncCount - absentInSync.length;
-  const hasWriteQuorum =
-    2 * present > inSyncCount ||
-    (inSyncCount > 0 && 2 * present === inSyncCount && !absentInSync.includes(lowestInSync));
-  return { absentInSync, hasWriteQuorum, isDegraded: absentInSync.length > 0, mayBeBehind: !hasWriteQuorum };
+  for (let index = 0; index < superblock.members.length; index += 1) {
+    if (((superblock.inSyncMembers >> BigInt(index)) & 1n) === 1n && !present.has(index))
+      absentInSync.push(index);
+  }
+  const isQuorum = hasWriteQuorum(superblock, present);
+  return {
+    absentInSync,
+    hasWriteQuorum: isQuorum,
+    isDegraded: absentInSync.length > 0,
+    mayBeBehind: !isQuorum,
+  };
 }

@@ -100,9 +100,9 @@ export function copyNeed<T extends PlacedCopy>(
     return true;
   };
   // First members of new domains, also instead of copies that share one; then copies that share; then any member.
-  while (keep.length + place.length < wanted && pick(true, [])) continue;
+  while (keep.length + place.length < wanted && pick(true, []));
   while (keep.length + place.length < wanted && sharing.length > 0) keep.push(sharing.shift() as T);
-  while (keep.length + place.length < wanted && pick(false, sharing)) continue;
+  while (keep.length + place.length < wanted && pick(false, sharing));
   const missing = Math.max(wanted - counted.length, 0);
   assert(keep.length + place.length <= Math.max(wanted, keep.length), 'no more is placed than wanted');
   return { keep, drop: [...givenUp, ...sharing], place, missing };

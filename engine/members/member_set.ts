@@ -102,7 +102,10 @@ export class MemberSet {
 
   /** A device of a member that is (about to be) in the table, whole and locked. */
   attach(member: AttachedMember): void {
-    assert(!this.#attached.has(member.index) || this.#failures.has(member.index), 'a device is attached once');
+    assert(
+      !this.#attached.has(member.index) || this.#failures.has(member.index),
+      'a device is attached once',
+    );
     assert(!this.#unsettled.has(member.index), 'a failure is in a root before its member returns');
     this.#attached.set(member.index, member);
     this.#failures.delete(member.index);
@@ -117,6 +120,13 @@ export class MemberSet {
     if (entry === undefined || entry.state === MEMBER_UNUSED || entry.state === MEMBER_DETACHED) return false;
     this.#unsettled.add(index);
     return before === undefined;
+  }
+
+  /** Whether the session could go on without the member. */
+  canLose(index: number): boolean {
+    const rest = new Set(this.holders.map((member) => member.index));
+    rest.delete(index);
+    return MemberSet.canGoOn(this.#draft, rest);
   }
 
   /** A restart point for a round of changes. */

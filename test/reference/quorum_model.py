@@ -60,7 +60,7 @@ class Slot:
             at = 2048 + 96 * place
             self.entries.append({
                 "uuid": image[at:at + 16], "size": u64(at + 24), "synced": (u64(at + 32), u64(at + 40), u64(at + 48)),
-                "state": image[at + 64],
+                "state": image[at + 64], "left": (u64(at + 80), u64(at + 88)),
             })
 
 
@@ -132,17 +132,25 @@ def choose_store(tips):
     for tip, _ in tips:
         if tip.index >= root.count or root.entries[tip.index]["uuid"] != tip.member:
             return "E_CONFLICT"
-        in_sync = root.in_sync >> tip.index & 1
-        if tip.root_sum == root.root_sum and tip.sequence == newest:
+        entry = root.entries[tip.index]
+        holder, resilvering = entry["state"] in (1, 5), entry["state"] == 5
+        at_root = tip.root_sum == root.root_sum and tip.sequence == newest
+        at_parent = tip.sequence == newest - 1 and tip.root_sum == root.parent
+        recorded = (tip.sequence, tip.root_sum, tip.branch) == entry["synced"]
+        if entry["state"] == 4:
+            standing[tip.index] = "detached"
+        elif holder and at_root:
             standing[tip.index] = "current"
-        elif in_sync and tip.sequence == newest - 1 and tip.root_sum == root.parent:
+        elif holder and (at_parent or resilvering and recorded):
             standing[tip.index] = "one-behind"
-        elif (tip.sequence, tip.root_sum, tip.branch) == root.entries[tip.index]["synced"]:
-            standing[tip.index] = "stale"
-        elif (tip.sequence, tip.root_sum) in ancestors:
+        elif not holder and (recorded or (tip.sequence, tip.root_sum) == entry["left"]):
+            standing[tip.index] = "returning"
+        elif recorded or (tip.sequence, tip.root_sum) in ancestors:
             standing[tip.index] = "stale"
         else:
             return "E_CONFLICT"
+    if all(verdict == "detached" for verdict in standing.values()):
+        return "E_CONFLICT"
     wanted = [i for i in range(root.count) if root.in_sync >> i & 1]
     present = [i for i in wanted if standing.get(i) in ("current", "one-behind")]
     half = 2 * len(present) == len(wanted) and bool(wanted) and wanted[0] in present

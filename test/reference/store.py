@@ -39,7 +39,7 @@ PIECE_RAW_BYTES = 245760
 SUM_LEAF_SLOTS = 504
 LEAF, BRANCH, VALUE_INDEX, VALUE_PIECE, SUM_LEAF = 1, 2, 3, 4, 5
 RUNS, VERSIONS, EXTENTS, FREE, MEMBERS = 0, 1, 2, 3, 4
-IN_SYNC = 1
+IN_SYNC, DETACHED, RESILVERING = 1, 4, 5
 # spec/versions.md section 5: code -> (name, bits of one element)
 DTYPES = dict(
     enumerate(
@@ -296,25 +296,30 @@ class Store:
                 f"{member.path}: foreign member",
                 "E_CONFLICT",
             )
-            if member in at_root:
-                verdict = "current"
-            elif (
-                entry["state"] == IN_SYNC
-                and tip["sequence"] == root["sequence"] - 1
-                and tip["rootSum"] == root["parentRootSum"]
-            ):
-                verdict = "one behind"
-            elif (tip["sequence"], tip["rootSum"], tip["branchId"]) == (
+            holder = entry["state"] in (IN_SYNC, RESILVERING)
+            name = (tip["sequence"], tip["rootSum"])
+            recorded = (*name, tip["branchId"]) == (
                 entry["syncedSequence"],
                 entry["syncedRootSum"],
                 entry["syncedBranchId"],
-            ) or (tip["sequence"], tip["rootSum"]) in known:
+            )
+            if entry["state"] == DETACHED:
+                self.verdicts[member.index] = "detached"
+                continue
+            if holder and member in at_root:
+                verdict = "current"
+            elif holder and (
+                name == (root["sequence"] - 1, root["parentRootSum"]) or entry["state"] == RESILVERING and recorded
+            ):
+                verdict = "one behind"
+            elif recorded or not holder and name == (entry["leftSequence"], entry["leftRootSum"]) or name in known:
                 verdict = "stale"
             else:
                 raise StoreError("E_CONFLICT", f"{member.path}: fork")
             self.verdicts[member.index] = verdict
             self.files[member.index] = member
             present += verdict != "stale" and entry["state"] == IN_SYNC
+        require(self.files, "every member found was detached", "E_CONFLICT")
         in_sync = [i for i, e in enumerate(self.table) if e and e["state"] == IN_SYNC]
         lowest_here = self.verdicts.get(in_sync[0]) in ("current", "one behind")
         self.may_be_behind = not (2 * present > len(in_sync) or 2 * present == len(in_sync) and lowest_here)
@@ -324,9 +329,9 @@ class Store:
         """F15; a stale member that is found counts with the root it really holds."""
         if member not in self.files:
             return False
-        if self.verdicts[member] != "stale" and self.table[member]["state"] == IN_SYNC:
+        if self.verdicts[member] != "stale":
             return True
-        return birth <= min(self.table[member]["syncedSequence"], self.files[member].tip["sequence"])
+        return birth <= self.files[member].tip["sequence"]
 
     def read_copy(self, copy, offset, length):
         member, sector, birth = copy

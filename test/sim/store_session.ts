@@ -143,6 +143,17 @@ export class StoreSession implements Session<StoreOp> {
     return findings;
   }
 
+  /** Whether some member is not here. */
+  isShort(): boolean {
+    return this.store.catalog.members.some(({ state }) => state === 'missing' || state === 'stale');
+  }
+
+  /** Whether the table says that some member missed something. */
+  wasDegraded(): boolean {
+    const { members } = this.store.catalog.superblock;
+    return members.some((entry) => entry.state !== 1 || entry.birthSequence > 1);
+  }
+
   close(): Promise<void> {
     return this.store.close();
   }

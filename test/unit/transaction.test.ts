@@ -131,26 +131,40 @@ test('a put that nobody awaited is part of the commit, and its failure fails the
 });
 
 test('a failed data write fails its own transaction only, by name and place, and is not visible', async () => {
-  const rig = await makeRig({ members: 2, redundancy: 2 });
+  const rig = await makeRig({ members: 1 });
   const good = await rig.store.begin('good');
-  const bad = await rig.store.begin('bad');
   await good.put('t', contents(1, 5 * MEBIBYTE), U8(5 * MEBIBYTE));
-  rig.world.faults.add({ operation: 'write', action: 'errno', errno: 5, path: 'b.member' });
+  await good.commit();
+  const bad = await rig.store.begin('bad');
+  rig.world.faults.add({ operation: 'write', action: 'errno', errno: 5, path: 'a.member', nth: 1 });
   await bad.put('t', contents(2, 5 * MEBIBYTE), U8(5 * MEBIBYTE)).catch(() => undefined);
-  const failure = await bad.commit().then(
-    () => null,
-    (error: unknown) => error as { code: string; where: { member: string; tensor: string } },
-  );
-  // Either transaction may have met the fault; exactly one of them fails.
-  if (failure === null) await assert.rejects(good.commit(), { code: 'E_IO' });
-  else {
-    assert.equal(failure.code, 'E_IO');
-    assert.equal(failure.where.member, 'b.member');
-    assert.equal(failure.where.tensor, 't');
-    await good.commit();
-  }
+  await assert.rejects(bad.commit(), (error: unknown) => {
+    const { code, where } = error as { code: string; where: { member: string; tensor: string } };
+    assert.deepEqual([code, where.member, where.tensor], ['E_IO', 'a.member', 't']);
+    return true;
+  });
+  const next = await rig.store.begin('next');
+  await next.put('t', contents(3, 64), U8(64));
+  await next.commit();
   const runs = (await collect(rig.store.list())).map((version) => version.run);
-  assert.deepEqual(runs, [failure === null ? 'bad' : 'good']);
+  assert.deepEqual(runs, ['good', 'next']);
+  await rig.store.close();
+});
+
+test('what one member does not take goes to another; past the threshold it is faulted and left alone', async () => {
+  const rig = await makeRig({ members: 3, redundancy: 2 });
+  rig.world.faults.add({ operation: 'write', action: 'errno', errno: 5, path: 'b.member', probability: 1 });
+  for (let round = 1; round <= 4; round += 1) {
+    const tx = await rig.store.begin('run');
+    await tx.put('t', contents(round, 3 * MEBIBYTE), U8(3 * MEBIBYTE));
+    const version = await tx.commit();
+    assert.deepEqual(await version.tensor('t').read(), contents(round, 3 * MEBIBYTE));
+    const info = (await collect(rig.store.list({ run: 'run' }))).at(-1);
+    assert.equal(info?.storedBytes, 6 * MEBIBYTE, 'both copies were placed');
+  }
+  const states = rig.store.info.members.map((member) => member.state);
+  assert.equal(states.filter((state) => state === 'online').length, 2);
+  assert.ok(states[1] === 'faulted' || states[1] === 'stale', states.join());
   await rig.store.close();
 });
 
