@@ -199,7 +199,16 @@ export class StoreCatalog implements Catalog {
   }
 
   distrust(cause: Error): void {
-    this.#committer?.distrust(cause);
+    const index = isStoreError(cause) ? ((cause as StoreError).where.memberIndex ?? -1) : -1;
+    if (this.#core === null || this.#isClosed) return;
+    if (index < 0 || !this.#core.members.canLose(index)) {
+      this.#committer?.distrust(cause);
+      return;
+    }
+    // The flush may have been for pages of a root that is being made: the member does not come back by itself.
+    this.#core.members.fail(index, { error: cause as StoreError, isFaulted: true });
+    this.#opened.report.add(`member ${index} (${this.#path(index)}) is faulted: ${cause.message}`);
+    this.#membersMoved();
   }
 
   #pinned(): Snapshot {

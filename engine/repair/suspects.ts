@@ -44,8 +44,7 @@ export function isHealable(kind: FaultKind): boolean {
 export function usableSlot(context: StoreContext, member: number, birth: number): number | undefined {
   const state = context.member(member);
   if (state === undefined || state.device === null) return undefined;
-  if (state.state === 'online') return state.device.slot;
-  return birth <= state.syncedSequence ? state.device.slot : undefined;
+  return birth <= state.servedThrough ? state.device.slot : undefined;
 }
 
 /** Items for what the snapshot still has; the others are no longer anybody's. */
