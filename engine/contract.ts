@@ -105,7 +105,7 @@ export interface MemberState {
   readonly state: 'online' | 'resilvering' | 'evacuating' | 'stale' | 'faulted' | 'detached' | 'missing';
   /** New copies may be placed here. */
   readonly takesWrites: boolean;
-  /** Copies with a birth at or below it can be read here (format F15): Infinity for holders of roots, -1 for none. */
+  /** Copies with a birth up to it can be read here (format F15): Infinity for holders of roots, -1 for none. */
   readonly servedThrough: number;
   /** Its copies do not count as copies any more: leaving, faulted or detached (members/copies.ts). */
   readonly isGivenUp: boolean;

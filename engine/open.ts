@@ -150,7 +150,8 @@ async function finishCreate(
   for (const { unborn, member } of targets) {
     if (outcome.failures.has(member.index)) continue;
     report.add(
-      `${unborn.device.path}: given root ${root.sequence}, which an interrupted ${root.sequence === 1 ? 'create' : 'add'} had not written to it yet`,
+      `${unborn.device.path}: given root ${root.sequence}, which an interrupted ` +
+        `${root.sequence === 1 ? 'create' : 'add'} had not written to it yet`,
     );
     await finder.readBorn(unborn);
   }

@@ -174,7 +174,10 @@ def read_superblock(slot, copy, k):
             table[index] = None
             continue
         require(
-            entry["state"] <= 5 and entry["flags"] <= 1 and size_is_legal(entry["formattedBytes"]) and any(entry["uuid"]),
+            entry["state"] <= 5
+            and entry["flags"] <= 1
+            and size_is_legal(entry["formattedBytes"])
+            and any(entry["uuid"]),
             "member entry",
         )
         for field in ("failureDomain", "syncedSequence", "allocatedSectors", "birthSequence", "leftSequence"):

@@ -34,7 +34,7 @@ async function storeWithOne(members: number, sizeBytes = 8 * MIB): Promise<TestS
 }
 
 for (const operation of ['write', 'flush'] as const) {
-  test(`every failing ${operation} of a commit on the only member poisons the handle; a reopen shows a whole root`, async () => {
+  test(`every failing ${operation} of a commit on the only member poisons; a reopen shows a whole root`, async () => {
     for (let nth = 1; ; nth += 1) {
       const store = await makeStore(1, 8 * MIB);
       const catalog = await open(store);
@@ -67,7 +67,7 @@ for (const operation of ['write', 'flush'] as const) {
 }
 
 for (const operation of ['write', 'flush'] as const) {
-  test(`every failing ${operation} of a commit on one of two members leaves it stale before the ack; it returns`, async () => {
+  test(`every failing ${operation} on one of two members leaves it stale before the ack; it returns`, async () => {
     for (let nth = 1; ; nth += 1) {
       const store = await makeStore(2, 8 * MIB);
       const catalog = await open(store);
