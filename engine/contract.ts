@@ -101,7 +101,7 @@ export interface MemberState {
   readonly uuid: Uint8Array;
   readonly device: MemberDevice | null;
   readonly path: string;
-  /** 'online': in sync and present. 'evacuating': the same, and leaving. 'missing': not found, whatever the root says. */
+  /** Copies born up to it can be read here (format F15): Infinity for holders of roots, -1 for none. */
   readonly state: 'online' | 'resilvering' | 'evacuating' | 'stale' | 'faulted' | 'detached' | 'missing';
   /** New copies may be placed here. */
   readonly takesWrites: boolean;
