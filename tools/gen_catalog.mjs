@@ -147,7 +147,8 @@ export function generateCpp(text) {
     lines.push(`}  // namespace ${name.toLowerCase()}_field`, '');
   }
   lines.push('inline constexpr TableSchema kTables[] = {');
-  for (const [name, fields] of schema.tables) lines.push(`    {"${name}", k${name}Fields, ${fields.length}},`);
+  for (const [name, fields] of schema.tables)
+    lines.push(`    {"${name}", k${name}Fields, ${fields.length}},`);
   lines.push('};', '', '}  // namespace ingot::catalog', '');
   return lines.join('\n');
 }

@@ -22,6 +22,8 @@ const STAMP_PATH = join(ROOT, 'build', '.setup-stamp');
 /** Where the C++ tests are built, apart from the addon's tree (cmake-js owns that one). */
 export const CORE_BUILD = join(ROOT, 'build', 'core');
 const ADDON_PATH = join(ROOT, 'build', 'Release', 'ingot.node');
+/** The C ABI, built beside the addon by the same command. */
+const LIBRARY_PATH = join(ROOT, 'build', 'Release', 'libingot.so');
 const TYPESCRIPT_FOLDERS = ['format', 'engine', 'native', 'tools', 'test', 'fuzz'];
 
 /** A step that ran and failed; the message is complete for the user. */
@@ -158,7 +160,7 @@ export const STEPS = [
         ['compile', '--log-level', 'warn', '--parallel', parallel],
         'The compiler output above says where.',
       ),
-    ...stamped('native', nativeInputs, () => existsSync(ADDON_PATH)),
+    ...stamped('native', nativeInputs, () => existsSync(ADDON_PATH) && existsSync(LIBRARY_PATH)),
   },
   {
     name: 'native tests',

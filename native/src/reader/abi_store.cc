@@ -165,7 +165,9 @@ int32_t make_list(ingot_store* store, ingot_list::Kind kind, ingot_list** out, F
 template <typename T>
 void check_item(const ingot_list* list, ingot_list::Kind kind, size_t index, const std::vector<T>& items) {
   need(list != nullptr && list->kind == kind, "a list of another kind");
-  if (index >= items.size()) fail(INGOT_E_RANGE, "item " + std::to_string(index) + " of " + std::to_string(items.size()));
+  if (index >= items.size()) {
+    fail(INGOT_E_RANGE, "item " + std::to_string(index) + " of " + std::to_string(items.size()));
+  }
 }
 
 }  // namespace
@@ -289,7 +291,9 @@ int32_t ingot_tags_list(ingot_store* store, const char* run, const char* after, 
 
 int32_t ingot_versions_list(ingot_store* store, const char* run, uint64_t after_id, uint32_t limit, ingot_list** out) {
   return make_list(store, ingot_list::Kind::versions, out, [&](Snapshot& snapshot, ingot_list& list) {
-    if (after_id < kSafeIntegerEnd) list_versions(snapshot, checked_run(run), after_id, limit_of(limit), list);
+    if (after_id < kSafeIntegerEnd) {
+      list_versions(snapshot, checked_run(run), after_id, limit_of(limit), list);
+    }
   });
 }
 

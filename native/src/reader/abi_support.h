@@ -46,7 +46,8 @@ T take(const T* given) {
   if (given == nullptr) return mine;
   need(given->size >= sizeof(size_t), "a structure's `size` is not set");
   std::memcpy(&mine, given, std::min(given->size, sizeof(T)));
-  if (given->size > sizeof(T) && !all_zero(reinterpret_cast<const uint8_t*>(given) + sizeof(T), given->size - sizeof(T))) {
+  const auto* later = reinterpret_cast<const uint8_t*>(given) + sizeof(T);
+  if (given->size > sizeof(T) && !all_zero(later, given->size - sizeof(T))) {
     fail(INGOT_E_UNSUPPORTED, "a structure asks for what this version of the library does not know");
   }
   mine.size = given->size;

@@ -37,8 +37,9 @@ int32_t find(const ingot_version* version, const char* name, uint64_t* index, co
     need(name != nullptr && index != nullptr, "NULL where a name or a place for an index was needed");
     const auto found = (manifest.*names).find(name);
     if (found == (manifest.*names).end()) {
-      fail(INGOT_E_NOT_FOUND, "there is no " + std::string(kind) + " '" + name + "' in " + version->reader->record().run +
-                                  " v:" + std::to_string(version->reader->record().id), {.object = name});
+      const VersionRecord& record = version->reader->record();
+      fail(INGOT_E_NOT_FOUND, "there is no " + std::string(kind) + " '" + name + "' in " + record.run + " v:" +
+                                  std::to_string(record.id), {.object = name});
     }
     *index = found->second;
   });
@@ -66,7 +67,7 @@ void report_totals(const ReadTotals& totals, ingot_read_report* report) {
 /// The requests of the caller, whatever the size of its structure.
 std::vector<Want> wants_of(const Manifest& manifest, const ingot_read_request* requests, size_t count, size_t stride) {
   need(count <= INGOT_REQUESTS_MAX, "too many requests in one call");
-  need(count == 0 || (requests != nullptr && stride >= sizeof(size_t)), "NULL where requests were needed, or no stride");
+  need(count == 0 || (requests != nullptr && stride >= sizeof(size_t)), "NULL where requests were needed");
   std::vector<Want> wants;
   wants.reserve(count);
   for (size_t index = 0; index < count; ++index) {
@@ -78,7 +79,9 @@ std::vector<Want> wants_of(const Manifest& manifest, const ingot_read_request* r
     need(request.destination != nullptr || request.length_bytes == 0, "a request without a destination");
     const size_t limit = request.kind == INGOT_TENSOR ? manifest.tensors.size()
                          : request.kind == INGOT_BLOB ? manifest.blobs.size() : manifest.files.size();
-    if (request.index >= limit) fail(INGOT_E_RANGE, "object " + std::to_string(request.index) + " of " + std::to_string(limit));
+    if (request.index >= limit) {
+      fail(INGOT_E_RANGE, "object " + std::to_string(request.index) + " of " + std::to_string(limit));
+    }
     wants.push_back({request.kind, request.index, request.offset_bytes, request.length_bytes,
                      static_cast<uint8_t*>(request.destination)});
   }

@@ -20,7 +20,9 @@ class Walk {
 
   void table(uint64_t at, Table kind, uint32_t depth) {
     if (depth > kRecordDepthMax) refuse(record_, "record: tables nested too deeply");
-    if (at % 4 != 0 || at < kHeaderBytes || at + 4 > bytes_.size()) refuse(record_, "record: a table outside");
+    if (at % 4 != 0 || at < kHeaderBytes || at + 4 > bytes_.size()) {
+      refuse(record_, "record: a table outside");
+    }
     const int64_t vtable = static_cast<int64_t>(at) - load<int32_t>(bytes_, at);
     if (vtable % 2 != 0 || vtable < int64_t{kHeaderBytes} || vtable + 4 > static_cast<int64_t>(bytes_.size())) {
       refuse(record_, "record: a vtable outside");
@@ -42,7 +44,9 @@ class Walk {
         continue;
       }
       const uint32_t field_bytes = field.sort == Sort::scalar ? field.bytes : 4;
-      if (offset < 4 || offset + field_bytes > table_bytes) refuse(record_, "record: a field outside its table");
+      if (offset < 4 || offset + field_bytes > table_bytes) {
+        refuse(record_, "record: a field outside its table");
+      }
       if (field.sort != Sort::scalar) reference(at + offset, field, depth);
     }
   }
@@ -55,14 +59,18 @@ class Walk {
 
   void reference(uint64_t at, const Field& field, uint32_t depth) {
     const uint64_t start = at + load<uint32_t>(bytes_, at);
-    if (start % 4 != 0 || start <= at || start + 4 > bytes_.size()) refuse(record_, "record: an offset outside");
+    if (start % 4 != 0 || start <= at || start + 4 > bytes_.size()) {
+      refuse(record_, "record: an offset outside");
+    }
     const uint64_t count = load<uint32_t>(bytes_, start);
     const uint64_t content_bytes = count * field.bytes;
     const uint64_t from = start + 4;
     if (content_bytes > bytes_.size() - from) refuse(record_, "record: a vector outside");
     take(4 + content_bytes);
     if (field.sort == Sort::string) {
-      if (from + count >= bytes_.size() || bytes_[from + count] != 0) refuse(record_, "record: a string has no end");
+      if (from + count >= bytes_.size() || bytes_[from + count] != 0) {
+        refuse(record_, "record: a string has no end");
+      }
       if (!is_utf8(as_text(bytes_.subspan(from, count)))) refuse(record_, "record: a string is not UTF-8");
     } else if (field.sort == Sort::tables) {
       for (uint64_t index = 0; index < count; ++index) {

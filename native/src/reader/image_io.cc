@@ -74,7 +74,9 @@ class ImageIo final : public MemberIo {
         kind = FaultKind::checksum;
       }
       ++outcome.fault_count;
-      if (outcome.faults.size() < kNotesMax) outcome.faults.push_back({index, copy, op.slot[copy], kind, 0, offset});
+      if (outcome.faults.size() < kNotesMax) {
+        outcome.faults.push_back({index, copy, op.slot[copy], kind, 0, offset});
+      }
     }
     return nullptr;
   }

@@ -25,9 +25,13 @@ bool shape_bytes(const std::vector<uint64_t>& shape, uint32_t bits, uint64_t& by
 
 void check_body(const StoredObject& object, size_t file_count, const std::string& place) {
   if (!is_object_name(object.name)) refuse(place, "name");
-  if (object.file_index < -1 || object.file_index >= static_cast<int64_t>(file_count)) refuse(place, "file index");
+  if (object.file_index < -1 || object.file_index >= static_cast<int64_t>(file_count)) {
+    refuse(place, "file index");
+  }
   if (object.pieces.empty()) {
-    if (object.raw_bytes > kInlineValueMax || object.inline_bytes.size() != object.raw_bytes) refuse(place, "inline bytes");
+    if (object.raw_bytes > kInlineValueMax || object.inline_bytes.size() != object.raw_bytes) {
+      refuse(place, "inline bytes");
+    }
     return;
   }
   if (!object.inline_bytes.empty()) refuse(place, "pieces and inline bytes");
@@ -48,7 +52,9 @@ StoredObject decode_tensor(const Cursor& cursor) {
   StoredObject tensor;
   tensor.name = cursor.text(field::kName);
   const std::string place = "tensor '" + tensor.name + "'";
-  if (cursor.count(field::kGlobalShape) != 0 || cursor.count(field::kSliceStart) != 0) refuse(place, "sharded");
+  if (cursor.count(field::kGlobalShape) != 0 || cursor.count(field::kSliceStart) != 0) {
+    refuse(place, "sharded");
+  }
   tensor.raw_bytes = cursor.u64(field::kRawBytes);
   tensor.raw_sum = cursor.sum(field::kRawSum);
   tensor.inline_bytes = cursor.vector(field::kInlineBytes, 1);
@@ -150,9 +156,10 @@ std::unique_ptr<Manifest> decode_manifest(Value value) {
     manifest->blobs.push_back(decode_blob(cursor.table(field::kBlobs, i)));
     check_body(manifest->blobs.back(), manifest->files.size(), "blob '" + manifest->blobs.back().name + "'");
   }
-  for (uint64_t i = 0; i < manifest->tensors.size(); ++i) index_names(manifest->tensor_index, manifest->tensors[i].name, i);
-  for (uint64_t i = 0; i < manifest->blobs.size(); ++i) index_names(manifest->blob_index, manifest->blobs[i].name, i);
-  for (uint64_t i = 0; i < manifest->files.size(); ++i) index_names(manifest->file_index, manifest->files[i].name, i);
+  Manifest& made = *manifest;
+  for (uint64_t i = 0; i < made.tensors.size(); ++i) index_names(made.tensor_index, made.tensors[i].name, i);
+  for (uint64_t i = 0; i < made.blobs.size(); ++i) index_names(made.blob_index, made.blobs[i].name, i);
+  for (uint64_t i = 0; i < made.files.size(); ++i) index_names(made.file_index, made.files[i].name, i);
   gather_files(*manifest);
   return manifest;
 }

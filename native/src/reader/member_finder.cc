@@ -52,16 +52,24 @@ std::vector<std::string> member_paths(const std::vector<std::string>& given) {
   struct stat info{};
   if (given.size() != 1 || stat(given[0].c_str(), &info) != 0 || !S_ISDIR(info.st_mode)) return given;
   const std::unique_ptr<DIR, int (*)(DIR*)> directory(opendir(given[0].c_str()), closedir);
-  if (directory == nullptr) fail(INGOT_E_IO, "listing '" + given[0] + "': " + std::strerror(errno), {.errno_value = errno});
+  if (directory == nullptr) {
+    fail(INGOT_E_IO, "listing '" + given[0] + "': " + std::strerror(errno), {.errno_value = errno});
+  }
   std::vector<std::string> paths;
   uint32_t seen = 0;
   while (const dirent* entry = readdir(directory.get())) {
-    if (++seen > kDirectoryEntriesMax) fail(INGOT_E_RANGE, "'" + given[0] + "' has too many entries for a store");
+    if (++seen > kDirectoryEntriesMax) {
+      fail(INGOT_E_RANGE, "'" + given[0] + "' has too many entries for a store");
+    }
     const std::string name = entry->d_name;
     const std::string suffix = ".member";
-    if (name.size() <= suffix.size() || name.compare(name.size() - suffix.size(), suffix.size(), suffix) != 0) continue;
+    if (name.size() <= suffix.size() || name.compare(name.size() - suffix.size(), suffix.size(), suffix) != 0) {
+      continue;
+    }
     std::string path = given[0] + (given[0].back() == '/' ? "" : "/") + name;
-    if (stat(path.c_str(), &info) == 0 && (S_ISREG(info.st_mode) || S_ISBLK(info.st_mode))) paths.push_back(path);
+    if (stat(path.c_str(), &info) == 0 && (S_ISREG(info.st_mode) || S_ISBLK(info.st_mode))) {
+      paths.push_back(path);
+    }
   }
   std::sort(paths.begin(), paths.end());
   if (paths.empty()) fail(INGOT_E_NOT_FOUND, "'" + given[0] + "' has no *.member file: not a store");
@@ -102,7 +110,9 @@ void MemberFinder::find_all(const std::vector<std::string>& paths) {
 }
 
 bool MemberFinder::try_path(const std::string& path, const uint8_t* wanted_uuid) {
-  if (path.size() > kPathBytesMax || std::find(tried_.begin(), tried_.end(), path) != tried_.end()) return false;
+  if (path.size() > kPathBytesMax || std::find(tried_.begin(), tried_.end(), path) != tried_.end()) {
+    return false;
+  }
   tried_.push_back(path);
   OpenedMember member;
   bool opened = false;
@@ -125,7 +135,9 @@ bool MemberFinder::try_path(const std::string& path, const uint8_t* wanted_uuid)
     if (wanted_uuid != nullptr) return false;
     failure.message = path + ": " + failure.message;
     if (failure.where.member.empty()) failure.where.member = path;
-    if (failure.code == INGOT_E_CONFLICT || failure.code == INGOT_E_VERSION || failure.code == INGOT_E_NATIVE) throw;
+    if (failure.code == INGOT_E_CONFLICT || failure.code == INGOT_E_VERSION || failure.code == INGOT_E_NATIVE) {
+      throw;
+    }
     note(failure.message + " (" + name_of_code(failure.code) + "); not used");
     unusable_.push_back(failure);
     return false;
@@ -138,7 +150,8 @@ MemberTip MemberFinder::read_tip(const OpenedMember& member, uint64_t& formatted
   const auto read_ring = [&](uint32_t copy, uint64_t offset) {
     if (offset >= member.size_bytes) return;
     try {
-      rings.copies[copy] = io_->read_raw(member.slot, offset, std::min<uint64_t>(kRingBytes, member.size_bytes - offset));
+      const uint64_t length = std::min<uint64_t>(kRingBytes, member.size_bytes - offset);
+      rings.copies[copy] = io_->read_raw(member.slot, offset, length);
     } catch (const Failure& failure) {
       if (failure.code != INGOT_E_IO) throw;
       unread.push_back("superblock copy " + std::to_string(copy) + ": " + failure.message);
@@ -186,7 +199,8 @@ void MemberFinder::find_siblings() {
     std::vector<Hint> hints, tail;
     try {
       hints = decode_hints(io_->read_raw(from.member.slot, kHeadHints, kHintsBytes), head_generation);
-      tail = decode_hints(io_->read_raw(from.member.slot, from.formatted_bytes - 512 * 1024, kHintsBytes), tail_generation);
+      const uint64_t tail_at = from.formatted_bytes - kTailHints;
+      tail = decode_hints(io_->read_raw(from.member.slot, tail_at, kHintsBytes), tail_generation);
     } catch (const Failure& failure) {
       note(from.path + ": hints: " + failure.message);
     }

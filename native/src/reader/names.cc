@@ -33,7 +33,9 @@ uint64_t number_of(std::string_view digits) {
   uint64_t value = 0;
   for (const char digit : digits) {
     value = value * 10 + static_cast<uint64_t>(digit - '0');
-    if (value >= kSafeIntegerEnd) fail(INGOT_E_USAGE, "a ref's number is 2^53 or more: " + std::string(digits));
+    if (value >= kSafeIntegerEnd) {
+      fail(INGOT_E_USAGE, "a ref's number is 2^53 or more: " + std::string(digits));
+    }
   }
   return value;
 }
@@ -66,7 +68,9 @@ Ref parse_ref(std::string_view text) {
   }
   ref.run = text.substr(0, std::min(at, text.size()));
   const std::string_view tail = at == std::string_view::npos ? "latest" : text.substr(at + 1);
-  if (!is_run_name(ref.run)) fail(INGOT_E_USAGE, "'" + std::string(text) + "' is no ref: run, run@tag, run@step, v:ID");
+  if (!is_run_name(ref.run)) {
+    fail(INGOT_E_USAGE, "'" + std::string(text) + "' is no ref: run, run@tag, run@step, v:ID");
+  }
   if (all_digits(tail)) {
     ref.kind = Ref::Kind::step;
     ref.number = number_of(tail);

@@ -28,7 +28,9 @@ const char* pointer_problem(const PagePointer& pointer, uint64_t birth_limit, co
       (pointer.level > 0) != (pointer.kind == kPageBranch)) {
     return "pointer: kind or level";
   }
-  if (!all_zero(pointer.nonce) || !all_zero(pointer.keyId) || !all_zero(pointer.tag)) return "pointer: reserved bytes";
+  if (!all_zero(pointer.nonce) || !all_zero(pointer.keyId) || !all_zero(pointer.tag)) {
+    return "pointer: reserved bytes";
+  }
   if (pointer.birth < 1 || pointer.birth > birth_limit) return "pointer: birth";
   for (uint32_t index = 0; index < kCopiesMax; ++index) {
     const layout::PointerCopy& copy = pointer.copies[index];
@@ -98,7 +100,9 @@ void judge_items(const Page& page, const std::string& place) {
       }
     }
     if (offset != at || key_bytes + value_bytes > used.size() - at) refuse(place, "items are not packed");
-    if (key_bytes > kKeyBytesMax || (key_bytes == 0) != (branch && index == 0)) refuse(place, "length of a key");
+    if (key_bytes > kKeyBytesMax || (key_bytes == 0) != (branch && index == 0)) {
+      refuse(place, "length of a key");
+    }
     const Bytes key = used.subspan(at, key_bytes);
     if (index > 0 && compare(previous, key) >= 0) refuse(place, "keys do not ascend");
     previous = key;
@@ -125,7 +129,9 @@ void judge_page(Page& page, const PagePointer& pointer, uint32_t tree, uint64_t 
     refuse(place, "a reserved byte of the header");
   }
   if (header.usedBytes < sizeof(PageHeader) || header.usedBytes > stored.size()) refuse(place, "usedBytes");
-  if (!all_zero(stored.data() + header.usedBytes, stored.size() - header.usedBytes)) refuse(place, "bytes after its end");
+  if (!all_zero(stored.data() + header.usedBytes, stored.size() - header.usedBytes)) {
+    refuse(place, "bytes after its end");
+  }
   const uint64_t body = header.usedBytes - sizeof(PageHeader);
   switch (header.kind) {
     case kPageValueIndex:

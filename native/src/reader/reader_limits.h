@@ -23,6 +23,8 @@ inline constexpr uint32_t kReadQuorum = 2;
 inline constexpr uint64_t kHeadRing = 64 * 1024;
 inline constexpr uint64_t kHintsBytes = 64 * 1024;
 inline constexpr uint64_t kHeadHints = 576 * 1024;
+/// Before the formatted size's end.
+inline constexpr uint64_t kTailHints = 512 * 1024;
 inline constexpr uint64_t kPageBytesMax = 262144;
 inline constexpr uint32_t kTreeLevelMax = 12;
 inline constexpr uint32_t kTrees = 8;

@@ -96,7 +96,8 @@ ExtentRecord decode_extent(const Value& value, uint64_t id, const layout::Superb
                               std::to_string(cursor.u8(field::kCipher)) + "); this reader has no decoder for it");
   }
   if (cursor.sum(field::kKeyId) != 0 || cursor.sum(field::kOrdinal) != 0 || cursor.sum(field::kDeltaBaseId) != 0 ||
-      cursor.u32(field::kDeltaBaseOffset) != 0 || cursor.u8(field::kDeltaDepth) != 0 || cursor.count(field::kTags) != 0) {
+      cursor.u32(field::kDeltaBaseOffset) != 0 || cursor.u8(field::kDeltaDepth) != 0 ||
+      cursor.count(field::kTags) != 0) {
     refuse(place, "reserved fields");
   }
   ExtentRecord extent;
@@ -117,7 +118,8 @@ ExtentRecord decode_extent(const Value& value, uint64_t id, const layout::Superb
   const uint64_t content_birth = cursor.u64(field::kContentBirth);
   if (content_birth < 1 || content_birth > value.birth) refuse(place, "content birth");
   if (cursor.u32(field::kReferenceCount) < 1) refuse(place, "reference count");
-  extent.segments = static_cast<uint32_t>(round_up(extent.stored_bytes, 1ULL << extent.segment_shift) >> extent.segment_shift);
+  const uint64_t whole_segments = round_up(extent.stored_bytes, 1ULL << extent.segment_shift);
+  extent.segments = static_cast<uint32_t>(whole_segments >> extent.segment_shift);
   const Bytes copies = cursor.vector(field::kCopies, kCopyBytes);
   extent.copy_count = cursor.count(field::kCopies);
   if (extent.copy_count < 1 || extent.copy_count > kCopiesMax) refuse(place, "copies");
@@ -129,7 +131,9 @@ ExtentRecord decode_extent(const Value& value, uint64_t id, const layout::Superb
     if (load<uint16_t>(copies, index * kCopyBytes + 18) != 0 || load<uint32_t>(copies, index * kCopyBytes + 20) != 0) {
       refuse(place, "reserved bytes of a copy");
     }
-    if (!in_data_area(root, copy.member, copy.sector, extent.stored_bytes)) refuse(place, "a copy outside its member");
+    if (!in_data_area(root, copy.member, copy.sector, extent.stored_bytes)) {
+      refuse(place, "a copy outside its member");
+    }
     if (copy.placement_birth < 1 || copy.placement_birth > value.birth) refuse(place, "placement birth");
   }
   check_sums(cursor, extent, place);
@@ -162,7 +166,9 @@ SumLeafRecord decode_sum_leaf(const Value& value, uint64_t id, const layout::Sup
     pointer.copies[index].sectorHigh = static_cast<uint16_t>(sector >> 32);
     pointer.copies[index].member = load<uint16_t>(copies, index * kPointerBytes + 8);
   }
-  if (const char* problem = pointer_problem(pointer, value.birth, root); problem != nullptr) refuse(place, problem);
+  if (const char* problem = pointer_problem(pointer, value.birth, root); problem != nullptr) {
+    refuse(place, problem);
+  }
   leaf.sum_count = cursor.u16(field::kSumCount);
   if (leaf.sum_count < 1 || leaf.sum_count > kLeafSumsMax || cursor.u32(field::kReferenceCount) < 1) {
     refuse(place, "counts");

@@ -137,7 +137,9 @@ PagePointer Snapshot::child_of(const Page& page, uint32_t index) const {
   if (const char* problem = pointer_problem(child, page.header.birth, *root_.block); problem != nullptr) {
     refuse("a branch page", problem);
   }
-  if (child.kind > kPageBranch || child.level + 1 != page.header.level) refuse("a branch page", "level of a child");
+  if (child.kind > kPageBranch || child.level + 1 != page.header.level) {
+    refuse("a branch page", "level of a child");
+  }
   return child;
 }
 
@@ -162,8 +164,12 @@ bool Snapshot::walk(Walk& state, const PagePointer& pointer, Bytes lower, Bytes 
   const uint32_t least = page->is_branch() ? 1 : 0;
   if (least < count) {
     const int order = compare(page->key(least), lower);
-    if (order < 0 || (order == 0 && page->is_branch())) refuse(describe(pointer), "a key below its page's bounds");
-    if (has_upper && compare(page->key(count - 1), upper) >= 0) refuse(describe(pointer), "a key above its page's bounds");
+    if (order < 0 || (order == 0 && page->is_branch())) {
+      refuse(describe(pointer), "a key below its page's bounds");
+    }
+    if (has_upper && compare(page->key(count - 1), upper) >= 0) {
+      refuse(describe(pointer), "a key above its page's bounds");
+    }
   }
   // The first child or item that may hold `first`, and the end of what lies below `end`.
   uint32_t from = 0, to = count;
@@ -233,7 +239,9 @@ std::vector<uint8_t> Snapshot::large_value(Bytes body, uint64_t birth, uint32_t 
     fail(INGOT_E_RANGE, "a catalog value of " + std::to_string(head.rawBytes) + " bytes is over the limit of " +
                             std::to_string(limits_.value_bytes_max) + " that the store was opened with");
   }
-  if (const char* problem = pointer_problem(head.pointer, birth, *root_.block); problem != nullptr) refuse(place, problem);
+  if (const char* problem = pointer_problem(head.pointer, birth, *root_.block); problem != nullptr) {
+    refuse(place, problem);
+  }
   if (head.pointer.kind != kPageValueIndex) refuse(place, "kind of its index");
   const auto index = page(head.pointer, tree, 0);
   const uint64_t pieces = (head.rawBytes + kPieceRawBytes - 1) / kPieceRawBytes;
@@ -252,12 +260,17 @@ std::vector<uint8_t> Snapshot::large_value(Bytes body, uint64_t birth, uint32_t 
       refuse("a value index", "lengths, kind or codec of a piece");
     }
     const auto stored = page(entry.pointer, tree, 0);
-    if (stored->header.usedBytes != sizeof(layout::PageHeader) + entry.storedBytes) refuse("a value piece", "usedBytes");
+    if (stored->header.usedBytes != sizeof(layout::PageHeader) + entry.storedBytes) {
+      refuse("a value piece", "usedBytes");
+    }
     const Bytes bytes = stored->used().subspan(sizeof(layout::PageHeader));
     const size_t at = raw.size();
     raw.resize(at + raw_bytes);
-    if (entry.codec == 0) std::memcpy(raw.data() + at, bytes.data(), raw_bytes);
-    else if (!lz4_decode_block(bytes.data(), bytes.size(), raw.data() + at, raw_bytes)) refuse("a value piece", "LZ4 block");
+    if (entry.codec == 0) {
+      std::memcpy(raw.data() + at, bytes.data(), raw_bytes);
+    } else if (!lz4_decode_block(bytes.data(), bytes.size(), raw.data() + at, raw_bytes)) {
+      refuse("a value piece", "LZ4 block");
+    }
   }
   return raw;
 }

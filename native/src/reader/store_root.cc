@@ -50,7 +50,9 @@ Standing standing_of(const MemberTip& tip, const Superblock& root, const std::ve
   }
   const std::pair<uint64_t, uint64_t> place{own.sequence, own.rootSum};
   for (const MemberTip* each : at_root) {
-    if (std::find(each->history.begin(), each->history.end(), place) != each->history.end()) return Standing::stale;
+    if (std::find(each->history.begin(), each->history.end(), place) != each->history.end()) {
+      return Standing::stale;
+    }
   }
   fail(INGOT_E_CONFLICT, "fork: member " + std::to_string(tip.member_index) + " is at " + describe(own) +
                              ", no ancestor of " + describe(root));

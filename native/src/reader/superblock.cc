@@ -17,7 +17,9 @@ using layout::Superblock;
 constexpr uint32_t kStateMax = 5;
 
 const char* entry_problem(const MemberEntry& entry) {
-  if (entry.state > kStateMax || !is_formatted_size(entry.formattedBytes) || all_zero(entry.uuid)) return "members";
+  if (entry.state > kStateMax || !is_formatted_size(entry.formattedBytes) || all_zero(entry.uuid)) {
+    return "members";
+  }
   if (!all_zero(entry.reserved0) || !all_zero(entry.reserved1)) return "members";
   const uint64_t largest = std::max({entry.failureDomain, entry.syncedSequence, entry.allocatedSectors,
                                      entry.birthSequence});
@@ -199,7 +201,9 @@ MemberTip choose_tip(const RingBytes& rings) {
                               "; this reader knows format 1");
   }
   for (const Candidate& group : groups) {
-    if (group.slot->sequence > best->sequence) tip.notes.push_back("a lone copy holds a newer root: " + describe(*group.slot));
+    if (group.slot->sequence > best->sequence) {
+      tip.notes.push_back("a lone copy holds a newer root: " + describe(*group.slot));
+    }
   }
   tip.member_index = best->block->memberIndex;
   tip.block = std::make_shared<const layout::Superblock>(*best->block);

@@ -52,7 +52,8 @@ std::unique_ptr<VersionReader> open_version(const std::shared_ptr<Snapshot>& sna
     id = newest_of_step(*snapshot, ref);
   } else if (ref.kind == Ref::Kind::tag) {
     Value value;
-    id = snapshot->get(kTreeRuns, as_bytes(runs_key(ref.run, 2) + ref.tag), value) ? decode_tag(value.bytes).version_id : 0;
+    const std::string key = runs_key(ref.run, 2) + ref.tag;
+    id = snapshot->get(kTreeRuns, as_bytes(key), value) ? decode_tag(value.bytes).version_id : 0;
   }
   VersionRecord record;
   if (id == 0 || !find_version(*snapshot, id, record)) {

@@ -137,7 +137,9 @@ class VersionReader::Round {
       }
       const SumLeafRecord leaf = decode_sum_leaf(value, leaf_id, snapshot.block());
       const auto page = snapshot.page(leaf.pointer, kTreeExtents, leaf_id);
-      if (page->count() != leaf.sum_count || slot >= leaf.sum_count) refuse("sum leaf " + std::to_string(leaf_id), "count");
+      if (page->count() != leaf.sum_count || slot >= leaf.sum_count) {
+        refuse("sum leaf " + std::to_string(leaf_id), "count");
+      }
       const uint32_t taken = std::min<uint32_t>(leaf.sum_count - slot,
                                                 extent.segments - static_cast<uint32_t>(extent.sums.size()));
       for (uint32_t index = slot; index < slot + taken; ++index) {
