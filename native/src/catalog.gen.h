@@ -7,7 +7,7 @@
 
 namespace ingot::catalog {
 
-enum class Table : std::uint8_t { KeyValue, Metric, Run, Tag, Version, Manifest, Tensor, Blob, File, RecordSet, Extent, SumLeaf, Member };
+enum class Table : std::uint8_t { KeyValue, Metric, Run, Tag, Version, Manifest, Tensor, Blob, File, RecordSet, Extent, SumLeaf, Member, Job };
 enum class Sort : std::uint8_t { scalar, string, vector, tables };
 /// `bytes`: of the scalar, or of one element of the vector.
 struct Field { Sort sort; bool required; std::uint8_t bytes; Table table; };
@@ -281,6 +281,32 @@ inline constexpr std::uint16_t kFormattedBytes = 12;
 inline constexpr std::uint16_t kAddedAtMs = 14;
 }  // namespace member_field
 
+inline constexpr Field kJobFields[] = {
+    {Sort::scalar, false, 1, Table::KeyValue},  // kind
+    {Sort::scalar, false, 1, Table::KeyValue},  // state
+    {Sort::scalar, false, 8, Table::KeyValue},  // position
+    {Sort::scalar, false, 8, Table::KeyValue},  // started_at_ms
+    {Sort::scalar, false, 8, Table::KeyValue},  // updated_at_ms
+    {Sort::scalar, false, 8, Table::KeyValue},  // rounds
+    {Sort::scalar, false, 8, Table::KeyValue},  // finished_at_ms
+    {Sort::scalar, false, 8, Table::KeyValue},  // scanned_bytes
+    {Sort::scalar, false, 8, Table::KeyValue},  // repaired
+    {Sort::scalar, false, 8, Table::KeyValue},  // unrepairable
+};
+/// Offsets in the vtable of Job.
+namespace job_field {
+inline constexpr std::uint16_t kKind = 4;
+inline constexpr std::uint16_t kState = 6;
+inline constexpr std::uint16_t kPosition = 8;
+inline constexpr std::uint16_t kStartedAtMs = 10;
+inline constexpr std::uint16_t kUpdatedAtMs = 12;
+inline constexpr std::uint16_t kRounds = 14;
+inline constexpr std::uint16_t kFinishedAtMs = 16;
+inline constexpr std::uint16_t kScannedBytes = 18;
+inline constexpr std::uint16_t kRepaired = 20;
+inline constexpr std::uint16_t kUnrepairable = 22;
+}  // namespace job_field
+
 inline constexpr TableSchema kTables[] = {
     {"KeyValue", kKeyValueFields, 2},
     {"Metric", kMetricFields, 2},
@@ -295,6 +321,7 @@ inline constexpr TableSchema kTables[] = {
     {"Extent", kExtentFields, 23},
     {"SumLeaf", kSumLeafFields, 5},
     {"Member", kMemberFields, 6},
+    {"Job", kJobFields, 10},
 };
 
 }  // namespace ingot::catalog
