@@ -31,7 +31,20 @@ export const SCRUB_WINDOW_BYTES = 1024 * 1024 * 1024;
 export const SCRUB_WINDOW_EXTENTS = 16_384;
 /** How often a scrub writes down where it is. A crash costs at most so much reading again. */
 export const SCRUB_RECORD_INTERVAL_MS = 30_000;
-/** Bytes that a capped scrub may read at once: one batch for each that is under way would make it stutter. */
-export const SCRUB_BURST_BYTES = 32 * 1024 * 1024;
+/** Batches of a capped scrub last so long at its rate, between these bytes and SCRUB_BATCH_BYTES: what it delays. */
+export const SCRUB_CAPPED_BATCH_SEC = 1 / 8;
+export const SCRUB_CAPPED_BATCH_BYTES_MIN = 1024 * 1024;
+
+/** Bytes of extents read and written together by a job that moves copies, and how many such batches are under way. */
+export const MOVE_BATCH_BYTES = 16 * 1024 * 1024;
+export const MOVE_BATCHES_IN_FLIGHT = 3;
+/** Bytes of new copies in one change: what a crash may cost a job. */
+export const MOVE_WINDOW_BYTES = 256 * 1024 * 1024;
+/** Records that one window looks through. */
+export const MOVE_WINDOW_SCANNED = 65_536;
+/** Bytes that a capped job may write at once. */
+export const MOVE_BURST_BYTES = 32 * 1024 * 1024;
+/** Passes over the extent tree of one job: the second finds what was written meanwhile, the last finds nothing. */
+export const MOVE_PASSES_MAX = 8;
 /** Passes over the manifests that name damaged extents, in one scrub; later damage is named by extent id alone. */
 export const NAMING_PASSES_MAX = 16;

@@ -20,7 +20,13 @@ import { FsckContext } from '../fsck_context.js';
 import { badSuperblocks } from '../fsck_pages.js';
 import type { StoreContext } from '../store_context.js';
 import type { MaintEvent, OpOptions, Progress } from '../types.js';
-import { NAMING_PASSES_MAX, SCRUB_BURST_BYTES, SCRUB_RECORD_INTERVAL_MS } from './limits.js';
+import {
+  NAMING_PASSES_MAX,
+  SCRUB_BATCH_BYTES,
+  SCRUB_CAPPED_BATCH_BYTES_MIN,
+  SCRUB_CAPPED_BATCH_SEC,
+  SCRUB_RECORD_INTERVAL_MS,
+} from './limits.js';
 import { ownersOf } from './owners.js';
 import { WindowScrub, damageFinding, windowFrom } from './scrub_extents.js';
 import { scrubPages } from './scrub_pages.js';
@@ -71,6 +77,8 @@ class Tour {
   readonly #context: StoreContext;
   readonly #options: ScrubOptions;
   readonly #throttle: Throttle;
+  /** Bytes read together: little in a capped scrub, whose batches are what others wait for. */
+  readonly #batchBytes: number;
   readonly #startMs: number;
   /** Bytes to read in all, as far as the root tells. */
   readonly #totalBytes: number;
@@ -88,7 +96,12 @@ class Tour {
     const { superblock } = context.catalog;
     this.#context = context;
     this.#options = options;
-    this.#throttle = new Throttle(clock, options.bytesPerSec ?? Number.POSITIVE_INFINITY, SCRUB_BURST_BYTES);
+    const bytesPerSec = options.bytesPerSec ?? Number.POSITIVE_INFINITY;
+    this.#batchBytes = Math.min(
+      Math.max(bytesPerSec * SCRUB_CAPPED_BATCH_SEC, SCRUB_CAPPED_BATCH_BYTES_MIN),
+      SCRUB_BATCH_BYTES,
+    );
+    this.#throttle = new Throttle(clock, bytesPerSec, this.#batchBytes);
     this.#startMs = clock.monotonicMs();
     this.#recordedAtMs = this.#startMs;
     this.#endId = superblock.nextId;
@@ -210,7 +223,13 @@ class Tour {
         const extents = await windowFrom(lease.snapshot, this.#record.position, this.#endId);
         const last = extents.at(-1);
         if (last === undefined) return;
-        const window = new WindowScrub(this.#context, lease.snapshot, this.#throttle, this.#signal);
+        const window = new WindowScrub(
+          this.#context,
+          lease.snapshot,
+          this.#throttle,
+          this.#batchBytes,
+          this.#signal,
+        );
         for await (const bytes of window.run(extents)) {
           this.#count(bytes);
           yield this.#progress('extents');

@@ -77,6 +77,7 @@ export class WindowScrub {
   readonly #context: StoreContext;
   readonly #snapshot: CatalogSnapshot;
   readonly #throttle: Throttle;
+  readonly #batchBytes: number;
   readonly #signal: AbortSignal | undefined;
   readonly damages: Damage[] = [];
 
@@ -84,8 +85,10 @@ export class WindowScrub {
     context: StoreContext,
     snapshot: CatalogSnapshot,
     throttle: Throttle,
+    batchBytes: number,
     signal: AbortSignal | undefined,
   ) {
+    this.#batchBytes = batchBytes;
     this.#context = context;
     this.#snapshot = snapshot;
     this.#throttle = throttle;
@@ -93,7 +96,7 @@ export class WindowScrub {
   }
 
   async *run(extents: readonly WindowExtent[]): AsyncGenerator<number, void, undefined> {
-    const pool = new BufferPool(this.#context.io, SCRUB_BATCHES_IN_FLIGHT * SCRUB_BATCH_BYTES);
+    const pool = new BufferPool(this.#context.io, SCRUB_BATCHES_IN_FLIGHT * this.#batchBytes);
     const running: Promise<number>[] = [];
     try {
       for (const batch of this.#batches(extents)) {
@@ -103,7 +106,8 @@ export class WindowScrub {
         const task = this.#scrubBatch(batch, byteLength, pool);
         task.catch(() => undefined);
         running.push(task);
-        if (running.length >= SCRUB_BATCHES_IN_FLIGHT) yield await (running.shift() as Promise<number>);
+        const underWay = this.#batchBytes < SCRUB_BATCH_BYTES ? 1 : SCRUB_BATCHES_IN_FLIGHT;
+        if (running.length >= underWay) yield await (running.shift() as Promise<number>);
       }
       while (running.length > 0) yield await (running.shift() as Promise<number>);
     } finally {
@@ -121,7 +125,7 @@ export class WindowScrub {
         ({ member, placementBirth }) => usableSlot(this.#context, member, placementBirth) !== undefined,
       );
       const more = extent.storedBytes * copies.length;
-      if (batch.length > 0 && bytes + more > SCRUB_BATCH_BYTES) {
+      if (batch.length > 0 && bytes + more > this.#batchBytes) {
         yield batch;
         batch = [];
         bytes = 0;
@@ -139,7 +143,7 @@ export class WindowScrub {
       batch.map((op) => op.extent),
       'scrub',
     );
-    const buffer = pool.take(Math.max(byteLength, SCRUB_BATCH_BYTES));
+    const buffer = pool.take(Math.max(byteLength, this.#batchBytes));
     let suspects: { suspect: SuspectSegments; kind: string }[];
     try {
       let at = 0;

@@ -7,7 +7,7 @@ import { tmpdir } from 'node:os';
 import { parseArgs } from 'node:util';
 import { parseSize, parseWhole, usageError } from '../cli/values.js';
 
-export const SUBJECTS = ['io', 'catalog', 'peers', 'crc', 'format'] as const;
+export const SUBJECTS = ['io', 'catalog', 'peers', 'redundancy', 'crc', 'format'] as const;
 export type Subject = (typeof SUBJECTS)[number];
 export const ROW_GROUPS = ['read', 'write', 'mirrored', 'import', 'memory'] as const;
 export type RowGroup = (typeof ROW_GROUPS)[number];

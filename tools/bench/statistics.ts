@@ -31,6 +31,25 @@ export function spread(values: readonly number[]): Spread {
   };
 }
 
+/**
+ * Bounds that hold the median with at least 95 %: the order statistics that the binomial distribution of "below the
+ * median" allows (no shape of the values is assumed). Least and most of fewer than six values.
+ */
+export function medianInterval(values: readonly number[]): { readonly low: number; readonly high: number } {
+  const sorted = [...values].sort((a, b) => a - b);
+  const count = sorted.length;
+  let tail = 0;
+  let term = 0.5 ** count;
+  let rank = 0;
+  // The largest rank whose outside has at most 2.5 % on either side.
+  for (; rank < count / 2 && tail + term <= 0.025; rank += 1) {
+    tail += term;
+    term = (term * (count - rank)) / (rank + 1);
+  }
+  const place = Math.max(rank - 1, 0);
+  return { low: sorted[place] ?? Number.NaN, high: sorted[count - 1 - place] ?? Number.NaN };
+}
+
 /** Ours over theirs, pair by pair. The lists are of one length. */
 export function pairRatios(ours: readonly number[], theirs: readonly number[]): number[] {
   if (ours.length !== theirs.length) throw new RangeError('pairs need as many runs on either side');

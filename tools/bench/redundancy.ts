@@ -1,0 +1,224 @@
+// `bench redundancy`: what mirrors cost and give, on RAM-backed members, where software is the limit.
+//
+// Invariants
+//   1. The two sides of a pair run next to each other, in an order drawn anew for every pair; what is reported is the
+//      median of the pairs' ratios with its 95 % interval (order statistics of the median: no shape is assumed).
+//   2. fio reads the very stretches of the member files that the store reads.
+//   3. Everything made is removed, also after a failure.
+//
+// The peer mdadm RAID-1 + ext4 needs loop devices and root; where they cannot be had the row says why.
+
+import { execFile } from 'node:child_process';
+import { type ChildProcess, fork } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdir, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+import { type FioStretch, fioVersion, runFio, settingText, sweep } from './fio.js';
+import type { RedundancyJob, RedundancyResult } from './redundancy_worker.js';
+import { type Row, say } from './report.js';
+import {
+  gigabytesPerSecond,
+  median,
+  medianInterval,
+  pairRatios,
+  seededRandom,
+  shuffled,
+} from './statistics.js';
+
+const MEBIBYTE = 1024 * 1024;
+const HEAD_BYTES = MEBIBYTE;
+const SPARE_BYTES = 128 * MEBIBYTE;
+const BLOCK_BYTES = 16 * MEBIBYTE;
+const DAMAGED_SHARE = 0.01;
+/** A tour of 18 TB in two weeks: what a scrub in the background of a busy machine is set to. */
+const QUIET_SCRUB_BYTES_PER_SEC = 16 * MEBIBYTE;
+const LATENCY_RUN_MS = 1500;
+const WORKER = fileURLToPath(new URL('./redundancy_worker.js', import.meta.url));
+
+export interface RedundancyOptions {
+  readonly ramDirectory: string | null;
+  readonly sizeBytes: number;
+  readonly pairs: number;
+  readonly sweepRounds: number;
+  readonly seed: number;
+}
+
+export async function benchRedundancy(options: RedundancyOptions): Promise<Row[]> {
+  if (options.ramDirectory === null)
+    return [{ what: 'redundancy', note: 'skipped: it is measured on a RAM disk' }];
+  const hasFio = (await fioVersion()) !== null;
+  const directory = join(options.ramDirectory, `ingot-redundancy-${process.pid}`);
+  await mkdir(directory, { recursive: true });
+  const worker = new RedundancyWorker();
+  try {
+    const members = [0, 1].map((index) => join(directory, `${index}.member`));
+    const sizeBytes = Math.ceil(options.sizeBytes / BLOCK_BYTES) * BLOCK_BYTES;
+    say(`RAM, 2 members: writing ${sizeBytes} bytes with two copies`);
+    const memberBytes = HEAD_BYTES + sizeBytes + SPARE_BYTES;
+    await worker.ask({ kind: 'prepare', members, memberBytes, sizeBytes });
+    const stretches = members.map(
+      (path): FioStretch => ({ path, offsetBytes: HEAD_BYTES, lengthBytes: sizeBytes }),
+    );
+    const rows: Row[] = [];
+    if (hasFio) rows.push(...(await besideFio(worker, stretches, options)));
+    else rows.push({ what: 'mirrored read and scrub beside fio', note: 'skipped: fio is not installed' });
+    rows.push(await healing(worker, options), await foreground(worker, options), await mirrorPeer());
+    return rows;
+  } finally {
+    await worker.close();
+    await rm(directory, { recursive: true, force: true });
+  }
+}
+
+class RedundancyWorker {
+  readonly #child: ChildProcess = fork(WORKER, [], { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] });
+  #nextId = 1;
+
+  async ask(job: RedundancyJob): Promise<RedundancyResult> {
+    const id = this.#nextId++;
+    return new Promise((resolve, reject) => {
+      const onExit = (code: number | null): void => reject(new Error(`the measured process ended (${code})`));
+      this.#child.once('exit', onExit);
+      this.#child.once('message', (answer: { id: number; result?: RedundancyResult; error?: string }) => {
+        this.#child.off('exit', onExit);
+        if (answer.result === undefined) reject(new Error(answer.error ?? 'no answer'));
+        else resolve(answer.result);
+      });
+      this.#child.send({ id, job });
+    });
+  }
+
+  async close(): Promise<void> {
+    if (this.#child.exitCode !== null) return;
+    const ended = once(this.#child, 'exit');
+    this.#child.disconnect();
+    await ended;
+  }
+}
+
+/** Runs both sides of `pairs` pairs, in an order drawn for each. */
+async function paired(
+  options: RedundancyOptions,
+  ours: (pair: number) => Promise<number>,
+  theirs: (pair: number) => Promise<number>,
+): Promise<{ ours: number[]; theirs: number[] }> {
+  const random = seededRandom(options.seed);
+  const taken = { ours: [] as number[], theirs: [] as number[] };
+  for (let pair = 0; pair < options.pairs; pair++) {
+    for (const side of shuffled(['ours', 'theirs'] as const, random))
+      taken[side].push(await (side === 'ours' ? ours : theirs)(pair));
+  }
+  return taken;
+}
+
+function pairRow(
+  taken: { ours: number[]; theirs: number[] },
+  rest: Partial<Row> & { readonly what: string },
+): Row {
+  const ratios = pairRatios(taken.ours, taken.theirs);
+  const { low, high } = medianInterval(ratios);
+  const interval = `median's 95 % interval ${low.toFixed(3)}..${high.toFixed(3)}`;
+  return {
+    value: median(taken.ours),
+    peerValue: median(taken.theirs),
+    ratio: median(ratios),
+    ratioLeast: Math.min(...ratios),
+    ratioMost: Math.max(...ratios),
+    pairs: ratios.length,
+    ...rest,
+    note: rest.note === undefined ? interval : `${interval}; ${rest.note}`,
+  };
+}
+
+const rateOf = ({ bytes, durationMs }: RedundancyResult): number => gigabytesPerSecond(bytes, durationMs);
+
+async function besideFio(
+  worker: RedundancyWorker,
+  stretches: readonly FioStretch[],
+  options: RedundancyOptions,
+): Promise<Row[]> {
+  say(`fio's best of 9 settings, ${options.sweepRounds} rounds each`);
+  const { best } = await sweep('read', stretches, Math.max(options.sweepRounds, 1), options.seed);
+  const fio = async (): Promise<number> => (await runFio('read', stretches, best)).gigabytesPerSecond;
+  await worker.ask({ kind: 'read' });
+  await worker.ask({ kind: 'scrub' });
+  const against = `fio read of both members, ${settingText(best)}`;
+  say('mirrored reads beside fio');
+  const reads = await paired(options, async () => rateOf(await worker.ask({ kind: 'read' })), fio);
+  say('scrubs beside fio');
+  const scrubs = await paired(options, async () => rateOf(await worker.ask({ kind: 'scrub' })), fio);
+  return [
+    pairRow(reads, {
+      what: 'RAM, 2 members: mirrored verified read',
+      unit: 'GB/s',
+      against,
+      wanted: '>= 0.95',
+    }),
+    pairRow(scrubs, {
+      what: 'RAM, 2 members: scrub of every copy',
+      unit: 'GB/s',
+      against,
+      wanted: '>= 0.9',
+    }),
+  ];
+}
+
+async function healing(worker: RedundancyWorker, options: RedundancyOptions): Promise<Row> {
+  say('a read that heals 1 % beside a clean one');
+  let healed = 0;
+  const taken = await paired(
+    options,
+    async (pair) => {
+      const run = await worker.ask({ kind: 'heal', share: DAMAGED_SHARE, seed: options.seed + pair });
+      healed += run.healed;
+      return run.durationMs;
+    },
+    async () => (await worker.ask({ kind: 'read' })).durationMs,
+  );
+  return pairRow(taken, {
+    what: 'RAM, 2 members: read and heal of 1 % damaged segments',
+    unit: 'ms',
+    against: 'the same read, undamaged',
+    wanted: '<= 1.10',
+    note: `${healed} segments were healed within the time`,
+  });
+}
+
+async function foreground(worker: RedundancyWorker, options: RedundancyOptions): Promise<Row> {
+  say('foreground reads with and without a throttled scrub');
+  const run =
+    (scrubBytesPerSec: number) =>
+    async (pair: number): Promise<number> => {
+      const seed = options.seed + pair;
+      const job = { kind: 'latency' as const, scrubBytesPerSec, durationMs: LATENCY_RUN_MS, seed };
+      return (await worker.ask(job)).p99Ms;
+    };
+  const taken = await paired(options, run(QUIET_SCRUB_BYTES_PER_SEC), run(0));
+  return pairRow(taken, {
+    what: 'RAM, 2 members: p99 of 256 KiB reads with a scrub at 16 MiB/s',
+    unit: 'ms',
+    against: 'without a scrub',
+    wanted: '<= 1.05',
+  });
+}
+
+/** mdadm RAID-1 + ext4 over loop devices, or why it cannot be had here. */
+async function mirrorPeer(): Promise<Row> {
+  const what = 'peer: mdadm RAID-1 + ext4 over loop devices';
+  const run = promisify(execFile);
+  const missing: string[] = [];
+  for (const [command, args] of [
+    ['mdadm', ['--version']],
+    ['losetup', ['--find']],
+    ['mkfs.ext4', ['-V']],
+  ] as const) {
+    await run(command, [...args]).catch((error: Error & { stderr?: string }) => {
+      const why = (error.stderr ?? '').trim().split('\n')[0];
+      missing.push(`${command}: ${why === undefined || why === '' ? error.message : why}`);
+    });
+  }
+  if (missing.length > 0) return { what, note: `not measured: ${missing.join('; ')}` };
+  return { what, note: 'not measured: this machine has the tools; the comparison itself is not written yet' };
+}
