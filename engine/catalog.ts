@@ -43,9 +43,18 @@ import type { OpenStoreOptions, OpenedStore } from './open.js';
 import { PageStore } from './page_store.js';
 import type { PageFault } from './page_store.js';
 import { Pins } from './pins.js';
+import {
+  type RebuiltSpace,
+  readParent,
+  rebuildRefusal,
+  rebuildSpace,
+  withoutTree,
+} from './repair/rebuild_space.js';
 import { RootView, Snapshot } from './root_view.js';
 
 export interface CatalogOptions extends OpenStoreOptions {
+  /** Writers: make the free map anew from everything else before anything is written (`fsck --repair`). */
+  readonly rebuildFreeMap?: boolean;
   /** Bytes of catalog pages kept in memory (page_store.ts has the default). */
   readonly cacheBytes?: number;
   /** How often the heartbeat moves by itself; 0 never. Default 5,000, and 0 on simulated members. */
@@ -118,7 +127,7 @@ export class StoreCatalog implements Catalog {
     });
     this.#root = new RootView(this.pages, opened.superblock, opened.rootSum);
     this.#pins = new Pins(io, opened.online, !this.writable);
-    this.#core = this.writable ? this.#makeCore() : null;
+    this.#core = this.writable ? this.#makeCore(options.rebuildFreeMap === true) : null;
     this.#committer = this.#core === null ? null : this.#makeCommitter(this.#core);
   }
 
@@ -302,13 +311,21 @@ export class StoreCatalog implements Catalog {
 
   async #startWriter(options: CatalogOptions): Promise<void> {
     const core = this.#writer();
-    const deferred = await readDeferred(this.#root.tree(TREE_FREE_SPACE));
+    const rebuilt = options.rebuildFreeMap === true ? await this.#rebuildSpace() : null;
+    const deferred = rebuilt === null ? await readDeferred(this.#root.tree(TREE_FREE_SPACE)) : new Map();
     core.setAllocator(
       new Allocator({
-        members: spaceMembers(this.superblock),
+        members: spaceMembers(this.superblock).map((member) =>
+          rebuilt === null
+            ? member
+            : { ...member, allocatedSectors: rebuilt.takenSectors.get(member.index) ?? 0 },
+        ),
         takesWrites: (member) => core.members.takesWrites(member),
         deferred,
-        load: (member, region) => this.#loadRegion(member, region),
+        load: (member, region) =>
+          rebuilt === null
+            ? this.#loadRegion(member, region)
+            : (rebuilt.free.get(`${member}:${region}`) ?? null),
         pushRoot: () => this.#committer?.pushRoot() ?? Promise.resolve(false),
       }),
     );
@@ -326,8 +343,42 @@ export class StoreCatalog implements Catalog {
       options.heartbeatIntervalMs ?? (isSimulated ? 0 : HEARTBEAT_INTERVAL_MS),
     );
     for (const [index, error] of failures) this.memberFailed(index, error);
+    const returned = returning.filter(({ index }) => members.failure(index) === null);
+    if (rebuilt !== null) return this.#writeRebuilt(core, rebuilt, returned);
     if (closedCleanly && !members.isChanged && !members.isUnsettled && returning.length === 0) return;
-    await this.#firstRoot(returning.filter(({ index }) => members.failure(index) === null));
+    await this.#firstRoot(returned);
+  }
+
+  /** The free map from everything else, also of members that are away (repair/rebuild_space.ts). */
+  async #rebuildSpace(): Promise<RebuiltSpace> {
+    try {
+      const parent = await readParent(this.io, this.online, this.superblock);
+      return await rebuildSpace(this.pages, this.superblock, parent);
+    } catch (error) {
+      if (!isStoreError(error) || error.code === 'E_CLOSED') throw error;
+      throw rebuildRefusal(error);
+    }
+  }
+
+  /** One root with a free tree made anew; what must not be written yet is freed by it. */
+  async #writeRebuilt(
+    core: CatalogCore,
+    rebuilt: RebuiltSpace,
+    returning: readonly AttachedMember[],
+  ): Promise<void> {
+    const counted = new Set(spaceMembers(this.superblock).map((member) => member.index));
+    for (const [place, runs] of rebuilt.free) {
+      const [member = 0, region = 0] = place.split(':').map(Number);
+      if (runs === null || !counted.has(member)) continue;
+      const space = core.allocator.space(member);
+      await space.ensure(region);
+      space.markDirty(region);
+    }
+    await this.#committer?.commit(async (change) => {
+      for (const { index } of returning) change.putMember(index, { state: 'resilvering' });
+      for (const { member, sector, sectorCount } of rebuilt.leftovers)
+        if (counted.has(member)) change.freeSpace(member, sector, sectorCount);
+    });
   }
 
   async #wasClosedCleanly(present: readonly OnlineMember[]): Promise<boolean> {
@@ -396,8 +447,9 @@ export class StoreCatalog implements Catalog {
     }
   }
 
-  #makeCore(): CatalogCore {
-    const { superblock, rootSum, online, returning } = this.#opened;
+  #makeCore(withoutFreeTree: boolean): CatalogCore {
+    const { rootSum, online, returning } = this.#opened;
+    const superblock = withoutFreeTree ? withoutTree(this.#opened.superblock) : this.#opened.superblock;
     let branchId = 0n;
     while (branchId === 0n)
       branchId = new DataView(this.io.random.bytes(8).slice().buffer).getBigUint64(0, true);

@@ -269,6 +269,13 @@ export class MemberSpace {
     return loaded.persisted.total === end - start ? null : loaded.persisted;
   }
 
+  /** The region's record is written with the next root, whatever it says now (rebuilding the free map). */
+  markDirty(region: number): void {
+    const loaded = this.#loaded.get(region);
+    assert(loaded !== undefined, 'a region is in memory before it is marked');
+    loaded.dirty = true;
+  }
+
   /** The root with the records of all dirty regions is durable. */
   markClean(): void {
     for (const loaded of this.#loaded.values()) loaded.dirty = false;

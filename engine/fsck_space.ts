@@ -142,6 +142,31 @@ export class SpaceWindow {
   }
 
   /**
+   * Cuts the data sectors of a region into runs: 'reached' by this window, else 'held' by the other one, else
+   * 'free'. Sectors are within the region, ascending.
+   */
+  eachRun(
+    number: number,
+    held: SpaceWindow,
+    run: (kind: 'reached' | 'held' | 'free', start: number, count: number) => void,
+  ): void {
+    const { geometry, region } = this.#numbers.at(number);
+    const { from, to } = regionDataSectors(region, geometry.formattedBytes);
+    const offset = (number - this.first) * REGION_SECTORS;
+    const bit = (bits: Uint32Array, at: number): boolean =>
+      (((bits[(offset + at) >> 5] as number) >>> ((offset + at) & 31)) & 1) === 1;
+    const kindAt = (at: number): 'reached' | 'held' | 'free' =>
+      bit(this.#bits, at) ? 'reached' : bit(held.#bits, at) ? 'held' : 'free';
+    for (let at = from; at < to; ) {
+      const kind = kindAt(at);
+      let end = at + 1;
+      while (end < to && kindAt(end) === kind) end += 1;
+      run(kind, at, end - at);
+      at = end;
+    }
+  }
+
+  /**
    * Where the free record of a region differs from what nothing owns. `eachFreeRun` calls back with each run of
    * the record (sectors within the region); null stands for no record: all of the region is free.
    */

@@ -54,6 +54,7 @@ export async function openWith(
     const catalog = await openCatalog(ports.io, paths, {
       mode,
       ...(options.force === undefined ? {} : { force: options.force }),
+      ...(options.rebuildFreeMap === undefined ? {} : { rebuildFreeMap: options.rebuildFreeMap }),
       ...(options.cacheBytes === undefined ? {} : { cacheBytes: options.cacheBytes }),
       onPageFault: (fault) => told?.(fault),
     });

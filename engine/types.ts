@@ -330,6 +330,8 @@ export interface OpenOptions {
   readonly create?: CreateOptions;
   /** Bytes of catalog pages kept in memory (default 96 MiB). A million small versions take about 400 MB. */
   readonly cacheBytes?: number;
+  /** Writers: make the free map anew from everything else before anything is written (`ingot fsck --repair`). */
+  readonly rebuildFreeMap?: boolean;
   /** Open although a quorum is missing or a device is in use (see `docs/errors.md`). */
   readonly force?: boolean;
   readonly signal?: AbortSignal;
