@@ -45,6 +45,7 @@ export type { ExtentPlace } from './version.js';
 export { decideRetention } from './retention.js';
 export { fsck } from './fsck.js';
 export type { FsckOptions } from './fsck.js';
+export type { ResilverOptions, ResilverReport } from './repair/resilver.js';
 export type { ScrubOptions } from './repair/scrub.js';
 export type { JobRecord } from '../format/index.js';
 export type { WatchOptions } from './watch.js';

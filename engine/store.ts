@@ -31,6 +31,7 @@ import { type FsckOptions, fsck } from './fsck.js';
 import type { DirectoryPort } from './io/directory_port.js';
 import { removeVersion } from './removal.js';
 import type { PageFault } from './page_store.js';
+import { type ResilverOptions, type ResilverReport, resilver } from './repair/resilver.js';
 import { type ScrubOptions, cancelScrub, scrub, scrubState } from './repair/scrub.js';
 import { isHealable } from './repair/suspects.js';
 import { lookupRef, manifestOf, notFound, recordOf, resolveId, tagsOfRun, then } from './refs.js';
@@ -275,6 +276,15 @@ export class Store implements AsyncDisposable {
   scrub(options: ScrubOptions = {}): AsyncIterableIterator<MaintEvent> {
     this.#context.checkOpen();
     return scrub(this.#context, options);
+  }
+
+  /**
+   * Gives every extent the copies it wants, on the members that take them, and takes copies off members that were
+   * given up. Ends when nothing more can be done; begun anew after a crash it goes on with what is still wanting.
+   */
+  resilver(options: ResilverOptions = {}): AsyncGenerator<MaintEvent, ResilverReport, undefined> {
+    this.#context.checkOpen();
+    return resilver(this.#context, options);
   }
 
   /** Where the scrub is, or how the last one ended; null when none ever ran. */

@@ -3,6 +3,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { StoreEvent } from '../../engine/types.js';
+import { Prng } from '../sim/prng.js';
+import { dropAll, keepAll, randomDamage, SimWorld, type WorldImage } from '../sim/sim_world.js';
 import {
   MEBIBYTE,
   collect,
@@ -248,4 +250,38 @@ test('a passing error of the only copy is asked for again; one that stays is an 
   await assert.rejects(version.tensor('t').read(), { code: 'E_IO' });
   rig.world.faults.clear();
   await rig.store.close();
+});
+
+test('a crash at any I/O of a heal costs nothing: every byte is there, and the next scrub is clean', async () => {
+  const rig = await rigWith(2, 2);
+  const found = (await places(rig)).slice(0, 2);
+  // Both copies have bad segments, each where the other is good: a heal that wrote too much would lose one.
+  for (const [index, place] of found.entries())
+    for (const segment of [1, 3, 4, 9])
+      rig.world.flipBits(place.member, place.offset + (2 * segment + index) * 65_536 + 7, 1);
+  const version = await rig.store.get('run');
+  const prng = new Prng(8);
+  const images: WorldImage[] = [];
+  let generation = -1;
+  rig.world.scheduler.afterEvent = () => {
+    if (rig.world.generation === generation) return;
+    generation = rig.world.generation;
+    for (const choose of [keepAll, dropAll, randomDamage(prng), randomDamage(prng)])
+      images.push(rig.world.crashImage(choose, prng));
+  };
+  for (let round = 0; round < 3; round++) await version.tensor('t').read();
+  await rig.store.healed();
+  rig.world.scheduler.afterEvent = null;
+  assert.ok(rig.store.stats().healing.healed >= 4);
+  await rig.store.close();
+  assert.ok(images.length >= 12, `${images.length} images`);
+  for (const [index, image] of images.entries()) {
+    const world = SimWorld.fromImage(image, index + 1);
+    const store = await openRig(world, world.process(), rig.paths, { mode: 'rw' });
+    assert.deepEqual(await (await store.get('run')).tensor('t').read(), contents(1, SIZE));
+    const first = await collect(store.scrub());
+    assert.ok(first.every((event) => event.type !== 'finding' || event.action === 'repaired'));
+    assert.ok((await collect(store.scrub())).every((event) => event.type !== 'finding'));
+    await store.close();
+  }
 });

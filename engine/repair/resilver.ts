@@ -1,0 +1,489 @@
+// Resilver, rebuild and evacuate: one job over the extent tree that gives every extent the copies it wants.
+//
+//   window: scan ids -> needs (members/copies.ts) -> batches: read a good copy, verify, write anew -> one change
+//
+// Invariants
+//   1. What is written was verified in engine memory against the record's sums, and the write computed the same.
+//   2. A new copy goes to space of its own, never over an old one. A record names it only in a root that was made
+//      durable after it was written: a crash at any point loses work, never a copy.
+//   3. Old copies go in the change that adds the new ones, and only when nothing is missing any more for them.
+//   4. There is no state but the records themselves: a job that begins anew finds what is still wanting.
+//   5. It ends by itself when a whole pass found nothing to do; the report says what is still under-replicated.
+//
+// New copies are spread over all members that take writes, fewest bytes of this job first, so that a rebuild is as
+// fast as all of them together. It never changes a member's state (the member commands do).
+
+import { StoreError, assert, isStoreError } from '../../format/errors.js';
+import type { Extent } from '../../format/index.js';
+import { BufferPool } from '../buffer_pool.js';
+import type { CatalogSnapshot, MemberState, SpaceGrant } from '../contract.js';
+import { sumCount } from '../extent_source.js';
+import {
+  type CopyNeed,
+  type CopyStanding,
+  copyNeed,
+  isActionable,
+  readableCopies,
+  standingsOf,
+} from '../members/copies.js';
+import { extentItems, rewriteCopies } from '../members/extent_copies.js';
+import type { StoreContext } from '../store_context.js';
+import type { MaintEvent, OpOptions, Progress } from '../types.js';
+import { type Stretch, readOf, writeOf } from './batches.js';
+import {
+  MOVE_BATCHES_IN_FLIGHT,
+  MOVE_BATCH_BYTES,
+  MOVE_BURST_BYTES,
+  MOVE_PASSES_MAX,
+  MOVE_WINDOW_BYTES,
+  MOVE_WINDOW_SCANNED,
+} from './limits.js';
+import { ownersOf } from './owners.js';
+import { Throttle } from './throttle.js';
+
+const SECTOR_BYTES = 4096;
+
+export interface ResilverOptions extends OpOptions {
+  /** Bytes written per second at most (default: as fast as the members go, behind everybody else's I/O). */
+  readonly bytesPerSec?: number;
+}
+
+/** What a job came to. */
+export interface ResilverReport {
+  /** Extents that got new copies, and the bytes of those copies. */
+  readonly moved: number;
+  readonly movedBytes: number;
+  /** Extents with fewer copies than wanted when the last pass ended. */
+  readonly underReplicated: number;
+  /** Extents that no copy of gave good bytes. */
+  readonly lost: number;
+  /** Copies that still stand on members that were given up (leaving, faulted). */
+  readonly onGivenUp: number;
+}
+
+interface Wanting {
+  readonly id: number;
+  readonly extent: Extent;
+  readonly need: CopyNeed<Extent['copies'][number]>;
+}
+interface Move extends Wanting {
+  readonly grants: readonly SpaceGrant[];
+}
+interface Window {
+  readonly wanting: readonly Wanting[];
+  readonly nextId: number;
+  readonly underReplicated: number;
+  readonly onGivenUp: number;
+}
+
+/** Runs until a pass finds nothing to do. Errors of single extents are findings; those of the catalog reject. */
+export async function* resilver(
+  context: StoreContext,
+  options: ResilverOptions = {},
+): AsyncGenerator<MaintEvent, ResilverReport, undefined> {
+  context.checkWritable('moving copies');
+  const job = new MoveJob(context, options);
+  return yield* job.run();
+}
+
+class MoveJob {
+  readonly #context: StoreContext;
+  readonly #options: ResilverOptions;
+  readonly #throttle: Throttle;
+  readonly #startMs: number;
+  /** Bytes placed by this job, by member: what spreads a rebuild. */
+  readonly #placed = new Map<number, number>();
+  readonly #lastGrant = new Map<number, SpaceGrant>();
+  /** Extents that cannot be read or placed: tried once a job. */
+  readonly #givenUpOn = new Set<number>();
+  readonly #findings: MaintEvent[] = [];
+  #totalBytes = 0;
+  #moved = 0;
+  #movedBytes = 0;
+  #lost = 0;
+  #underReplicated = 0;
+  #onGivenUp = 0;
+
+  constructor(context: StoreContext, options: ResilverOptions) {
+    const { clock } = context.io;
+    this.#context = context;
+    this.#options = options;
+    this.#throttle = new Throttle(clock, options.bytesPerSec ?? Number.POSITIVE_INFINITY, MOVE_BURST_BYTES);
+    this.#startMs = clock.monotonicMs();
+  }
+
+  async *run(): AsyncGenerator<MaintEvent, ResilverReport, undefined> {
+    await this.#measure();
+    for (let pass = 0; pass < MOVE_PASSES_MAX; pass++) {
+      const movedBefore = this.#moved;
+      yield* this.#pass();
+      if (this.#moved === movedBefore) break;
+    }
+    const durationMs = this.#context.io.clock.monotonicMs() - this.#startMs;
+    yield {
+      type: 'done',
+      scannedBytes: this.#movedBytes,
+      repaired: this.#moved,
+      unrepairable: this.#lost,
+      durationMs,
+    };
+    return {
+      moved: this.#moved,
+      movedBytes: this.#movedBytes,
+      underReplicated: this.#underReplicated,
+      lost: this.#lost,
+      onGivenUp: this.#onGivenUp,
+    };
+  }
+
+  get #signal(): AbortSignal | undefined {
+    return this.#options.signal;
+  }
+
+  /** How much there is to write, for the time left. */
+  async #measure(): Promise<void> {
+    const lease = this.#context.snapshots.lease();
+    try {
+      for (let id = 1; ; ) {
+        const window = await this.#scan(lease.snapshot, id);
+        for (const { extent, need } of window.wanting)
+          this.#totalBytes += extent.storedBytes * need.place.length;
+        if (window.nextId === 0) return;
+        id = window.nextId;
+      }
+    } finally {
+      lease.release();
+    }
+  }
+
+  async *#pass(): AsyncGenerator<MaintEvent> {
+    this.#underReplicated = 0;
+    this.#onGivenUp = 0;
+    for (let id = 1; ; ) {
+      this.#signal?.throwIfAborted();
+      const lease = this.#context.snapshots.lease();
+      try {
+        const window = await this.#scan(lease.snapshot, id);
+        this.#underReplicated += window.underReplicated;
+        this.#onGivenUp += window.onGivenUp;
+        if (window.wanting.length > 0) yield* this.#window(window.wanting, lease.snapshot);
+        if (window.nextId === 0) return;
+        id = window.nextId;
+      } finally {
+        lease.release();
+      }
+    }
+  }
+
+  /** Extents from an id on that something can be done for now. */
+  async #scan(snapshot: CatalogSnapshot, fromId: number): Promise<Window> {
+    const { members } = this.#context.catalog;
+    const standings = standingsOf(members);
+    const wanting: Wanting[] = [];
+    let bytes = 0;
+    let scanned = 0;
+    let underReplicated = 0;
+    let onGivenUp = 0;
+    for await (const item of extentItems(snapshot, fromId, null, this.#signal)) {
+      const full = bytes >= MOVE_WINDOW_BYTES || scanned >= MOVE_WINDOW_SCANNED;
+      if (full) return { wanting, nextId: item.id, underReplicated, onGivenUp };
+      scanned++;
+      if (item.kind !== 'extent') continue;
+      const { id, extent } = item;
+      const need = copyNeed(extent.copies, extent.wantedCopies, standings, this.#candidates(members));
+      if (need.missing > 0) underReplicated++;
+      onGivenUp += extent.copies.filter((copy) => standings.get(copy.member)?.isGivenUp !== false).length;
+      if (!isActionable(need) || this.#givenUpOn.has(id)) continue;
+      wanting.push({ id, extent, need });
+      for (const member of need.place) this.#count(member, extent.storedBytes);
+      bytes += extent.storedBytes * Math.max(need.place.length, 1);
+    }
+    return { wanting, nextId: 0, underReplicated, onGivenUp };
+  }
+
+  /** Members that take copies, those first that this job gave least. */
+  #candidates(members: readonly MemberState[]): CopyStanding[] {
+    const cost = (member: MemberState): number => this.#placed.get(member.index) ?? 0;
+    return members
+      .filter((member) => member.takesWrites)
+      .sort((a, b) => cost(a) - cost(b) || a.index - b.index);
+  }
+
+  #count(member: number, bytes: number): void {
+    this.#placed.set(member, (this.#placed.get(member) ?? 0) + bytes);
+  }
+
+  /** Copies of one window: batches under way together, then one change for all of them. */
+  async *#window(wanting: readonly Wanting[], snapshot: CatalogSnapshot): AsyncGenerator<MaintEvent> {
+    const pool = new BufferPool(this.#context.io, MOVE_BATCHES_IN_FLIGHT * MOVE_BATCH_BYTES);
+    const running: Promise<Move[]>[] = [];
+    const moves: Move[] = [];
+    let committed = false;
+    try {
+      for (const batch of batchesOf(wanting)) {
+        this.#signal?.throwIfAborted();
+        await this.#throttle.take(
+          batch.reduce((sum, each) => sum + each.extent.storedBytes * each.need.place.length, 0),
+          this.#signal,
+        );
+        const placed = await this.#place(batch);
+        const task = this.#copy(placed, snapshot, pool);
+        task.catch(() => undefined);
+        running.push(task);
+        if (running.length < MOVE_BATCHES_IN_FLIGHT) continue;
+        moves.push(...(await (running.shift() as Promise<Move[]>)));
+        yield this.#progress(moves);
+      }
+      while (running.length > 0) moves.push(...(await (running.shift() as Promise<Move[]>)));
+      await this.#commit(moves);
+      committed = true;
+      yield* this.#findings.splice(0);
+      yield this.#progress([]);
+    } finally {
+      // What was written and not committed is nobody's: a crash would give it back, too.
+      for (const settled of await Promise.allSettled(running))
+        if (settled.status === 'fulfilled') moves.push(...settled.value);
+      if (!committed) for (const move of moves) this.#giveBack(move.grants);
+      pool.close();
+    }
+  }
+
+  async #place(batch: readonly Wanting[]): Promise<Move[]> {
+    const moves: Move[] = [];
+    for (const each of batch) {
+      const grants: SpaceGrant[] = [];
+      for (const member of each.need.place) {
+        const grant = await this.#allocate(each, member, grants);
+        if (grant !== null) grants.push(grant);
+      }
+      if (grants.length === each.need.place.length) moves.push({ ...each, grants });
+      else this.#giveBack(grants);
+    }
+    return moves;
+  }
+
+  /** Space on the member, or on another one that has no copy when that is full; null when there is none. */
+  async #allocate(
+    { id, extent, need }: Wanting,
+    wanted: number,
+    grants: readonly SpaceGrant[],
+  ): Promise<SpaceGrant | null> {
+    const { catalog } = this.#context;
+    const taken = new Set([
+      ...need.keep.map((copy) => copy.member),
+      ...need.place,
+      ...grants.map((g) => g.member),
+    ]);
+    const others = this.#candidates(catalog.members)
+      .map((member) => member.index)
+      .filter((index) => !taken.has(index));
+    let refused: StoreError | null = null;
+    for (const member of [wanted, ...others]) {
+      const after = this.#lastGrant.get(member);
+      const request = { member, sectorCount: extent.storedBytes / SECTOR_BYTES, purpose: 'data' as const };
+      try {
+        const grant = await catalog.allocate(after === undefined ? request : { ...request, after });
+        this.#lastGrant.set(member, grant);
+        return grant;
+      } catch (error) {
+        if (!isStoreError(error, 'E_NO_SPACE') && !isStoreError(error, 'E_DEVICE_LOST')) throw error;
+        refused = error;
+      }
+    }
+    this.#givenUpOn.add(id);
+    if (refused !== null)
+      this.#findings.push({ type: 'finding', severity: 'error', action: 'none', error: refused });
+    return null;
+  }
+
+  #giveBack(grants: readonly SpaceGrant[]): void {
+    if (this.#context.catalog.poisoned !== null) return;
+    for (const grant of grants) this.#context.catalog.release(grant);
+  }
+
+  /** Reads, verifies and writes one batch; resolves to the moves that are wholly written. */
+  async #copy(moves: readonly Move[], snapshot: CatalogSnapshot, pool: BufferPool): Promise<Move[]> {
+    const copying = moves.filter((move) => move.grants.length > 0);
+    const ready = moves.filter((move) => move.grants.length === 0);
+    if (copying.length === 0) return ready;
+    const { io } = this.#context;
+    const sums = await this.#sums(copying, snapshot);
+    const buffer = pool.take(
+      Math.max(
+        copying.reduce((sum, { extent }) => sum + extent.storedBytes, 0),
+        MOVE_BATCH_BYTES,
+      ),
+    );
+    const balanced = this.#context.balance.begin();
+    try {
+      const settings = {
+        priority: 2 as const,
+        ...(this.#signal === undefined ? {} : { signal: this.#signal }),
+      };
+      const standings = standingsOf(this.#context.catalog.members);
+      let at = 0;
+      const stretches = copying.map(({ extent }, index): Stretch => {
+        const places = readableCopies(extent.copies, standings).flatMap(({ member, sector }) => {
+          const slot = this.#context.slotOfMember(member);
+          return slot === undefined ? [] : [{ slot, offsetBytes: sector * SECTOR_BYTES }];
+        });
+        const bufferOffset = at;
+        at += extent.storedBytes;
+        return {
+          places: places.length > 1 ? balanced.order(places, 0, extent.storedBytes) : places,
+          storedBytes: extent.storedBytes,
+          segmentBytes: 2 ** extent.segmentShift,
+          fromBytes: 0,
+          byteLength: extent.storedBytes,
+          sums: sums[index] ?? new BigUint64Array(0),
+          bufferOffset,
+        };
+      });
+      const read = await io.read(readOf(stretches, buffer, settings));
+      const good = copying.flatMap((_move, op) => (read.status[op] === 0 ? [op] : []));
+      await this.#tellLost(copying, good, snapshot);
+      return [...ready, ...(await this.#write(copying, stretches, good, buffer, settings))];
+    } catch (error) {
+      for (const move of moves) this.#giveBack(move.grants);
+      throw error;
+    } finally {
+      balanced.settle();
+      pool.give(buffer);
+    }
+  }
+
+  async #sums(moves: readonly Move[], snapshot: CatalogSnapshot): Promise<BigUint64Array[]> {
+    const view = await this.#context.extents.sums(
+      snapshot,
+      moves.map((move) => move.extent),
+      'resilver',
+    );
+    return moves.map(({ extent }) => {
+      const own = new BigUint64Array(sumCount(extent));
+      view.copy(extent, 0, own.length, own, 0);
+      return own;
+    });
+  }
+
+  async #write(
+    moves: readonly Move[],
+    stretches: readonly Stretch[],
+    good: readonly number[],
+    buffer: Uint8Array,
+    settings: { priority: 2; signal?: AbortSignal },
+  ): Promise<Move[]> {
+    if (good.length === 0) return [];
+    const targets = good.map((op): Stretch => {
+      const places = (moves[op]?.grants ?? []).map(({ member, sector }) => {
+        const slot = this.#context.slotOfMember(member);
+        assert(slot !== undefined, 'space was granted on a member that is here');
+        return { slot, offsetBytes: sector * SECTOR_BYTES };
+      });
+      return { ...(stretches[op] as Stretch), places };
+    });
+    const batch = writeOf(targets, buffer, settings);
+    const result = await this.#context.io.write(batch);
+    const done: Move[] = [];
+    for (const [index, op] of good.entries()) {
+      const move = moves[op] as Move;
+      const { sums } = targets[index] as Stretch;
+      const first = batch.sumIndex[index] ?? 0;
+      const intact = Array.from(sums).every((sum, k) => batch.segmentSums[first + k] === sum);
+      if (result.status[index] === 0 && intact) done.push(move);
+      // The space of a failed write is not used again in this session (commit.md C1).
+      else this.#givenUpOn.add(move.id);
+    }
+    for (const fault of result.faults) {
+      if (fault.kind === 'aborted') continue;
+      this.#context.catalog.noteError(this.#context.memberOfSlot(fault.slot), 'write');
+    }
+    return done;
+  }
+
+  async #tellLost(moves: readonly Move[], good: readonly number[], snapshot: CatalogSnapshot): Promise<void> {
+    const lost = moves.filter((_move, op) => !good.includes(op));
+    if (lost.length === 0) return;
+    const owners = await ownersOf(snapshot, new Set(lost.map((move) => move.id)), this.#signal);
+    for (const { id, extent, grants } of lost) {
+      this.#giveBack(grants);
+      this.#givenUpOn.add(id);
+      this.#lost++;
+      const [user] = owners.get(id) ?? [];
+      const [place] = extent.copies;
+      const named = user === undefined ? '' : ` (${user.object} ${user.tensor})`;
+      const error = new StoreError('E_CORRUPT', `no copy of extent ${id}${named} gives good bytes`, {
+        where: {
+          ...(user === undefined ? {} : { object: user.object, tensor: user.tensor }),
+          member: this.#context.memberPath(place?.member ?? -1),
+          memberIndex: place?.member ?? -1,
+          offsetBytes: (place?.sector ?? 0) * SECTOR_BYTES,
+          lengthBytes: extent.storedBytes,
+        },
+        next: 'restore these tensors from another source',
+      });
+      this.#findings.push({ type: 'finding', severity: 'fatal', action: 'unrepairable', error });
+    }
+  }
+
+  /** One change for all moves of a window; what was removed or moved meanwhile is left out. */
+  async #commit(moves: readonly Move[]): Promise<void> {
+    if (moves.length === 0) return;
+    const context = this.#context;
+    const outcomes = await context.catalog.commit(async (change) => {
+      // Cached records name the places that go.
+      context.removalSequence = Math.max(context.removalSequence, change.sequence);
+      const found: string[] = [];
+      for (const { id, need, grants } of moves) {
+        // A member that failed while the root is made takes its new copies with it.
+        const stands = grants.every((grant) => change.takesSpace(grant));
+        found.push(stands ? await rewriteCopies(change, { id, drop: need.drop, add: grants }) : 'failed');
+      }
+      return found;
+    });
+    for (const [index, outcome] of outcomes.entries()) {
+      const move = moves[index] as Move;
+      if (outcome !== 'rewritten') {
+        // What was written to a member that failed is not used again in this session (commit.md C1).
+        if (outcome !== 'failed') this.#giveBack(move.grants);
+        continue;
+      }
+      this.#moved++;
+      this.#movedBytes += move.extent.storedBytes * move.grants.length;
+    }
+  }
+
+  #progress(pending: readonly Move[]): MaintEvent {
+    const bytes =
+      this.#movedBytes + pending.reduce((sum, move) => sum + move.extent.storedBytes * move.grants.length, 0);
+    const seconds = Math.max((this.#context.io.clock.monotonicMs() - this.#startMs) / 1000, 1e-6);
+    const bytesPerSec = bytes / seconds;
+    const totalBytes = Math.max(this.#totalBytes, bytes);
+    const progress: Progress = {
+      phase: 'copies',
+      bytes,
+      totalBytes,
+      items: this.#moved,
+      totalItems: null,
+      bytesPerSec,
+      etaSec: bytesPerSec > 0 ? (totalBytes - bytes) / bytesPerSec : null,
+    };
+    this.#options.onProgress?.(progress);
+    return { type: 'progress', progress };
+  }
+}
+
+/** Stretches of the window that are read and written together. */
+function* batchesOf(wanting: readonly Wanting[]): Generator<Wanting[]> {
+  let batch: Wanting[] = [];
+  let bytes = 0;
+  for (const each of wanting) {
+    if (batch.length > 0 && bytes + each.extent.storedBytes > MOVE_BATCH_BYTES) {
+      yield batch;
+      batch = [];
+      bytes = 0;
+    }
+    batch.push(each);
+    bytes += each.extent.storedBytes;
+  }
+  if (batch.length > 0) yield batch;
+}
