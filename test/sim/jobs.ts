@@ -24,6 +24,8 @@ export type Job =
       readonly members: number;
       readonly length: number;
       readonly sample?: number;
+      /** Of all workloads only every `count`th, from the one at `index` on. */
+      readonly shard?: { readonly index: number; readonly count: number };
       readonly creation?: boolean;
       readonly damages: number;
       readonly recoveryDepth: number;
@@ -133,8 +135,9 @@ async function explore(job: Job & { kind: 'explore' }): Promise<Explorer<unknown
     const longest = all.filter((ops) => ops.length === job.length);
     all = Array.from({ length: job.sample }, () => prng.pick(longest));
   }
-  for (const ops of all) {
+  for (const [number, ops] of all.entries()) {
     if (explorer.stopped) break;
+    if (job.shard !== undefined && number % job.shard.count !== job.shard.index) continue;
     await explorer.workload(base, ops);
   }
   return explorer.report;
