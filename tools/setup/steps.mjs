@@ -112,6 +112,7 @@ const nativeInputs = () => [
 const nativeTestInputs = () => [
   ...nativeInputs(),
   ...filesUnder(join(ROOT, 'test', 'native'), ['.c', '.cc', '.cpp', '.h', '.hpp', '.txt']),
+  ...filesUnder(join(ROOT, 'fuzz', 'native'), null),
 ];
 const typescriptInputs = () => [
   join(ROOT, 'tsconfig.json'),
