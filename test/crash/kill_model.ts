@@ -11,6 +11,8 @@ import { Prng } from '../sim/prng.js';
 
 /** Chunks are small, so that one tensor has several and a kill falls between them. */
 export const CHUNK_BYTES = 256 * 1024;
+/** A log on a drive has a line in each sector, or in several, the rest of the last one zero. */
+export const LOG_SECTOR_BYTES = 4096;
 export const RUN = 'kill/run';
 /** A tag that is moved by compare-and-swap. */
 export const TAG = 'best';

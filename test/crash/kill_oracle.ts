@@ -19,9 +19,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import { type Store, open } from '../../engine/index.js';
+import { open } from '../../engine/index.js';
 import { Prng } from '../sim/prng.js';
-import { type LogLine, type Operation, RUN, TAG, contentOf, sameOperation } from './kill_model.js';
+import { type JudgeReport, KillJudge, newJudgeReport } from './kill_judge.js';
+import type { LogLine } from './kill_model.js';
 
 const WRITER = fileURLToPath(new URL('./kill_writer.js', import.meta.url));
 const MEBIBYTE = 1024 * 1024;
@@ -37,25 +38,10 @@ export interface KillOptions {
   readonly budgetMs: number;
 }
 
-export interface KillReport {
+export interface KillReport extends JudgeReport {
   kills: number;
   /** Kills before the writer had opened the store. */
   killsInOpen: number;
-  acknowledged: number;
-  refused: number;
-  /** Operations under way at a kill, and those of them that were found done. */
-  underWay: number;
-  foundDone: number;
-  versionsCompared: number;
-  bytesCompared: number;
-  /** Copies that a killed commit had not come to, seen by read-only opens. */
-  superblocksCutShort: number;
-}
-
-interface Expected {
-  /** number -> linkTo */
-  readonly versions: Map<number, number | null>;
-  tagged: number | null;
 }
 
 export async function killAgainAndAgain(options: KillOptions): Promise<KillReport> {
@@ -72,18 +58,8 @@ class KillOracle {
   readonly #logPath: string;
   readonly #options: KillOptions;
   readonly #prng: Prng;
-  readonly #expected: Expected = { versions: new Map(), tagged: null };
-  readonly #report: KillReport = {
-    kills: 0,
-    killsInOpen: 0,
-    acknowledged: 0,
-    refused: 0,
-    underWay: 0,
-    foundDone: 0,
-    versionsCompared: 0,
-    bytesCompared: 0,
-    superblocksCutShort: 0,
-  };
+  readonly #report: KillReport = { kills: 0, killsInOpen: 0, ...newJudgeReport() };
+  readonly #judgeOfAll = new KillJudge(this.#report);
   #linesRead = 0;
 
   constructor(directory: string, options: KillOptions) {
@@ -152,98 +128,17 @@ class KillOracle {
     return existsSync(`${this.#logPath}.errors`) ? readFileSync(`${this.#logPath}.errors`, 'utf8') : '';
   }
 
-  /** Applies what was acknowledged; returns what was under way. */
-  #replay(): Operation[] {
-    let open: Operation[] = [];
-    const lines = this.#newLines();
-    if (!lines.some((line) => line.type === 'ready')) this.#report.killsInOpen += 1;
-    for (const line of lines) {
-      if (line.type === 'intend') {
-        assert.deepEqual(open, [], 'one group of operations ends before the next begins');
-        open = [...line.operations];
-      }
-      if (line.type !== 'acknowledged' && line.type !== 'refused') continue;
-      open = open.filter((each) => !sameOperation(each, line.operation));
-      if (line.type === 'refused') this.#report.refused += 1;
-      else {
-        this.#apply(line.operation);
-        this.#report.acknowledged += 1;
-      }
-    }
-    this.#linesRead += lines.length;
-    return open;
-  }
-
-  #apply(operation: Operation): void {
-    const { versions } = this.#expected;
-    if (operation.kind === 'put') versions.set(operation.number, operation.linkTo);
-    else if (operation.kind === 'tag') this.#expected.tagged = operation.number;
-    else {
-      versions.delete(operation.number);
-      if (this.#expected.tagged === operation.number) this.#expected.tagged = null;
-    }
-  }
-
   async #judge(life: number): Promise<void> {
-    const underWay = this.#replay();
-    this.#report.underWay += underWay.length;
+    const lines = this.#newLines();
+    this.#linesRead += lines.length;
+    if (!lines.some((line) => line.type === 'ready')) this.#report.killsInOpen += 1;
+    const underWay = this.#judgeOfAll.replay(lines);
     const mode = this.#prng.chance(0.5) ? 'rw' : 'r';
     const store = await open(this.#location, { mode });
     try {
-      const found = await this.#compareVersions(store, `life ${life}`);
-      this.#compareStates(found, underWay, `life ${life}`);
-      for await (const event of store.fsck({ data: true })) {
-        if (event.type !== 'finding') continue;
-        // A commit that was cut short after two of its four superblocks: only a writer's open completes them.
-        if (mode === 'r' && event.severity === 'warn' && event.error.where.structure === 'Superblock')
-          this.#report.superblocksCutShort += 1;
-        else assert.fail(`life ${life}: fsck: ${event.error.code} ${event.error.message}`);
-      }
+      await this.#judgeOfAll.judge(store, mode, underWay, `life ${life}`);
     } finally {
       await store.close();
     }
-  }
-
-  /** Every byte that the store holds; returns what it holds by number. */
-  async #compareVersions(store: Store, where: string): Promise<Expected> {
-    const found: Expected = { versions: new Map(), tagged: null };
-    for await (const info of store.list()) {
-      assert.equal(info.run, RUN, where);
-      const number = Number(info.metadata['number']);
-      const link = info.metadata['linkTo'];
-      const linkTo = link === undefined ? null : Number(link);
-      found.versions.set(number, linkTo);
-      if (info.tags.includes(TAG)) found.tagged = number;
-      const version = await store.get(info.id);
-      const content = contentOf(number, linkTo);
-      assert.deepEqual([...version.names].sort(), content.map((each) => each.name).sort(), where);
-      for (const { name, bytes } of content) {
-        const read = await version.tensor(name).read();
-        assert.ok(Buffer.from(read.buffer).equals(bytes), `${where}: ${info.id} ${name} has other bytes`);
-        this.#report.bytesCompared += bytes.byteLength;
-      }
-      this.#report.versionsCompared += 1;
-    }
-    return found;
-  }
-
-  /** Acknowledged, with each operation under way done or not; what was found is expected from now on. */
-  #compareStates(found: Expected, underWay: readonly Operation[], where: string): void {
-    for (const operation of underWay) {
-      const isThere = found.versions.has(operation.number);
-      const isDone =
-        operation.kind === 'put'
-          ? isThere
-          : operation.kind === 'remove'
-            ? !isThere
-            : found.tagged === operation.number;
-      if (!isDone) continue;
-      this.#apply(operation);
-      this.#report.foundDone += 1;
-    }
-    const sorted = (state: Expected): [number, number | null][] =>
-      [...state.versions].sort((a, b) => a[0] - b[0]);
-    assert.deepEqual(sorted(found), sorted(this.#expected), `${where}: versions`);
-    assert.equal(found.tagged, this.#expected.tagged, `${where}: tag`);
   }
 }

@@ -1,6 +1,9 @@
 // The process that gets killed: random changes of one store, each said in the log before and after.
 //
-//   node kill_writer.js STORE LOG SEED FIRST_NUMBER
+//   node kill_writer.js STORE LOG SEED FIRST_NUMBER [REDUNDANCY]
+//
+// STORE is a location, or members separated by commas; with REDUNDANCY the store is made first. LOG is a file, or a
+// drive below /dev: there each line takes a sector of its own, written through every cache.
 //
 // Invariants
 //   1. It goes on until it is killed, or ends with an exit code other than 0: it never ends well by itself.
@@ -8,22 +11,42 @@
 //
 // It judges nothing (kill_oracle.ts does).
 
-import { appendFileSync } from 'node:fs';
-import { open } from '../../engine/index.js';
+import { appendFileSync, constants, openSync, writeSync } from 'node:fs';
+import { create, open } from '../../engine/index.js';
 import { isStoreError } from '../../format/errors.js';
 import type { Store, VersionInfo } from '../../engine/index.js';
 import { Prng } from '../sim/prng.js';
-import { CHUNK_BYTES, type LogLine, type Operation, RUN, TAG, contentOf } from './kill_model.js';
+import {
+  CHUNK_BYTES,
+  LOG_SECTOR_BYTES,
+  type LogLine,
+  type Operation,
+  RUN,
+  TAG,
+  contentOf,
+} from './kill_model.js';
 
 /** Versions kept at most: the members are small, so that freed space is soon written again. */
 const LIVE_MAX = 9;
 
-const [, , location = '', logPath = '', seedText = '0', firstText = '1'] = process.argv;
+const [, , location = '', logPath = '', seedText = '0', firstText = '1', redundancyText] = process.argv;
 const prng = new Prng(Number(seedText));
 let nextNumber = Number(firstText);
 
+const isDrive = logPath.startsWith('/dev/');
+const drive = isDrive ? openSync(logPath, constants.O_WRONLY | constants.O_SYNC) : -1;
+let lineCount = 0;
+
 function say(line: LogLine): void {
-  appendFileSync(logPath, `${JSON.stringify(line)}\n`);
+  const text = `${JSON.stringify(line)}\n`;
+  if (!isDrive) {
+    appendFileSync(logPath, text);
+    return;
+  }
+  const sectors = Buffer.alloc(Math.ceil(Buffer.byteLength(text) / LOG_SECTOR_BYTES) * LOG_SECTOR_BYTES);
+  sectors.write(text);
+  writeSync(drive, sectors, 0, sectors.length, lineCount * LOG_SECTOR_BYTES);
+  lineCount += sectors.length / LOG_SECTOR_BYTES;
 }
 
 /** Live versions by number: id, and the number that its 'linked' tensor came from. */
@@ -103,7 +126,13 @@ async function giveUp(store: Store): Promise<void> {
   await putting;
 }
 
-const store = await open(location, { mode: 'rw' });
+const members = location.split(',');
+const place = members.length > 1 ? { members } : location;
+if (redundancyText !== undefined) {
+  const redundancy = Number(redundancyText) as 1 | 2 | 3;
+  await create(place, { members: members.map((path) => ({ path })), redundancy });
+}
+const store = await open(place, { mode: 'rw' });
 await learn(store);
 say({ type: 'ready' });
 for (;;) {

@@ -2,34 +2,34 @@
 # Guest side: a striped and a mirrored version on four raw NVMe drives, end to end through the ingot command.
 # Prints "VM: PASS <step>" lines and, when every step passed, "VM: DONE". The first failure ends it.
 # Refusals are checked too: a second create, a mounted drive, a partitioned drive.
-export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/tmp NO_COLOR=1
+export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/run NO_COLOR=1
 top=$(grep -o 'vm.top=[^ ]*' /proc/cmdline | cut -d= -f2)
-mount -t tmpfs tmpfs /run; mount -t tmpfs tmpfs /tmp; mkdir -p /dev/shm; mount -t tmpfs tmpfs /dev/shm
+mount -t tmpfs tmpfs /run; mkdir -p /dev/shm; mount -t tmpfs tmpfs /dev/shm
 off() { exec /bin/busybox poweroff -f; }
 ingot() { node "$top/dist/tools/ingot.js" --progress none "$@"; }
 step() {
   local name=$1
   shift
-  if "$@" > /tmp/step.log 2>&1; then
+  if "$@" > /run/step.log 2>&1; then
     echo "VM: PASS $name"
   else
     echo "VM: FAIL $name"
-    tail -15 /tmp/step.log
+    tail -15 /run/step.log
     off
   fi
 }
 refused() {
-  if "$@" > /tmp/refused 2>&1; then
+  if "$@" > /run/refused 2>&1; then
     echo "VM: accepted what must be refused"
     return 1
   fi
 }
-cd /tmp || off
+cd /run || off
 drives="--member /dev/nvme0n1 --member /dev/nvme1n1 --member /dev/nvme2n1 --member /dev/nvme3n1"
 export INGOT_STORE=/dev/nvme2n1
 cat > generate.mjs << EOF
 import { generateModel } from '$top/dist/tools/model_generator.js';
-await generateModel('/tmp/model', { sizeBytes: 64e6, seed: 7 });
+await generateModel('/run/model', { sizeBytes: 64e6, seed: 7 });
 EOF
 step generate node generate.mjs
 step create ingot create $drives --redundancy 1
@@ -47,7 +47,7 @@ step fsck ingot fsck
 step refuse-damaged-striped refused ingot verify vm/striped
 step sign bash -c "printf hsqs | dd of=/dev/nvme3n1 conv=notrunc status=none"
 step refuse-signed refused ingot create --member /dev/nvme3n1
-step status bash -c "node $top/dist/tools/ingot.js status | tee /tmp/status; grep -q io_uring /tmp/status"
-grep -E 'nvme' /tmp/status
+step status bash -c "node $top/dist/tools/ingot.js status | tee /run/status; grep -q io_uring /run/status"
+grep -E 'nvme' /run/status
 echo "VM: DONE"
 off
