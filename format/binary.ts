@@ -123,10 +123,15 @@ export function equalBytes(a: Uint8Array, b: Uint8Array): boolean {
 
 const utf8Decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
 const utf8Encoder = new TextEncoder();
+const isAscii = (byte: number): boolean => byte < 0x80;
 const LONE_SURROGATE = /\p{Surrogate}/u;
+
+/** Names and paths are short and mostly ASCII: below this length the decoder's own start costs more than the text. */
+const ASCII_FAST_BYTES_MAX = 64;
 
 /** The text, or null when the bytes are not UTF-8. */
 export function decodeUtf8(bytes: Uint8Array): string | null {
+  if (bytes.length <= ASCII_FAST_BYTES_MAX && bytes.every(isAscii)) return String.fromCharCode(...bytes);
   try {
     return utf8Decoder.decode(bytes);
   } catch {

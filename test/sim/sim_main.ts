@@ -16,8 +16,10 @@ import { type Job, type JobReport, runJobs, sweepRules } from './jobs.js';
 const SEEDS_PER_JOB = 25;
 /** An exploration is cut into this many jobs for each number of members, so that it can stop and go on. */
 const EXPLORE_SHARDS = 24;
+/** Crash inside the recovery of one image in this many: each such recovery has about as many images of its own. */
+const RECOVERY_EVERY = 100;
 const USAGE =
-  'usage: sim [--seeds N] [--seed S] [--twice] [--explore LENGTH [--shard I/N] [--members N]] [--sweep] ' +
+  'usage: sim [--seeds N] [--seed S] [--twice] [--explore LENGTH [--shard I/N] [--members N] [--recovery-every N]] [--sweep] ' +
   '[--rot FLIPS] [--damages N] [--jobs N] [--journal FILE]';
 
 interface Arguments {
@@ -54,7 +56,16 @@ function parse(argv: readonly string[]): Arguments | null {
     }
     const value = Number(argv[i + 1]);
     if (
-      !['--seeds', '--seed', '--explore', '--members', '--rot', '--damages', '--jobs'].includes(name) ||
+      ![
+        '--seeds',
+        '--seed',
+        '--explore',
+        '--members',
+        '--recovery-every',
+        '--rot',
+        '--damages',
+        '--jobs',
+      ].includes(name) ||
       !Number.isSafeInteger(value)
     )
       return null;
@@ -85,7 +96,7 @@ function plan({ numbers, flags, shard }: Arguments): Job[] {
           creation: each.index === 0,
           damages,
           recoveryDepth: 2,
-          recoveryEvery: 20,
+          recoveryEvery: numbers.get('--recovery-every') ?? RECOVERY_EVERY,
           seed: seed + members,
         });
       }
