@@ -1,7 +1,7 @@
 // The batch columns of a read, as a broken or hostile caller might fill them, through the C ABI.
 //
-// A member holds known bytes. The input makes a batch of a few reads with columns that are mostly sensible and sometimes
-// anything. Whatever they say: the call is refused, or it ends once, and then
+// A member holds known bytes. The input makes a batch of a few reads, with columns that are mostly sensible and
+// sometimes anything. Whatever they say: the call is refused, or it ends once, and then
 //   1. an op reported good delivered exactly the bytes that the member holds there;
 //   2. no byte of a destination outside the wanted ranges was touched;
 //   3. the status of every op is one of the three.
@@ -126,7 +126,9 @@ void draw_op(FuzzInput& input, Batch& batch, size_t op) {
   batch.wanted[op] = number(input, static_cast<double>(length), batch.odd);
   batch.sum_index[op] = static_cast<uint32_t>(batch.sums.size());
   if (input.byte() % 16 == 15) batch.sum_index[op] = static_cast<uint32_t>(input.bits(4));
-  for (uint64_t k = from / kSegmentBytes; k * kSegmentBytes < from + length; ++k) batch.sums.push_back(w.sums[first + k]);
+  for (uint64_t k = from / kSegmentBytes; k * kSegmentBytes < from + length; ++k) {
+    batch.sums.push_back(w.sums[first + k]);
+  }
   if (input.byte() % 8 == 7) batch.sums.back() ^= 1ULL << (input.byte() % 64);
   batch.destination[op] = static_cast<uint32_t>(op);
   if (input.byte() % 16 == 15) batch.destination[op] = static_cast<uint32_t>(input.bits(4));
@@ -155,7 +157,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   Batch batch;
   const size_t count = 1 + input.byte() % kOpsMax;
   for (size_t op = 0; op < count; ++op) draw_op(input, batch, op);
-  // Two ops into one destination would race by the caller's own will; each has memory of its own unless the index is odd.
+  // Two ops into one destination race by the caller's own will: then only the end of the call is looked at.
   bool shared = false;
   for (size_t op = 0; op < count; ++op) shared = shared || batch.destination[op] != op;
   std::vector<std::vector<uint8_t>> destinations(count, std::vector<uint8_t>(kDestinationBytes, kUntouched));

@@ -1,7 +1,8 @@
 // What every native fuzz target needs: numbers drawn from the input, a check that ends the process, and scratch memory
 // that the sanitizer watches to the byte.
 //
-// A target is one file `NAME_fuzz.cc` that defines LLVMFuzzerTestOneInput and one folder `corpus/NAME`. CMake finds both.
+// A target is one file `NAME_fuzz.cc` that defines LLVMFuzzerTestOneInput, and one folder `corpus/NAME`. CMake finds
+// both.
 //
 // Invariants of every target
 //   1. It is a function of its input: no clock, no chance, no state that one input leaves to the next.

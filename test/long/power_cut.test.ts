@@ -38,7 +38,7 @@ function prepare(): string | null {
   return null;
 }
 
-test(`${BOOTS * CUTS} power cuts over ${BOOTS} boots lose nothing acknowledged on a mirrored store`, async (context) => {
+test(`${BOOTS * CUTS} power cuts over ${BOOTS} boots lose nothing that was acknowledged`, async (context) => {
   const reason = prepare();
   if (reason !== null) return context.skip(reason);
   const report = await cutPowerAgainAndAgain({

@@ -19,8 +19,8 @@ const EXPLORE_SHARDS = 24;
 /** Crash inside the recovery of one image in this many: each such recovery has about as many images of its own. */
 const RECOVERY_EVERY = 100;
 const USAGE =
-  'usage: sim [--seeds N] [--seed S] [--twice] [--explore LENGTH [--shard I/N] [--members N] [--recovery-every N]] [--sweep] ' +
-  '[--rot FLIPS] [--damages N] [--jobs N] [--journal FILE]';
+  'usage: sim [--seeds N] [--seed S] [--twice] [--sweep] [--rot FLIPS] [--damages N] [--jobs N] [--journal FILE]\n' +
+  '           [--explore LENGTH [--shard I/N] [--members N] [--recovery-every N]]';
 
 interface Arguments {
   readonly numbers: Map<string, number>;
