@@ -1,7 +1,7 @@
 // Drives for a virtual machine, served over NBD from this process, whose write cache a test can lose at any moment.
 //
 // Each drive is a SimDisk: what a flush covered is durable, everything else is in a volatile cache. The server has
-// one thread, so the order of requests of all drives is one order, and an image taken between two requests is what one power
+// one thread, so the requests of all drives have one order, and an image taken between two of them is what one power
 // cut at that instant leaves of all drives together. That is the replay of a host-side write log (dm-log-writes), with
 // the damage rules of the simulator: each unflushed write kept, dropped, torn at 512 bytes or scrambled.
 //
