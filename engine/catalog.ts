@@ -31,11 +31,12 @@ import { writeHints } from './hints_io.js';
 import type { Io, MemberDevice } from './io/port.js';
 import { MemberHealth } from './members/health.js';
 import type { MemberErrorKind } from './members/health.js';
+import { MemberManager } from './members/manager.js';
 import { MemberSet } from './members/member_set.js';
 import type { AttachedMember } from './members/member_set.js';
 import { isUsed, memberState } from './members/member_states.js';
 import type { MemberPresence } from './members/member_states.js';
-import { isLeaving } from './members/member_table.js';
+import { isKeptOut, isLeaving } from './members/member_table.js';
 import { HEARTBEAT_INTERVAL_MS, ROOTS_BEFORE_REUSE } from './limits.js';
 import { HeartbeatKeeper, readHeartbeat } from './locks.js';
 import { chooseSettled, openStore } from './open.js';
@@ -95,6 +96,7 @@ export class StoreCatalog implements Catalog {
   readonly #health = new MemberHealth();
   /** How the members found stand to the root chosen last (by open or refresh). */
   #chosen: StoreRoot;
+  #manager: MemberManager | null = null;
   #states: readonly MemberState[] | null = null;
   readonly #core: CatalogCore | null;
   readonly #committer: Committer | null;
@@ -189,6 +191,21 @@ export class StoreCatalog implements Catalog {
       `member ${member} (${this.#path(member)}) takes no more writes: ${error.message}`,
     );
     this.#membersMoved();
+  }
+
+  get manager(): MemberManager {
+    const core = this.#writer();
+    this.#manager ??= new MemberManager({
+      io: this.io,
+      core,
+      finder: this.#opened.finder,
+      health: this.#health,
+      commit: (apply) => this.commit(apply),
+      pushRoot: () => this.#committer?.pushRoot() ?? Promise.resolve(false),
+      heartbeat: () => this.#heartbeat,
+      moved: () => this.#membersMoved(),
+    });
+    return this.#manager;
   }
 
   snapshot(): Snapshot {
@@ -562,7 +579,7 @@ function spaceMembers(superblock: Superblock): AllocatorMember[] {
 /** A stale member comes back by itself; a faulted or leaving one waits for somebody to say so. */
 function mayReturn(superblock: Superblock, index: number): boolean {
   const entry = superblock.members[index];
-  return entry !== undefined && entry.state === MEMBER_STALE && !isLeaving(entry);
+  return entry !== undefined && entry.state === MEMBER_STALE && !isLeaving(entry) && !isKeptOut(entry);
 }
 
 function callAll<T>(listeners: ReadonlySet<(value: T) => void>, value: T): void {

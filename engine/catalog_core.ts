@@ -51,6 +51,8 @@ export class CatalogCore {
   readonly trees: readonly Tree[];
   /** Sequences whose deferred record must go with the next root: its space is free already. */
   readonly expiredRecords: number[] = [];
+  /** Free records whose pages the next root writes anew though they say the same. */
+  readonly touchedFreeKeys: Uint8Array[] = [];
   nextId: number;
   nextVersionId: number;
   #superblock: Superblock;

@@ -95,6 +95,11 @@ export class Change implements CatalogChange {
     return this.#core.members.takesWrites(grant.member) && this.#core.allocator.isGranted(grant);
   }
 
+  touchFreeSpace(key: Uint8Array): void {
+    this.#checkOpen();
+    this.#core.touchedFreeKeys.push(key);
+  }
+
   putMember(index: number, change: MemberEntryChange): void {
     this.#checkOpen();
     this.#memberMark ??= this.#core.members.mark();

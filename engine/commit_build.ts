@@ -142,6 +142,10 @@ class RootBuilder {
   async #fitFreeTree(freed: readonly SectorRange[]): Promise<readonly SectorRange[]> {
     if (!this.#hasSpaceChanges(freed)) return [];
     for (const sequence of this.#expired) await this.#freeTree.delete(deferredKey(sequence));
+    for (const key of this.#core.touchedFreeKeys) {
+      const record = await this.#freeTree.get(key);
+      if (record !== undefined) await this.#freeTree.put(key, record);
+    }
     const written = new Map<string, Uint8Array | null>();
     let packed: PackedPages | null = null;
     for (let fit = 0; fit < MAX_FREE_TREE_FITS; fit += 1) {
@@ -163,7 +167,7 @@ class RootBuilder {
   }
 
   #hasSpaceChanges(freed: readonly SectorRange[]): boolean {
-    if (freed.length > 0 || this.#expired.length > 0) return true;
+    if (freed.length > 0 || this.#core.touchedFreeKeys.length > 0 || this.#expired.length > 0) return true;
     for (const space of this.#core.allocator.members) if (space.dirtyRegions().length > 0) return true;
     return false;
   }
@@ -274,6 +278,7 @@ class RootBuilder {
     allocator.deferred.add(this.#sequence, deferred);
     for (const space of allocator.members) space.markClean();
     expiredRecords.splice(0, this.#expired.length);
+    this.#core.touchedFreeKeys.length = 0;
   }
 
   #noSpace(bytes: number): StoreError {

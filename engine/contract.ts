@@ -15,6 +15,7 @@
 import type { StoreError } from '../format/errors.js';
 import type { Superblock } from '../format/index.js';
 import type { Io, MemberDevice } from './io/port.js';
+import type { MemberManager } from './members/manager.js';
 
 /** A value now if its pages are cached, otherwise a promise. Callers test with `instanceof Promise`. */
 export type MaybePromise<T> = T | Promise<T>;
@@ -65,6 +66,8 @@ export interface CatalogChange extends CatalogView {
   useSpace(grant: SpaceGrant): void;
   /** Ranges that the new root no longer reaches (deferred, format F19). */
   freeSpace(member: number, sector: number, sectorCount: number): void;
+  /** A record of the free map whose page is to be written anew, unchanged (members/catalog_walk.ts). */
+  touchFreeSpace(key: Uint8Array): void;
   /**
    * The member's entry in the root that this change is in (spec/members.md M2; an illegal step is E_CONFLICT).
    * Copies of extents move with `rewriteCopies` (members/extent_copies.ts).
@@ -78,6 +81,8 @@ export interface MemberEntryChange {
   readonly state?: 'in-sync' | 'stale' | 'faulted' | 'detached' | 'resilvering';
   /** To be emptied and then detached (M6). */
   readonly isLeaving?: boolean;
+  /** Set aside on purpose: it does not come back by itself (M10). */
+  readonly isKeptOut?: boolean;
 }
 
 /** A contiguous range on one member, reserved in memory. */
@@ -101,7 +106,7 @@ export interface MemberState {
   readonly uuid: Uint8Array;
   readonly device: MemberDevice | null;
   readonly path: string;
-  /** Copies born up to it can be read here (format F15): Infinity for holders of roots, -1 for none. */
+  /** 'online': in sync and present; 'evacuating': the same, and leaving; 'missing': not found. */
   readonly state: 'online' | 'resilvering' | 'evacuating' | 'stale' | 'faulted' | 'detached' | 'missing';
   /** New copies may be placed here. */
   readonly takesWrites: boolean;
@@ -149,6 +154,8 @@ export interface Catalog {
    * Counts an error of a member that harmed nothing committed: a read that another copy answered, a write of new
    * data that went elsewhere. Past the thresholds of members/health.ts the member is faulted.
    */
+  /** Add, take back, set aside, let go (writers only). */
+  readonly manager: MemberManager;
   noteError(member: number, kind: 'read' | 'write' | 'checksum'): void;
 
   /** Ids for extents and sum leaves; `count` consecutive ones. Burned when unused. */

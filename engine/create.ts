@@ -216,7 +216,7 @@ function rootZero(
 }
 
 /** A failure domain's name as the number of the member table; 0 stands for unknown. */
-function domainNumber(io: Io, name: string): number {
+export function domainNumber(io: Io, name: string): number {
   if (name === '') return 0;
   // 53 bits of the sum: the table's field is a safe integer.
   return Math.max(Number(io.checksum.crc64(encodeUtf8(name)) >> 11n), 1);
@@ -235,7 +235,7 @@ function onlineMembers(root0: Superblock, devices: readonly MemberDevice[]): Onl
  * Zeroes head and tail areas, and what lies behind the formatted size up to the end of the device: signatures of
  * former owners (a backup partition table, md) live there too.
  */
-async function zeroAreas(
+export async function zeroAreas(
   io: Io,
   online: readonly OnlineMember[],
   devices: readonly MemberDevice[],

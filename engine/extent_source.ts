@@ -139,6 +139,23 @@ export class ExtentSource {
     return { copy: (extent, first, count, target, at) => copySums(leaves, extent, first, count, target, at) };
   }
 
+  /** The sums of one leaf by its record, past the cache (the record may be of a root that is being made). */
+  async readLeaf(id: number, record: SumLeaf): Promise<BigUint64Array> {
+    const batch = this.#leafBatch([id], new Map([[id, record]]), 'catalog');
+    const result = await this.#context.io.read(batch);
+    for (const fault of result.faults) this.#reportLeaf('catalog', fault);
+    const page = batch.destinations[0];
+    assert(page instanceof Uint8Array, 'leaves are read into our own memory');
+    if (result.status[0] !== 0) throw this.#leafError('catalog', record);
+    const { storeUuid } = this.#context.catalog;
+    return decodeSumLeafPage(page, {
+      storeUuid,
+      birth: record.birth,
+      ownerId: id,
+      sumCount: record.sumCount,
+    });
+  }
+
   async #records(
     snapshot: CatalogSnapshot,
     ids: readonly number[],

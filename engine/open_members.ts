@@ -99,6 +99,15 @@ export class MemberFinder {
     return tips;
   }
 
+  /** A device that joined or came back after the open: found as its tip says, and closed with the others. */
+  keep(device: MemberDevice, found: FoundMember | null): void {
+    this.#devices.set(device.path, device);
+    if (found === null) return;
+    const place = this.found.findIndex((member) => member.tip.memberIndex === found.tip.memberIndex);
+    if (place < 0) this.found.push(found);
+    else this.found[place] = found;
+  }
+
   async close(): Promise<void> {
     for (const device of this.#devices.values()) {
       if (this.#options.mode === 'rw') this.#io.unlockWriter(device.slot);

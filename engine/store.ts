@@ -30,6 +30,10 @@ import type { JobRecord } from '../format/index.js';
 import { type FsckOptions, fsck } from './fsck.js';
 import type { DirectoryPort } from './io/directory_port.js';
 import { removeVersion } from './removal.js';
+import type { CatalogWalkOptions } from './members/catalog_walk.js';
+import type { AddMemberOptions } from './members/manager.js';
+import { type SettleReport, settleMembers } from './members/settle.js';
+import { type VersionHealth, versionHealth } from './members/version_health.js';
 import type { PageFault } from './page_store.js';
 import { type ResilverOptions, type ResilverReport, resilver } from './repair/resilver.js';
 import { type ScrubOptions, cancelScrub, scrub, scrubState } from './repair/scrub.js';
@@ -320,6 +324,47 @@ export class Store implements AsyncDisposable {
       io.release(bytes);
     };
     return { bytes, byteLength, device, close, [Symbol.asyncDispose]: close };
+  }
+
+  // --- members ----------------------------------------------------------------------------------
+
+  /**
+   * Takes a new member in; resolves to its index once a root names it. It counts in the quorum after `settleMembers`.
+   * Errors: E_EXISTS, E_LOCKED, E_RANGE, E_IO, E_NO_SPACE, E_READ_ONLY.
+   */
+  addMember(options: AddMemberOptions): Promise<number> {
+    this.#context.checkWritable('adding a member');
+    return this.#context.catalog.manager.add(options);
+  }
+
+  /** Asks a member to leave, or to stay. It goes when nothing is on it any more (`settleMembers`). */
+  leaveMember(index: number, isLeaving = true): Promise<void> {
+    this.#context.checkWritable('removing a member');
+    return this.#context.catalog.manager.leave(index, isLeaving);
+  }
+
+  /** Brings a member back that is out of step; `path` says where its device is when it was not found. */
+  onlineMember(index: number, path?: string): Promise<void> {
+    this.#context.checkWritable('bringing a member back');
+    return this.#context.catalog.manager.online(index, path);
+  }
+
+  /** Sets a member aside; it stays out until `onlineMember`. E_DEGRADED when too few others would be left. */
+  offlineMember(index: number): Promise<void> {
+    this.#context.checkWritable('setting a member aside');
+    return this.#context.catalog.manager.offline(index);
+  }
+
+  /** Does what is left to do for members that come and go, the moving of extents apart. Restartable. */
+  settleMembers(options: CatalogWalkOptions = {}): Promise<SettleReport> {
+    this.#context.checkOpen();
+    return settleMembers(this.#context, options);
+  }
+
+  /** Each version: whole, short of copies, or lost with a member, object by object. */
+  versionHealth(options: OpOptions = {}): AsyncGenerator<VersionHealth> {
+    this.#context.checkOpen();
+    return versionHealth(this.#context, options.signal);
   }
 
   async close(): Promise<void> {

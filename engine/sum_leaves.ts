@@ -36,7 +36,7 @@ export interface LeafPlace {
   leafId: number;
   readonly slot: number;
 }
-interface LeafDraft {
+export interface LeafDraft {
   id: number;
   readonly sums: BigUint64Array;
   used: number;
@@ -167,7 +167,8 @@ async function placeGroup(context: StoreContext, wanted: number, turn: number): 
   }
 }
 
-async function writeGroup(
+/** Writes the pages of these leaves to the grants, and puts their records into the change. */
+export async function writeGroup(
   context: StoreContext,
   change: CatalogChange,
   leaves: readonly LeafDraft[],

@@ -42,7 +42,7 @@ export const MEMBER_ENTRY_SYNCED_BRANCH_ID = 48;
 export const MEMBER_ENTRY_ALLOCATED_SECTORS = 56;
 /** 0 unused, 1 in sync, 2 stale, 3 faulted, 4 detached, 5 resilvering */
 export const MEMBER_ENTRY_STATE = 64;
-/** bit 0: leaving */
+/** bit 0: leaving, bit 1: kept out */
 export const MEMBER_ENTRY_FLAGS = 65;
 export const MEMBER_ENTRY_RESERVED0 = 66;
 /** first root whose table held the member */

@@ -244,6 +244,16 @@ function standingOf(tip: MemberTip, root: MemberTip, history: ReadonlySet<string
   return conflict(forkMessage(tip, root, entry));
 }
 
+/** Whether a member out of step is exactly where the newest table left it (members.md M10). */
+export function standingIn(entry: MemberEntry, tip: MemberTip): 'returning' | 'stale' {
+  const isRecorded =
+    tip.sequence === entry.syncedSequence &&
+    tip.rootSum === entry.syncedRootSum &&
+    tip.superblock.branchId === entry.syncedBranchId;
+  const isLeft = tip.sequence === entry.leftSequence && tip.rootSum === entry.leftRootSum;
+  return isRecorded || isLeft ? 'returning' : 'stale';
+}
+
 /** Both histories, from the last root that they can have in common. */
 function forkMessage(tip: MemberTip, root: MemberTip, entry: MemberEntry | undefined): string {
   const common = Math.max(entry?.syncedSequence ?? 0, entry?.leftSequence ?? 0);

@@ -52,7 +52,9 @@ export const MEMBER_RESILVERING = 5;
 
 /** Bit of MemberEntry.flags: the member is to be emptied and detached (members.md M6). */
 export const MEMBER_FLAG_LEAVING = 1;
-const KNOWN_MEMBER_FLAGS = MEMBER_FLAG_LEAVING;
+/** Bit of MemberEntry.flags: set aside on purpose, so it does not come back by itself (members.md M10). */
+export const MEMBER_FLAG_KEPT_OUT = 2;
+const KNOWN_MEMBER_FLAGS = MEMBER_FLAG_LEAVING | MEMBER_FLAG_KEPT_OUT;
 
 export interface MemberEntry {
   /** 16 bytes; all zero = never used. */
@@ -68,7 +70,7 @@ export interface MemberEntry {
   readonly allocatedSectors: number;
   /** MEMBER_UNUSED .. MEMBER_RESILVERING. */
   readonly state: number;
-  /** MEMBER_FLAG_LEAVING or 0. */
+  /** MEMBER_FLAG_LEAVING, MEMBER_FLAG_KEPT_OUT, or 0. */
   readonly flags: number;
   /** First root whose table held the member. */
   readonly birthSequence: number;

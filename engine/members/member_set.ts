@@ -102,13 +102,19 @@ export class MemberSet {
 
   /** A device of a member that is (about to be) in the table, whole and locked. */
   attach(member: AttachedMember): void {
-    assert(
-      !this.#attached.has(member.index) || this.#failures.has(member.index),
-      'a device is attached once',
-    );
+    const entry = this.#durable[member.index];
+    assert(entry === undefined || !holdsRoots(entry), 'a holder of roots is attached already');
     assert(!this.#unsettled.has(member.index), 'a failure is in a root before its member returns');
     this.#attached.set(member.index, member);
     this.#failures.delete(member.index);
+  }
+
+  /** Forgets a device that no root came to name. */
+  release(index: number): void {
+    assert(this.#durable[index] === undefined, 'a device of the table stays');
+    this.#attached.delete(index);
+    this.#failures.delete(index);
+    this.#unsettled.delete(index);
   }
 
   /** Notes a failure; true when the member took writes until now. */

@@ -14,6 +14,7 @@ import { StoreError } from '../../format/errors.js';
 import {
   MEMBER_DETACHED,
   MEMBER_FAULTED,
+  MEMBER_FLAG_KEPT_OUT,
   MEMBER_FLAG_LEAVING,
   MEMBER_IN_SYNC,
   MEMBER_RESILVERING,
@@ -57,12 +58,11 @@ export function changedEntry(entry: MemberEntry, index: number, change: MemberEn
   };
   if (entry.state === MEMBER_UNUSED) return refuse('it is no member');
   if (entry.state === MEMBER_DETACHED) return refuse('a detached member does not come back');
-  const flags =
-    change.isLeaving === undefined
-      ? entry.flags
-      : change.isLeaving
-        ? entry.flags | MEMBER_FLAG_LEAVING
-        : entry.flags & ~MEMBER_FLAG_LEAVING;
+  const flags = flagged(
+    flagged(entry.flags, MEMBER_FLAG_LEAVING, change.isLeaving),
+    MEMBER_FLAG_KEPT_OUT,
+    change.isKeptOut,
+  );
   const state = change.state === undefined ? entry.state : STATE_NUMBERS[change.state];
   if (state !== entry.state && !(STEPS_FROM[state] ?? []).includes(entry.state))
     return refuse(`it cannot become ${stateName(state)}`);
@@ -74,6 +74,14 @@ export function changedEntry(entry: MemberEntry, index: number, change: MemberEn
   return { ...entry, state, flags };
 }
 
+function flagged(flags: number, bit: number, isSet: boolean | undefined): number {
+  return isSet === undefined ? flags : isSet ? flags | bit : flags & ~bit;
+}
+
 export function isLeaving(entry: Pick<MemberEntry, 'flags'>): boolean {
   return (entry.flags & MEMBER_FLAG_LEAVING) !== 0;
+}
+
+export function isKeptOut(entry: Pick<MemberEntry, 'flags'>): boolean {
+  return (entry.flags & MEMBER_FLAG_KEPT_OUT) !== 0;
 }

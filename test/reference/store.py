@@ -175,7 +175,7 @@ def read_superblock(slot, copy, k):
             continue
         require(
             entry["state"] <= 5
-            and entry["flags"] <= 1
+            and entry["flags"] <= 3
             and size_is_legal(entry["formattedBytes"])
             and any(entry["uuid"]),
             "member entry",

@@ -26,6 +26,8 @@ const RUNS = ['a', 'b/c', 'd', 'e'] as const;
 const TAGS = ['best', 'kept'] as const;
 const LIVES_MAX = 4;
 const ROUNDS_MAX = 7;
+/** Members of one history at most, those that left included. */
+const MEMBERS_MAX = 5;
 /** Virtual time that a process waits for another's locks, at most. */
 const LOCK_TRIES = 50;
 
@@ -38,6 +40,8 @@ export interface SimulationResult {
   readonly kills: number;
   /** Lives in which a member was not there. */
   readonly losses: number;
+  /** Members added, removed, set aside, brought back, settled. */
+  readonly memberOperations: number;
   readonly faultsFired: number;
   readonly ioCount: number;
   readonly traceHash: string;
@@ -59,7 +63,7 @@ export class Violation extends Error {
 export class Simulation {
   private readonly seed: number;
   private readonly prng: Prng;
-  private readonly shape: StoreShape;
+  private shape: StoreShape;
   /** This history has silent damage to member 0; the others have members that are lost and return. */
   private readonly isSilent: boolean;
   private world: SimWorld;
@@ -72,6 +76,7 @@ export class Simulation {
     crashes: 0,
     kills: 0,
     losses: 0,
+    memberOperations: 0,
     faultsFired: 0,
     ioCount: 0,
   };
@@ -126,7 +131,9 @@ export class Simulation {
       if (end === 'crash') this.world.powerCut();
       else this.world.kill(io);
     }
-    this.counts.faultsFired += fired();
+    const count = fired();
+    this.counts.faultsFired += count;
+    if (count > 0) this.degraded = true;
     this.world.faults.clear();
     for (const path of this.shape.members) this.world.attach(path);
     if (end === 'crash') this.reboot();
@@ -242,7 +249,7 @@ export class Simulation {
     const reader = this.prng.chance(0.3) ? await this.startReader() : null;
     const rounds = this.prng.between(1, ROUNDS_MAX);
     for (let round = 0; round < rounds && session.store.catalog.poisoned === null; round += 1) {
-      await this.round(session);
+      await Promise.all([this.round(session), this.changeMembers(session)]);
       if (this.prng.chance(0.2)) await this.readUnderFaults(session);
     }
     if (reader !== null) await this.judgeReader(reader);
@@ -284,6 +291,28 @@ export class Simulation {
         }
       }),
     );
+  }
+
+  /** Sometimes one member comes, goes, or is set aside while versions are written. */
+  private async changeMembers(session: StoreSession): Promise<void> {
+    if (this.isSilent || !this.prng.chance(0.15)) return;
+    const { store } = session;
+    const index = this.prng.below(store.info.members.length);
+    const kind = this.prng.pick(['add', 'leave', 'offline', 'online', 'settle', 'settle'] as const);
+    this.counts.memberOperations += 1;
+    this.degraded = true;
+    try {
+      if (kind === 'add' && this.shape.members.length < MEMBERS_MAX) {
+        const path = `m${this.shape.members.length}`;
+        this.shape = { ...this.shape, members: [...this.shape.members, path] };
+        await store.addMember({ path, sizeBytes: this.shape.memberBytes });
+      } else if (kind === 'leave') await store.leaveMember(index);
+      else if (kind === 'offline') await store.offlineMember(index);
+      else if (kind === 'online') await store.onlineMember(index);
+      else await store.settleMembers();
+    } catch (error) {
+      this.expectStoreError(error, `members: ${kind}`);
+    }
   }
 
   private async readUnderFaults(session: StoreSession): Promise<void> {
@@ -336,12 +365,30 @@ export class Simulation {
       session = await again();
     }
     if (session.wasDegraded()) this.degraded = true;
+    await this.bringBack(session);
     const dump = await session.dump();
     for (const run of RUNS) this.judgeRun(run, dump);
     const findings = (await session.check()).filter((finding) => !this.isExpected(finding));
     if (findings.length > 0) throw new Violation(`fsck found: ${findings.slice(0, 5).join('; ')}`);
     await this.judgeOlderRoots(session);
     await session.close();
+  }
+
+  /** Without faults every member that is not gone for good comes back, and the catalog gets its copies. */
+  private async bringBack(session: StoreSession): Promise<void> {
+    try {
+      for (const { index, state } of session.store.info.members) {
+        if (['faulted', 'stale', 'evacuating'].includes(state)) await session.store.onlineMember(index);
+      }
+      if (this.prng.chance(0.7)) await session.store.settleMembers();
+    } catch (error) {
+      // Small members fill up: then the catalog stays where it is.
+      if (isStoreError(error, 'E_NO_SPACE')) return;
+      throw new Violation(`members do not come back: ${String(error)}`, { cause: error });
+    }
+    const out = session.store.info.members.filter(({ state }) => state !== 'online' && state !== 'detached');
+    if (out.some(({ state }) => state !== 'resilvering'))
+      throw new Violation(`members stay out: ${out.map(({ index, state }) => `${index} ${state}`).join()}`);
   }
 
   private async judgeOlderRoots(session: StoreSession): Promise<void> {
@@ -370,10 +417,9 @@ export class Simulation {
 
   /** After silent damage to member 0, bad copies on it are what fsck should find, as long as another copy is good. */
   private isExpected(finding: string): boolean {
-    // What was written with fewer members is short of copies until somebody places them.
-    // An older root also knows members as missing that have come back since.
-    if (this.degraded && finding.startsWith('warn E_DEGRADED'))
-      return /wanted copies|missing member|not usable/.test(finding);
+    // What was written with fewer members is short of copies until somebody places them, and a root of that time has
+    // copies on members that were out of step.
+    if (this.degraded && finding.startsWith('warn E_DEGRADED')) return true;
     return (
       this.damaged &&
       finding.includes('"memberIndex":0') &&
