@@ -100,7 +100,7 @@ const memberEntry: fc.Arbitrary<MemberEntry> = fc.oneof(
       syncedBranchId: sum,
       allocatedSectors: size,
       state: fc.integer({ min: MEMBER_IN_SYNC, max: MEMBER_RESILVERING }),
-      flags: fc.constantFrom(0, 1),
+      flags: fc.constantFrom(0, 1, 2, 3),
       birthSequence: size,
       leftSequence: fc.constant(0),
       leftRootSum: fc.constant(0n),

@@ -1,5 +1,5 @@
-// Faults guarded: a member that counts before it holds the catalog, one that goes with copies on it, one that comes back
-// over what was written without it, a detached one taken for alive.
+// Faults guarded: a member that counts before it holds the catalog, one that goes with copies on it, one that comes
+// back over what was written without it, a detached one taken for alive.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import {
