@@ -63,7 +63,7 @@ struct MemberEntry {
   std::uint64_t syncedBranchId;
   std::uint64_t allocatedSectors;
   std::uint8_t state;  ///< 0 unused, 1 in sync, 2 stale, 3 faulted, 4 detached, 5 resilvering
-  std::uint8_t flags;  ///< bit 0: leaving
+  std::uint8_t flags;  ///< bit 0: leaving, bit 1: kept out
   std::uint8_t reserved0[6];
   std::uint64_t birthSequence;  ///< first root whose table held the member
   std::uint64_t leftSequence;  ///< newest root that named the member a holder of roots, when it no longer is one; else 0
