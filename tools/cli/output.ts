@@ -66,6 +66,11 @@ export class Output {
     this.#written = true;
     this.#stream.write(`${toJson({ schema, ...fields })}\n`);
   }
+
+  /** One of many objects, one a line, for commands that go on (status --every). */
+  record(schema: string, fields: JsonFields): void {
+    if (this.json) this.#stream.write(`${toJson({ schema, ...fields }, 0)}\n`);
+  }
 }
 
 /** JSON by invariant 3, indented for people who look. */

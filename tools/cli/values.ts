@@ -66,6 +66,16 @@ export function parseWhole(
   return value;
 }
 
+/** '2s', '500ms', '1m' as milliseconds, at least 1. */
+export function parseDuration(option: string, text: string): number {
+  const match = /^(\d+(?:\.\d+)?)(ms|s|m)?$/.exec(text.trim());
+  const unit = { ms: 1, s: 1000, m: 60_000 }[match?.[2] ?? 's'] ?? 1000;
+  const durationMs = Number(match?.[1] ?? Number.NaN) * unit;
+  if (!(durationMs >= 1 && durationMs <= 86_400_000))
+    throw usageError(`${option} ${text}: must be a time such as 2s, 500ms or 1m, up to a day.`);
+  return durationMs;
+}
+
 export function parseRedundancy(text: string): 1 | 2 | 3 {
   if (text !== '1' && text !== '2' && text !== '3')
     throw usageError(`--redundancy ${text}: must be 1, 2 or 3.`);

@@ -1,6 +1,7 @@
 // All commands, in the order in which `ingot --help` shows them.
 
 import type { CommandModule } from '../cli/program.js';
+import { register as add } from './add.js';
 import { register as bench } from './bench.js';
 import { register as create } from './create.js';
 import { register as diff } from './diff.js';
@@ -12,8 +13,11 @@ import { register as get } from './get.js';
 import { register as importCommand } from './import.js';
 import { register as info } from './info.js';
 import { register as ls } from './ls.js';
+import { register as online } from './online.js';
 import { register as prune } from './prune.js';
 import { register as put } from './put.js';
+import { register as remove } from './remove.js';
+import { register as replace } from './replace.js';
 import { register as rm } from './rm.js';
 import { register as scrub } from './scrub.js';
 import { register as stat } from './stat.js';
@@ -39,6 +43,10 @@ export const COMMANDS: readonly CommandModule[] = [
   prune,
   verify,
   scrub,
+  add,
+  remove,
+  replace,
+  online,
   fsck,
   dump,
   doctor,

@@ -26,7 +26,7 @@ export const register: CommandModule = (program, actions) => {
   program
     .command('scrub')
     .description('read every copy of everything in the store, and heal what is bad')
-    .option('--rate SIZE', 'read at most so much per second, such as 200MiB')
+    .option('--rate <size>', 'read at most so much per second, such as 200MiB')
     .option('--restart', 'begin anew although an earlier scrub was cut short')
     .option('--read-only', 'report and heal nothing')
     .option('--show', 'say where the scrub is, and do nothing')

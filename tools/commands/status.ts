@@ -1,57 +1,185 @@
-// ingot status: the store's health: state, what to do, members, space.
+// ingot status: the store's health: state, what to do, members, space; at an interval also rates.
 //
 // Invariants
-//   1. Exit code 0 when all members are there and in step, 5 when the store is degraded, 4 when it cannot be used.
+//   1. Exit code 0 when all members are there and in step, 5 when the store is degraded or (with --versions) a
+//      version is short of copies, 4 when it cannot be used or a version has lost something.
 //   2. Nothing is written, and no writer is disturbed: the store is opened for reading.
+//   3. With --every it shows the newest root each time until it is interrupted, and what this process read meanwhile.
 
-import type { StoreInfo } from '../../engine/index.js';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { JobRecord, Store, StoreInfo, VersionHealth } from '../../engine/index.js';
 import type { CommandModule } from '../cli/program.js';
-import { formatBytes } from '../cli/progress.js';
-import { EXIT_DEGRADED, EXIT_OK, EXIT_UNREPAIRABLE } from '../cli/session.js';
+import { formatBytes, formatRate } from '../cli/progress.js';
+import { EXIT_DEGRADED, EXIT_OK, EXIT_UNREPAIRABLE, type Session } from '../cli/session.js';
+import { parseDuration, parseWhole } from '../cli/values.js';
 import { MEMBER_HEADINGS, memberRow, storeJson } from '../cli/views.js';
+
+/** Names of lost objects shown for one version; --json has all. */
+const LOST_NAMES_SHOWN = 8;
+
+interface Options {
+  readonly every?: string;
+  readonly count?: string;
+  readonly versions?: boolean;
+}
 
 export const register: CommandModule = (program, actions) => {
   program
     .command('status')
     .description('show the health of the store, its members and space')
+    .option('--every <time>', 'again and again, such as 2s or 500ms')
+    .option('--count <n>', 'with --every: so many times')
+    .option('--versions', 'which versions are whole, short of copies, or have lost something')
     .action(
-      actions.action<object>(
-        async (session) =>
+      actions.action<Options>(
+        async (session, _arguments, options) =>
           session.withStore('r', async (store) => {
-            const { info } = store;
-            const { backend } = store.stats();
-            const action = actionFor(info);
-            session.out.object('ingot.status/1', { ...storeJson(info), action, backend });
-            session.out.fields([
-              ['store', info.uuid],
-              ['state', info.state],
-              ['action', action ?? 'none needed'],
-              ['root', `sequence ${info.sequence}, format ${info.formatVersion}`],
-              ['versions', info.versionCount],
-              [
-                'space',
-                `${formatBytes(info.freeBytes)} free of ${formatBytes(info.capacityBytes)}, ` +
-                  `${formatBytes(info.storedBytes)} used`,
-              ],
-              ['redundancy', info.redundancy],
-              ['path', `${backend.path} (${backend.reason})`],
-            ]);
-            session.out.line();
-            session.out.table(MEMBER_HEADINGS, info.members.map(memberRow));
-            for (const line of info.openReport) session.out.line(`note: ${line}`);
-            if (info.state === 'failed') return EXIT_UNREPAIRABLE;
-            return info.state === 'degraded' ? EXIT_DEGRADED : EXIT_OK;
+            if (options.every !== undefined) return watch(session, store, options.every, options.count);
+            const health = options.versions === true ? await versions(session, store) : null;
+            const exitCode = await show(session, store, null, health);
+            return health === null ? exitCode : worse(exitCode, tell(session, health));
           }),
         { health: true },
       ),
     );
 };
 
+/** Shows the status at an interval: members, errors, jobs, and how fast the store is written. */
+async function watch(
+  session: Session,
+  store: Store,
+  every: string,
+  count: string | undefined,
+): Promise<number> {
+  const intervalMs = parseDuration('--every', every);
+  const times = count === undefined ? Infinity : parseWhole('--count', count, 1, 1_000_000);
+  let exitCode = EXIT_OK;
+  let before: { readonly sequence: number; readonly storedBytes: number; readonly atMs: number } | null =
+    null;
+  for (let time = 1; time <= times && !session.signal.aborted; time += 1) {
+    await store.refresh();
+    const { sequence, storedBytes } = store.info;
+    const now = { sequence, storedBytes, atMs: performance.now() };
+    exitCode = await show(session, store, rateBetween(before ?? now, now));
+    before = now;
+    if (time < times) await sleep(intervalMs, undefined, { signal: session.signal }).catch(() => undefined);
+  }
+  return exitCode;
+}
+
+interface Rate {
+  readonly seconds: number;
+  readonly commits: number;
+  /** Bytes by which what is stored grew (or fell) per second. */
+  readonly storedBytesPerSec: number;
+}
+
+function rateBetween(
+  a: { readonly sequence: number; readonly storedBytes: number; readonly atMs: number },
+  b: { readonly sequence: number; readonly storedBytes: number; readonly atMs: number },
+): Rate {
+  const seconds = Math.max((b.atMs - a.atMs) / 1000, 0.001);
+  return {
+    seconds,
+    commits: b.sequence - a.sequence,
+    storedBytesPerSec: (b.storedBytes - a.storedBytes) / seconds,
+  };
+}
+
+async function show(
+  session: Session,
+  store: Store,
+  rate: Rate | null,
+  health: readonly VersionHealth[] | null = null,
+): Promise<number> {
+  const { info } = store;
+  const { backend } = store.stats();
+  const action = actionFor(info);
+  const scrub = await store.scrubState();
+  const fields = { ...storeJson(info), action, backend, scrub: scrub === null ? null : { ...scrub } };
+  if (rate !== null) session.out.record('ingot.status/1', { ...fields, rate: { ...rate } });
+  else if (health === null) session.out.object('ingot.status/1', fields);
+  else session.out.object('ingot.status/1', { ...fields, versions: health.map((each) => ({ ...each })) });
+  session.out.fields([
+    ['store', info.uuid],
+    ['state', info.state],
+    ['action', action ?? 'none needed'],
+    ['root', `sequence ${info.sequence}, format ${info.formatVersion}`],
+    ['versions', info.versionCount],
+    [
+      'space',
+      `${formatBytes(info.freeBytes)} free of ${formatBytes(info.capacityBytes)}, ` +
+        `${formatBytes(info.storedBytes)} used`,
+    ],
+    ['redundancy', info.redundancy],
+    ['path', `${backend.path} (${backend.reason})`],
+    ['jobs', jobsText(info, scrub)],
+    ...(rate === null ? [] : [['rate', rateText(rate)] as [string, string]]),
+  ]);
+  session.out.line();
+  session.out.table(MEMBER_HEADINGS, info.members.map(memberRow));
+  for (const line of info.openReport) session.out.line(`note: ${line}`);
+  if (info.state === 'failed') return EXIT_UNREPAIRABLE;
+  return info.state === 'degraded' ? EXIT_DEGRADED : EXIT_OK;
+}
+
+function rateText({ commits, seconds, storedBytesPerSec }: Rate): string {
+  const sign = storedBytesPerSec < 0 ? '-' : '+';
+  return `${(commits / seconds).toFixed(1)} commits/s, ${sign}${formatRate(Math.abs(storedBytesPerSec))} stored`;
+}
+
+function jobsText(info: StoreInfo, scrub: JobRecord | null): string {
+  const jobs = info.members.flatMap(({ index, state, isLeaving, allocatedBytes }) => {
+    if (state === 'detached') return [];
+    if (isLeaving) return [`member ${index} leaves, ${formatBytes(allocatedBytes)} to move`];
+    return state === 'resilvering' ? [`member ${index} resilvers`] : [];
+  });
+  if (scrub !== null && scrub.state !== 'finished' && scrub.state !== 'cancelled')
+    jobs.push(`scrub ${scrub.state} after ${formatBytes(scrub.scannedBytes)}`);
+  return jobs.length === 0 ? 'none' : jobs.join('; ');
+}
+
+/** The exact list of what is whole and what is not. */
+async function versions(session: Session, store: Store): Promise<VersionHealth[]> {
+  const all: VersionHealth[] = [];
+  for await (const health of store.versionHealth({ signal: session.signal })) all.push(health);
+  return all;
+}
+
+/** Prints what is not whole; the exit code for it. */
+function tell(session: Session, all: readonly VersionHealth[]): number {
+  const counts = { whole: 0, short: 0, lost: 0 };
+  for (const health of all) {
+    counts[health.state] += 1;
+    if (health.state !== 'whole') session.out.line(healthText(health));
+  }
+  session.out.line(
+    `${counts.whole} versions whole, ${counts.short} short of copies, ${counts.lost} with losses`,
+  );
+  return counts.lost > 0 ? EXIT_UNREPAIRABLE : counts.short > 0 ? EXIT_DEGRADED : EXIT_OK;
+}
+
+/** Of two exit codes the one that says more: lost before degraded before good. */
+function worse(a: number, b: number): number {
+  if (a === EXIT_UNREPAIRABLE || b === EXIT_UNREPAIRABLE) return EXIT_UNREPAIRABLE;
+  return Math.max(a, b);
+}
+
+function healthText({ id, run, state, lostExtents, lostObjects, shortExtents }: VersionHealth): string {
+  if (state === 'short')
+    return `short  v:${id} of ${run}: ${shortExtents} extents have fewer copies than wanted`;
+  const names = lostObjects.slice(0, LOST_NAMES_SHOWN).join(', ');
+  const more =
+    lostObjects.length > LOST_NAMES_SHOWN ? ` and ${lostObjects.length - LOST_NAMES_SHOWN} more` : '';
+  return `lost   v:${id} of ${run}: ${lostExtents} extents, in ${names}${more}`;
+}
+
 function actionFor(info: StoreInfo): string | null {
   if (info.state === 'online') return null;
   if (info.state === 'failed') return 'close every handle and open the store again';
-  const absent = info.members
-    .filter((member) => member.state !== 'online')
-    .map((member) => `member ${member.index} (${member.state})`);
-  return `bring back ${absent.join(', ')}; until then the store opens for reading only`;
+  const wanting = info.members.filter(({ state }) => !['online', 'evacuating', 'detached'].includes(state));
+  const away = wanting.filter(({ state }) => state !== 'resilvering');
+  if (away.length === 0) return 'ingot online finishes what is left to do';
+  const names = away.map((member) => `member ${member.index} (${member.state})`).join(', ');
+  return `bring back ${names} and run ingot online, or ingot replace; until then copies are fewer than wanted`;
 }

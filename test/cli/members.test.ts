@@ -1,0 +1,78 @@
+// Faults guarded: a member command that says done and is not, a lost version without a name, a status without its jobs.
+import assert from 'node:assert/strict';
+import { renameSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { StoreUnderTest, scratchDirectory } from './harness.js';
+
+const base = scratchDirectory('members');
+const SIZE = '24MiB';
+
+async function storeWith(name: string, run = 'run'): Promise<StoreUnderTest> {
+  const store = await StoreUnderTest.create(join(base, name), ['--members', '2', '--size', SIZE]);
+  const file = join(base, `${name}.bin`);
+  writeFileSync(file, Buffer.alloc(300_000, name.length));
+  await store.ok('put', run, 'notes', file);
+  return store;
+}
+const member = (store: StoreUnderTest, index: number): string => join(store.path, `${index}.member`);
+
+async function states(store: StoreUnderTest): Promise<string> {
+  const status = await store.run('status', '--json');
+  return (JSON.parse(status.stdout).members as { state: string }[]).map(({ state }) => state).join();
+}
+
+test('a dead member is replaced: the store writes on meanwhile and is whole afterwards', async () => {
+  const store = await storeWith('replace');
+  rmSync(member(store, 1));
+  const file = join(base, 'replace.bin');
+  await store.ok('put', 'later', 'notes', file);
+  const health = await store.run('status', '--versions', '--json');
+  assert.equal(health.code, 5);
+  const listed = JSON.parse(health.stdout).versions as { run: string; state: string }[];
+  assert.deepEqual(listed.map(({ run, state }) => `${run} ${state}`).sort(), ['later short', 'run whole']);
+  const replaced = await store.run('replace', '1', join(store.path, 'new.member'), '--size', SIZE, '--json');
+  assert.equal(replaced.code, 0, replaced.stderr + replaced.stdout);
+  assert.deepEqual(JSON.parse(replaced.stdout).settled.detached, [1]);
+  assert.equal(await states(store), 'online,detached,online');
+  await store.ok('fsck');
+  rmSync(member(store, 0));
+  assert.equal((await store.run('verify', 'later')).code, 5, 'every byte is on the new member as well');
+  assert.equal((await store.run('verify', 'run')).code, 5);
+});
+
+test('members are added, removed, set aside and brought back by name', async () => {
+  const store = await storeWith('lifecycle');
+  const added = await store.ok('add', join(store.path, '2.member'), '--size', SIZE);
+  assert.match(added.stdout, /is member 2/);
+  await store.ok('offline', '2.member');
+  assert.equal(await states(store), 'online,online,stale');
+  await store.ok('put', 'more', 'notes', join(base, 'lifecycle.bin'));
+  assert.equal(await states(store), 'online,online,stale', 'it stays out');
+  await store.ok('online', '2');
+  assert.equal(await states(store), 'online,online,online');
+  const removed = await store.ok('remove', '0');
+  assert.match(removed.stdout, /member 0 is empty and detached/);
+  await store.ok('verify', 'run');
+  await store.ok('fsck');
+  await store.fails('E_USAGE', 1, 'remove', '7');
+});
+
+test('the half without the first member does not write alone, and status goes on at an interval', async () => {
+  const store = await storeWith('fork');
+  const away = join(base, 'away.member');
+  renameSync(member(store, 1), away);
+  await store.ok('tag', 'run', 'left');
+  const first = join(base, 'first.member');
+  renameSync(member(store, 0), first);
+  renameSync(away, member(store, 1));
+  const forced = await store.run('tag', 'run', 'right');
+  assert.equal(forced.code, 1);
+  assert.match(forced.stderr, /E_DEGRADED/);
+  renameSync(first, member(store, 0));
+  const watched = await store.run('status', '--every', '100ms', '--count', '2');
+  assert.equal(watched.code, 5, watched.stderr);
+  assert.equal(watched.stdout.match(/commits\/s/g)?.length, 2);
+  await store.ok('online', '1');
+  assert.equal((await store.run('status')).code, 0);
+});

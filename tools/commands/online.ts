@@ -1,0 +1,56 @@
+// ingot online, ingot offline: a member that comes back, or is set aside on purpose.
+//
+// Invariants
+//   1. A member comes back only when it is exactly where the store last knew it; what it missed is placed then.
+//   2. One that is set aside stays out until `online`, whoever opens the store.
+
+import type { CommandModule } from '../cli/program.js';
+import { finishMembers, memberIndex, report } from '../cli/member_jobs.js';
+import { storeJson } from '../cli/views.js';
+import { parseSize } from '../cli/values.js';
+
+interface Options {
+  readonly rate?: string;
+}
+
+export const register: CommandModule = (program, actions) => {
+  program
+    .command('online')
+    .description('bring a member back, and finish whatever is left to do for members')
+    .argument(
+      '[member]',
+      'its index or path, as ingot status shows them; without it only what is left is done',
+    )
+    .argument('[path]', 'where its device is now, when it was not found')
+    .option('--rate <size>', 'move at most so much per second, such as 200MiB')
+    .action(
+      actions.action<Options>(
+        async (session, [member, path], options) => {
+          const rate = options.rate === undefined ? undefined : parseSize('--rate', options.rate);
+          return session.withStore('rw', async (store) => {
+            const index = member === undefined ? null : memberIndex(store, member);
+            if (index !== null) await store.onlineMember(index, path);
+            const outcome = await finishMembers(session, store, rate);
+            report(session, store, 'online', outcome, { member: index });
+            return outcome.exitCode;
+          });
+        },
+        { health: true },
+      ),
+    );
+  program
+    .command('offline')
+    .description('set a member aside; the others go on without it')
+    .argument('<member>', 'its index or path, as ingot status shows them')
+    .action(
+      actions.action<object>(async (session, [member = '']) => {
+        await session.withStore('rw', async (store) => {
+          const index = memberIndex(store, member);
+          await store.offlineMember(index);
+          session.out.object('ingot.offline/1', { member: index, store: storeJson(store.info) });
+          session.out.line(`member ${index} is set aside; ingot online ${index} brings it back`);
+        });
+        return undefined;
+      }),
+    );
+};
