@@ -44,6 +44,8 @@ import type { OpenStoreOptions, OpenedStore } from './open.js';
 import { PageStore } from './page_store.js';
 import type { PageFault } from './page_store.js';
 import { Pins } from './pins.js';
+import { HangWatch } from './repair/hang_watch.js';
+import { READ_DEADLINE_MS } from './repair/limits.js';
 import {
   type RebuiltSpace,
   readParent,
@@ -54,6 +56,8 @@ import {
 import { RootView, Snapshot } from './root_view.js';
 
 export interface CatalogOptions extends OpenStoreOptions {
+  /** Milliseconds after which the read of a page counts as hung (repair/hang_watch.ts). */
+  readonly readDeadlineMs?: number;
   /** Writers: make the free map anew from everything else before anything is written (`fsck --repair`). */
   readonly rebuildFreeMap?: boolean;
   /** Bytes of catalog pages kept in memory (page_store.ts has the default). */
@@ -91,6 +95,7 @@ export class StoreCatalog implements Catalog {
   readonly pages: PageStore;
   readonly #opened: OpenedStore;
   readonly #pins: Pins;
+  readonly #hangs: HangWatch;
   readonly #listeners = new Set<(superblock: Superblock) => void>();
   readonly #memberListeners = new Set<() => void>();
   readonly #health = new MemberHealth();
@@ -114,12 +119,14 @@ export class StoreCatalog implements Catalog {
     this.writable = options.mode === 'rw';
     this.isDegraded = opened.isDegraded;
     this.#chosen = opened.root;
+    this.#hangs = new HangWatch(io.clock, options.readDeadlineMs ?? READ_DEADLINE_MS);
     this.pages = new PageStore({
       io,
       storeUuid: this.storeUuid,
       formattedBytes: () => this.#root.formattedBytes,
       resolveSlot: (member, birth) => this.#servingSlot(member, birth),
       memberName: (member) => this.#path(member),
+      hangs: this.#hangs,
       ...(options.cacheBytes === undefined ? {} : { cacheBytes: options.cacheBytes }),
       onFault: (fault) => {
         if (fault.kind !== 'missing' && fault.kind !== 'aborted')
@@ -505,6 +512,7 @@ export class StoreCatalog implements Catalog {
     if (this.poisoned === null) await this.#heartbeat?.close();
     else this.#heartbeat?.abandon();
     this.#pins.detach();
+    this.#hangs.close();
     this.pages.close();
     await this.#opened.finder.close();
   }

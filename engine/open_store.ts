@@ -54,11 +54,12 @@ export async function openWith(
     const catalog = await openCatalog(ports.io, paths, {
       mode,
       ...(options.force === undefined ? {} : { force: options.force }),
+      ...(options.readDeadlineMs === undefined ? {} : { readDeadlineMs: options.readDeadlineMs }),
       ...(options.rebuildFreeMap === undefined ? {} : { rebuildFreeMap: options.rebuildFreeMap }),
       ...(options.cacheBytes === undefined ? {} : { cacheBytes: options.cacheBytes }),
       onPageFault: (fault) => told?.(fault),
     });
-    const store = new Store(catalog, ports.files, ports.closeIo);
+    const store = new Store(catalog, ports.files, ports.closeIo, options.readDeadlineMs);
     told = (fault) => store.catalogFault(fault);
     return store;
   } catch (error) {

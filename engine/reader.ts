@@ -24,6 +24,7 @@ import {
   NO_MEMBER,
   type ReadBatch,
 } from './io/port.js';
+import { HungRead } from './repair/hang_watch.js';
 import { READ_RETRIES_OF_EIO, READ_RETRY_DELAYS_MS } from './repair/limits.js';
 import type { BalancedReads } from './repair/read_balance.js';
 import { isHealable } from './repair/suspects.js';
@@ -80,12 +81,17 @@ export class PartReader {
     this.#source = source;
   }
 
-  /** Reads all parts or throws. Waits for all I/O that it started before it settles. */
+  /**
+   * Reads all parts or throws. Waits for all I/O that it started before it settles, but for one case: with
+   * `isOwned` the destinations are memory that nobody else has, and a read past its deadline ends with HungRead;
+   * then that memory must be let go (decisions/0012).
+   */
   async read(
     snapshot: CatalogSnapshot,
     object: string,
     parts: readonly ReadPart[],
     options: ReadOptions,
+    isOwned = false,
   ): Promise<void> {
     assert(parts.length <= MAX_BATCH_OPS, 'a read has a bounded number of parts');
     options.signal?.throwIfAborted();
@@ -101,18 +107,44 @@ export class PartReader {
     const scratchBytes = ops.reduce((sum, op) => sum + (op.parts.length > 1 ? op.bytes : 0), 0);
     const scratch: Uint8Array[] = [];
     if (scratchBytes > 0) await this.#context.gatherBudget.acquire(scratchBytes);
+    let running: Promise<BatchResult> | null = null;
+    const cleanUp = (): void => {
+      balanced.settle();
+      for (const buffer of scratch) this.#context.gatherPool.give(buffer);
+      if (scratchBytes > 0) this.#context.gatherBudget.release(scratchBytes);
+    };
+    let isAbandoned = false;
     try {
       for (const op of ops) if (op.parts.length > 1) this.#giveScratch(op, scratch);
       const batch = this.#batchOf(ops, sums, object, options, balanced);
       options.signal?.throwIfAborted();
-      const result = await this.#readAgain(object, ops, batch, options);
+      running = this.#readAgain(object, ops, batch, options);
+      const result = await this.#guard(running, batch, isOwned);
       await this.#judge(object, ops, batch, result, options);
       for (const op of ops) if (op.parts.length > 1) scatter(op);
+    } catch (error) {
+      isAbandoned = error instanceof HungRead;
+      throw error;
     } finally {
-      balanced.settle();
-      for (const buffer of scratch) this.#context.gatherPool.give(buffer);
-      if (scratchBytes > 0) this.#context.gatherBudget.release(scratchBytes);
+      // What is still in flight keeps its memory, and its weight on its member, until it ends.
+      if (isAbandoned) running?.then(cleanUp, cleanUp);
+      else cleanUp();
     }
+  }
+
+  /** The read, or HungRead when it is late and its memory may be let go. Members that hang are avoided from then on. */
+  #guard(running: Promise<BatchResult>, batch: ReadBatch, isOwned: boolean): Promise<BatchResult> {
+    const { hangs, hung } = this.#context;
+    return new Promise((resolve, reject) => {
+      running.then(resolve, reject);
+      hangs.watch(running, () => {
+        const slots = new Set<number>();
+        for (let op = 0; op < batch.count; op++) slots.add(batch.copyMember[op * MAX_COPIES] ?? NO_MEMBER);
+        void hung.suspect([...slots], running).then(() => {
+          if (isOwned) reject(new HungRead('a read passed its deadline'));
+        });
+      });
+    });
   }
 
   /** Buffers of few sizes (powers of two), so that the pool can use them again. */
@@ -282,6 +314,8 @@ export class PartReader {
       }
       usable.push({ slot: device.slot, offsetBytes: copy.sector * 4096 });
     }
+    const answering = usable.filter((copy) => !this.#context.hung.has(copy.slot));
+    if (answering.length > 0) return answering;
     if (usable.length > 0) return usable;
     const tensor = op.parts[0]?.name ?? '';
     throw new StoreError('E_DEVICE_LOST', `no member that holds ${tensor} is here: ${refused.join(', ')}`, {

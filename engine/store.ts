@@ -83,8 +83,8 @@ export class Store implements AsyncDisposable {
   readonly #closeIo: boolean;
 
   /** `closeIo`: the store owns the Io port and closes it too. */
-  constructor(catalog: Catalog, files: DirectoryPort | null, closeIo: boolean) {
-    this.#context = new StoreContext(catalog, files);
+  constructor(catalog: Catalog, files: DirectoryPort | null, closeIo: boolean, readDeadlineMs?: number) {
+    this.#context = new StoreContext(catalog, files, readDeadlineMs);
     this.#writers = new WriterPool(this.#context);
     this.#closeIo = closeIo;
   }

@@ -18,7 +18,10 @@ import { ExtentSource } from './extent_source.js';
 import type { DirectoryPort } from './io/directory_port.js';
 import type { Io } from './io/port.js';
 import { MemoryBudget } from './memory_budget.js';
+import { HangWatch } from './repair/hang_watch.js';
 import { Healer } from './repair/healer.js';
+import { HungMembers } from './repair/hung_members.js';
+import { READ_DEADLINE_MS } from './repair/limits.js';
 import { ReadBalance } from './repair/read_balance.js';
 import { GATHER_BUDGET_BYTES } from './reader.js';
 import type { ReadFault, StoreEvent } from './types.js';
@@ -127,6 +130,9 @@ export class StoreContext {
   readonly gatherPool: BufferPool;
   /** Which copies reads take first (repair/read_balance.ts). */
   readonly balance = new ReadBalance();
+  /** Reads that take too long, and the members that made them (repair/hang_watch.ts). */
+  readonly hangs: HangWatch;
+  readonly hung: HungMembers;
   /** Puts right what reads pass over (repair/healer.ts). */
   readonly healer: Healer;
   readonly counters: StoreCounters = {
@@ -142,7 +148,7 @@ export class StoreContext {
   readonly #unsubscribe: (() => void)[];
   #closed = false;
 
-  constructor(catalog: Catalog, files: DirectoryPort | null) {
+  constructor(catalog: Catalog, files: DirectoryPort | null, readDeadlineMs: number = READ_DEADLINE_MS) {
     this.catalog = catalog;
     this.io = catalog.io;
     this.files = files;
@@ -150,6 +156,8 @@ export class StoreContext {
     this.extents = new ExtentSource(this);
     this.gatherPool = new BufferPool(this.io, GATHER_BUDGET_BYTES);
     this.healer = new Healer(this);
+    this.hangs = new HangWatch(this.io.clock, readDeadlineMs);
+    this.hung = new HungMembers(this);
     this.#readMembers();
     const onRoot = catalog.onRoot((superblock) => {
       // What another process's roots removed is not known here, so nothing cached before is trusted.
@@ -232,6 +240,7 @@ export class StoreContext {
     if (this.#closed) return;
     this.#closed = true;
     for (const unsubscribe of this.#unsubscribe) unsubscribe();
+    this.hangs.close();
     this.snapshots.close();
     this.gatherPool.close();
   }

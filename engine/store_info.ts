@@ -80,6 +80,7 @@ export function storeStats(context: StoreContext): StoreStats {
     healing: context.healer.stats(),
     copiesPassedOver: context.counters.copiesPassedOver,
     readRetries: context.counters.readRetries,
+    lateReads: context.hung.lateReads,
     flushes: io.flushes,
     commits: context.counters.commits,
     openTransactions: context.counters.openTransactions,

@@ -8,7 +8,8 @@
 //   2. Copies on members that cannot serve them are left out; the others are tried in an order that
 //      rotates by request, so that mirrored members share the load. The order is deterministic.
 //   3. Every copy that was passed over is reported to `onFault`, also when the read succeeded.
-//   4. At most PAGES_PER_BATCH_MAX pages per batch and BATCHES_IN_FLIGHT_MAX batches are in flight;
+//   4. A batch past its deadline is left to end by itself; its pages are read from any copy that answers.
+//   5. At most PAGES_PER_BATCH_MAX pages per batch and BATCHES_IN_FLIGHT_MAX batches are in flight;
 //      further requests wait in order. Nothing is retried here: Io tried every copy.
 //
 // It never caches and never writes.
@@ -18,6 +19,7 @@ import { StoreError, assert } from '../format/errors.js';
 import { SECTOR_BYTES } from '../format/limits.js';
 import { MAX_COPIES, NO_MEMBER } from './io/port.js';
 import type { FaultKind, Io, IoBuffer, IoFault, ReadBatch } from './io/port.js';
+import type { HangWatch } from './repair/hang_watch.js';
 import { decodeCatalogPage, treeName } from './tree_page.js';
 import type { CatalogPage, PageRules } from './tree_page.js';
 
@@ -40,6 +42,8 @@ export interface PageReaderOptions extends PageRules {
   /** Slot of a member that can serve a page of this birth (format.md F15), or null. */
   readonly resolveSlot: (member: number, birth: number) => number | null;
   readonly onFault?: (fault: PageFault) => void;
+  /** Tells when a read is late; without it reads wait as long as they take. */
+  readonly hangs?: HangWatch;
 }
 
 interface PageRequest {
@@ -122,6 +126,18 @@ export class PageReader {
       }
     }
     if (sendable.length === 0) return;
+    const running = this.#readSome(sendable, batch);
+    // Pages are read into memory of our own, so a batch that hangs is left to its device (decisions/0012).
+    await new Promise<void>((resolve) => {
+      running.then(resolve, resolve);
+      this.#options.hangs?.watch(
+        running,
+        () => void this.#readElsewhere(sendable).then(resolve, () => undefined),
+      );
+    });
+  }
+
+  async #readSome(sendable: readonly PageRequest[], batch: MutableBatch): Promise<void> {
     try {
       const result = await this.#options.io.read({ ...batch, count: sendable.length });
       const faultsByOp = this.#reportFaults(sendable, result.faults);
@@ -133,6 +149,29 @@ export class PageReader {
     } catch (error) {
       for (const request of sendable) request.settle(null, error);
     }
+  }
+
+  /** Each page from whichever of its copies answers first; rejects when one has none but those that hang. */
+  async #readElsewhere(requests: readonly PageRequest[]): Promise<void> {
+    await Promise.all(
+      requests.map(async (request) => {
+        const bytes = await Promise.any(
+          this.#orderCopies(request).map((copy) => this.#readAlone(request, copy)),
+        );
+        this.#settleDecoded(request, bytes);
+      }),
+    );
+  }
+
+  async #readAlone(
+    { pointer }: PageRequest,
+    copy: { readonly slot: number; readonly sector: number },
+  ): Promise<Uint8Array> {
+    const batch = emptyBatch(1);
+    fillOperation(batch, 0, pointer, [copy]);
+    const result = await this.#options.io.read(batch);
+    if (result.status[0] !== 0) throw new StoreError('E_IO', 'a copy of a page could not be read');
+    return batch.destinations[0] as Uint8Array;
   }
 
   #settleDecoded(request: PageRequest, bytes: Uint8Array): void {

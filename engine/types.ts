@@ -307,6 +307,8 @@ export interface StoreStats {
   readonly healing: HealingStats;
   /** Copies passed over by reads of this handle since open. */
   readonly copiesPassedOver: number;
+  /** Reads that passed their deadline (decisions/0012). */
+  readonly lateReads: number;
   /** Reads asked for again because every copy had failed for a passing reason. */
   readonly readRetries: number;
   readonly flushes: number;
@@ -330,6 +332,8 @@ export interface OpenOptions {
   readonly create?: CreateOptions;
   /** Bytes of catalog pages kept in memory (default 96 MiB). A million small versions take about 400 MB. */
   readonly cacheBytes?: number;
+  /** Milliseconds after which a read counts as hung and is taken from another copy where it can be (default 10,000). */
+  readonly readDeadlineMs?: number;
   /** Writers: make the free map anew from everything else before anything is written (`ingot fsck --repair`). */
   readonly rebuildFreeMap?: boolean;
   /** Open although a quorum is missing or a device is in use (see `docs/errors.md`). */

@@ -6,7 +6,7 @@
 //   3. The sum of each object is computed from bytes read now, not from sums that were stored.
 //   4. At most VERIFY_IN_FLIGHT batches of VERIFY_BATCH_BYTES are in memory.
 //
-// This file never repairs; a later version does.
+// Bad copies are healed by the healer when the store is open for writing; this file writes nothing.
 
 import { StoreError, assert, crc64Combine } from '../format/index.js';
 import type { Extent } from '../format/extent_record.js';
@@ -15,6 +15,7 @@ import { BufferPool } from './buffer_pool.js';
 import { sumCount } from './extent_source.js';
 import { type IoFault, MAX_COPIES, NO_MEMBER, type ReadBatch } from './io/port.js';
 import { ProgressTracker } from './progress.js';
+import { type SuspectSegments, isHealable } from './repair/suspects.js';
 import type { SnapshotLease, StoreContext } from './store_context.js';
 import type { MaintEvent, OpOptions } from './types.js';
 
@@ -40,6 +41,7 @@ interface BatchOutcome {
   readonly findings: MaintEvent[];
   readonly scannedBytes: number;
   readonly lost: number;
+  readonly repaired: number;
 }
 
 export async function* verifyVersion(
@@ -64,6 +66,7 @@ export async function* verifyVersion(
   const running: Promise<BatchOutcome>[] = [];
   let scannedBytes = 0;
   let lost = 0;
+  let repaired = 0;
   try {
     const missing = missingMembers(context);
     yield* missing;
@@ -77,6 +80,7 @@ export async function* verifyVersion(
       yield* outcome.findings;
       scannedBytes += outcome.scannedBytes;
       lost += outcome.lost;
+      repaired += outcome.repaired;
       progress.add(outcome.scannedBytes, 0);
       yield { type: 'progress', progress: progress.current() };
     }
@@ -85,12 +89,13 @@ export async function* verifyVersion(
       yield* outcome.findings;
       scannedBytes += outcome.scannedBytes;
       lost += outcome.lost;
+      repaired += outcome.repaired;
       progress.add(outcome.scannedBytes, 0);
     }
     yield* sumFindings(context, object, objects);
     progress.finish();
     const durationMs = context.io.clock.monotonicMs() - startMs;
-    yield { type: 'done', scannedBytes, repaired: 0, unrepairable: lost, durationMs };
+    yield { type: 'done', scannedBytes, repaired, unrepairable: lost, durationMs };
   } finally {
     await Promise.allSettled(running);
     pool.close();
@@ -185,6 +190,7 @@ async function verifyBatch(
     object,
   );
   const findings: MaintEvent[] = [];
+  const bad: BadCopy[] = [];
   const good = new Set<number>();
   let scannedBytes = 0;
   const copies = Math.max(...extents.map(([, extent]) => extent.copies.length));
@@ -198,8 +204,7 @@ async function verifyBatch(
       const { batch, offsets } = copyBatch(context, chosen, copy, sums, buffer, options);
       const result = await context.io.read(batch);
       options.signal?.throwIfAborted();
-      for (const fault of result.faults)
-        findings.push(copyFinding(context, object, chosen, copy, fault, uses));
+      for (const fault of result.faults) bad.push({ chosen, copy, fault });
       for (const [op, [id, extent]] of chosen.entries()) {
         scannedBytes += extent.storedBytes;
         if (result.status[op] !== 0 || good.has(id)) continue;
@@ -211,13 +216,64 @@ async function verifyBatch(
   } finally {
     pool.give(buffer);
   }
-  const bad = extents.filter(([id]) => !good.has(id));
-  for (const [id, extent] of bad) findings.push(lostFinding(context, object, id, extent, uses.get(id) ?? []));
-  return { findings, scannedBytes, lost: bad.length };
+  const repaired = await healCopies(context, object, bad, uses, options, findings);
+  const lost = extents.filter(([id]) => !good.has(id));
+  for (const [id, extent] of lost)
+    findings.push(lostFinding(context, object, id, extent, uses.get(id) ?? []));
+  return { findings, scannedBytes, lost: lost.length, repaired };
 }
 
 function slotOf(context: StoreContext, copy: ExtentCopy | undefined): number | undefined {
   return copy === undefined ? undefined : context.slotOfCopy(copy.member, copy.placementBirth);
+}
+
+interface BadCopy {
+  readonly chosen: readonly [number, Extent][];
+  readonly copy: number;
+  readonly fault: IoFault;
+}
+
+/** In a store open for writing bad copies are healed; all of them are findings, whose number healed it returns. */
+async function healCopies(
+  context: StoreContext,
+  object: string,
+  bad: readonly BadCopy[],
+  uses: ReadonlyMap<number, readonly Use[]>,
+  options: OpOptions,
+  findings: MaintEvent[],
+): Promise<number> {
+  const healable = context.catalog.writable && context.catalog.poisoned === null;
+  const suspects = healable ? bad.map(suspectOf).filter((suspect) => suspect !== null) : [];
+  const reports = suspects.length === 0 ? [] : await context.healer.healNow(suspects, options.signal);
+  let repaired = 0;
+  for (const { chosen, copy, fault } of bad) {
+    const member = chosen[fault.op]?.[1].copies[copy]?.member;
+    const own = reports.filter(
+      (report) =>
+        report.member === member &&
+        report.offsetBytes >= fault.offsetBytes &&
+        report.offsetBytes < fault.offsetBytes + fault.lengthBytes,
+    );
+    if (own.length > 0 && own.every((report) => report.verdict === 'sound')) continue;
+    const isHealed =
+      own.length > 0 && own.every((report) => report.verdict === 'healed' || report.verdict === 'sound');
+    if (isHealed) repaired++;
+    findings.push(copyFinding(context, object, chosen, copy, fault, uses, isHealed));
+  }
+  return repaired;
+}
+
+function suspectOf({ chosen, copy, fault }: BadCopy): SuspectSegments | null {
+  const [id, extent] = chosen[fault.op] ?? [0, undefined];
+  const place = extent?.copies[copy];
+  if (extent === undefined || place === undefined || !isHealable(fault.kind)) return null;
+  const segmentBytes = 2 ** extent.segmentShift;
+  const from = fault.offsetBytes - place.sector * 4096;
+  const end = Math.min(from + fault.lengthBytes, extent.storedBytes);
+  const segments: number[] = [];
+  for (let segment = Math.floor(from / segmentBytes); segment * segmentBytes < end; segment++)
+    segments.push(segment);
+  return { extentId: id, member: place.member, sector: place.sector, segments };
 }
 
 function copyBatch(
@@ -275,6 +331,7 @@ function copyFinding(
   copy: number,
   fault: IoFault,
   uses: ReadonlyMap<number, readonly Use[]>,
+  isHealed: boolean,
 ): MaintEvent {
   const [id, extent] = chosen[fault.op] ?? [0, undefined];
   const place = extent?.copies[copy];
@@ -285,10 +342,10 @@ function copyFinding(
       within < use.piece.rawOffset + use.piece.rawBytes && within + fault.lengthBytes > use.piece.rawOffset,
   );
   const names = userNames(touched.length > 0 ? touched : (uses.get(id) ?? []));
-  const code = fault.kind === 'checksum' ? 'E_CORRUPT' : fault.kind === 'missing' ? 'E_DEVICE_LOST' : 'E_IO';
+  const kind = fault.kind === 'checksum' ? 'E_CORRUPT' : fault.kind === 'missing' ? 'E_DEVICE_LOST' : 'E_IO';
   const error = new StoreError(
-    code,
-    `copy ${copy} of ${names} on ${member} at byte ${fault.offsetBytes} is bad (${fault.kind})`,
+    isHealed ? 'E_CORRUPT_REPAIRED' : kind,
+    `copy ${copy} of ${names} on ${member} at byte ${fault.offsetBytes} ${isHealed ? 'was bad and is healed' : 'is bad'} (${fault.kind})`,
     {
       where: {
         object,
@@ -301,7 +358,8 @@ function copyFinding(
       },
     },
   );
-  return { type: 'finding', severity: 'error', error, action: 'none' };
+  const severity = isHealed ? 'warn' : 'error';
+  return { type: 'finding', severity, error, action: isHealed ? 'repaired' : 'none' };
 }
 
 function lostFinding(

@@ -16,6 +16,8 @@ import type { IoBuffer } from './io/port.js';
 import { Loader, type Readable, batchesOf, copyInline, partsOf, tensorInfoOf } from './load.js';
 import { ProgressTracker } from './progress.js';
 import { PartReader, destinationOf } from './reader.js';
+import { HungRead } from './repair/hang_watch.js';
+import { HUNG_READS_BEGUN_ANEW_MAX } from './repair/limits.js';
 import type { StoreContext } from './store_context.js';
 import type {
   BlobInfo,
@@ -88,6 +90,7 @@ class ObjectReader {
     offset: number,
     length: number,
     options: ReadOptions,
+    isOwned = false,
   ): Promise<void> {
     this.context.checkOpen();
     options.signal?.throwIfAborted();
@@ -112,6 +115,7 @@ class ObjectReader {
         partsOf(this.readable, offset, length, destination, at),
         options,
         progress,
+        isOwned,
       );
     } finally {
       lease.release();
@@ -142,9 +146,16 @@ class ObjectReader {
         },
       );
     }
-    const bytes = new Uint8Array(length);
-    await this.into(bytes, 0, offset, length, options);
-    return bytes;
+    for (let attempt = 0; ; attempt++) {
+      // Memory of a read that hung is never handed out: its device may still write to it.
+      const bytes = new Uint8Array(length);
+      try {
+        await this.into(bytes, 0, offset, length, options, attempt < HUNG_READS_BEGUN_ANEW_MAX);
+        return bytes;
+      } catch (error) {
+        if (!(error instanceof HungRead)) throw error;
+      }
+    }
   }
 
   async *stream(
@@ -188,13 +199,14 @@ async function readInBatches(
   parts: Parameters<PartReader['read']>[2],
   options: ReadOptions,
   progress: ProgressTracker,
+  isOwned: boolean,
 ): Promise<void> {
   const running = new Set<Promise<void>>();
   let failure: { error: unknown } | null = null;
   for (const batch of batchesOf(parts)) {
     if (failure !== null) break;
     const reading = reader
-      .read(snapshot, object, batch.parts, options)
+      .read(snapshot, object, batch.parts, options, isOwned)
       .then(() => progress.add(batch.bytes, 0))
       // Also what the caller's onProgress throws: the other batches must end before anybody is told.
       .catch((error: unknown) => {

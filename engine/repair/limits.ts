@@ -48,3 +48,10 @@ export const MOVE_BURST_BYTES = 32 * 1024 * 1024;
 export const MOVE_PASSES_MAX = 8;
 /** Passes over the manifests that name damaged extents, in one scrub; later damage is named by extent id alone. */
 export const NAMING_PASSES_MAX = 16;
+
+/** A read that takes longer is late: its copies elsewhere are read where that is safe (decisions/0012). */
+export const READ_DEADLINE_MS = 10_000;
+/** How long a member that is asked whether it still answers may take. */
+export const PROBE_MS = 1_000;
+/** How often a read into engine memory is begun anew because it was late. */
+export const HUNG_READS_BEGUN_ANEW_MAX = 3;

@@ -3,7 +3,7 @@
 // Invariants
 //   1. Exit code 0 when all is as written, 5 when a copy is damaged or a member missing while the data is whole,
 //      4 when something is lost.
-//   2. Nothing is repaired by this version, and it says so.
+//   2. Nothing is written: `ingot scrub` heals.
 
 import type { CommandModule } from '../cli/program.js';
 import { formatBytes, formatRate } from '../cli/progress.js';
@@ -48,6 +48,6 @@ export const register: CommandModule = (program, actions) => {
 
 const VERDICTS: Readonly<Record<number, string>> = {
   [EXIT_OK]: 'every copy is as it was written',
-  [EXIT_DEGRADED]: 'the data is whole, but not every copy is good; this version repairs nothing',
+  [EXIT_DEGRADED]: 'the data is whole, but not every copy is good: ingot scrub heals what it can',
   [EXIT_UNREPAIRABLE]: 'some of it is lost; what is not named above is whole',
 };
