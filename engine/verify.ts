@@ -342,10 +342,11 @@ function copyFinding(
       within < use.piece.rawOffset + use.piece.rawBytes && within + fault.lengthBytes > use.piece.rawOffset,
   );
   const names = userNames(touched.length > 0 ? touched : (uses.get(id) ?? []));
+  const verdict = isHealed ? 'was bad and is healed' : 'is bad';
   const kind = fault.kind === 'checksum' ? 'E_CORRUPT' : fault.kind === 'missing' ? 'E_DEVICE_LOST' : 'E_IO';
   const error = new StoreError(
     isHealed ? 'E_CORRUPT_REPAIRED' : kind,
-    `copy ${copy} of ${names} on ${member} at byte ${fault.offsetBytes} ${isHealed ? 'was bad and is healed' : 'is bad'} (${fault.kind})`,
+    `copy ${copy} of ${names} on ${member} at byte ${fault.offsetBytes} ${verdict} (${fault.kind})`,
     {
       where: {
         object,
