@@ -83,7 +83,13 @@ export function copyNeed<T extends PlacedCopy>(
   const givenUp = copies.filter((copy) => !counted.includes(copy));
   const keep: T[] = [];
   const sharing: T[] = [];
+  // A second copy on one member (pages of a store that had but one) survives nothing: any other member is better.
+  const doubled: T[] = [];
   for (const copy of counted) {
+    if ([...keep, ...sharing].some((other) => other.member === copy.member)) {
+      doubled.push(copy);
+      continue;
+    }
     const shares = keep.some((other) => sameDomain(other.member, copy.member, standings));
     (shares ? sharing : keep).push(copy);
   }
@@ -103,9 +109,10 @@ export function copyNeed<T extends PlacedCopy>(
   while (keep.length + place.length < wanted && pick(true, []));
   while (keep.length + place.length < wanted && sharing.length > 0) keep.push(sharing.shift() as T);
   while (keep.length + place.length < wanted && pick(false, sharing));
+  while (keep.length + place.length < wanted && doubled.length > 0) keep.push(doubled.shift() as T);
   const missing = Math.max(wanted - counted.length, 0);
   assert(keep.length + place.length <= Math.max(wanted, keep.length), 'no more is placed than wanted');
-  return { keep, drop: [...givenUp, ...sharing], place, missing };
+  return { keep, drop: [...givenUp, ...sharing, ...doubled], place, missing };
 }
 
 /** Whether there is something to do now: new copies to place, or copies that may go without a new one. */

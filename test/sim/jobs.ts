@@ -154,6 +154,7 @@ async function simulate(
     failed: 0,
     crashes: 0,
     kills: 0,
+    healed: 0,
     faultsFired: 0,
     ioCount: 0,
   };
@@ -168,6 +169,7 @@ async function simulate(
         'failed',
         'crashes',
         'kills',
+        'healed',
         'faultsFired',
         'ioCount',
       ] as const) {

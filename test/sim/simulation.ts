@@ -40,6 +40,7 @@ export interface SimulationResult {
   readonly kills: number;
   /** Lives in which a member was not there. */
   readonly losses: number;
+  readonly healed: number;
   /** Members added, removed, set aside, brought back, settled. */
   readonly memberOperations: number;
   readonly faultsFired: number;
@@ -76,6 +77,7 @@ export class Simulation {
     crashes: 0,
     kills: 0,
     losses: 0,
+    healed: 0,
     memberOperations: 0,
     faultsFired: 0,
     ioCount: 0,
@@ -371,7 +373,20 @@ export class Simulation {
     const findings = (await session.check()).filter((finding) => !this.isExpected(finding));
     if (findings.length > 0) throw new Violation(`fsck found: ${findings.slice(0, 5).join('; ')}`);
     await this.judgeOlderRoots(session);
+    if (this.damaged) await this.heal(session);
     await session.close();
+  }
+
+  /** What was lost, misdirected or rotten on member 0 is healed from the others: a scrub leaves no bad copy. */
+  private async heal(session: StoreSession): Promise<void> {
+    for await (const event of session.store.scrub({ restart: true })) {
+      if (event.type !== 'finding' || event.error.code === 'E_DEGRADED') continue;
+      if (event.action !== 'repaired') throw new Violation(`not healed: ${event.error.message}`);
+      this.counts.healed += 1;
+    }
+    const left = (await session.check()).filter((finding) => finding.includes('(checksum)'));
+    if (left.length > 0) throw new Violation(`bad after a scrub: ${left.slice(0, 5).join('; ')}`);
+    for (const run of RUNS) this.judgeRun(run, await session.dump());
   }
 
   /** Without faults every member that is not gone for good comes back, and the catalog gets its copies. */
