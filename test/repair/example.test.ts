@@ -1,4 +1,4 @@
-// Guards the runnable example: training goes on through the loss of one member and, after its replacement, of the other.
+// Guards the runnable example: training outlives the loss of one member and, after its replacement, of the other.
 
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
