@@ -56,6 +56,8 @@ export interface ExploreOptions {
   readonly recoveryDepth: number;
   /** Crash inside the recovery of one in this many images. */
   readonly recoveryEvery: number;
+  /** Judge one in this many distinct images of a workload (default all): short forms spread over all crash points. */
+  readonly judgeEvery?: number;
   /** Stop by itself after this many milliseconds (0: never). */
   readonly budgetMs?: number;
 }
@@ -156,8 +158,10 @@ export class Explorer<Op> {
       this.violation(label, `the workload itself failed: ${errorText(error)}`);
       return;
     }
-    for (const candidate of candidates) {
+    const every = this.options.judgeEvery ?? 1;
+    for (const [place, candidate] of candidates.entries()) {
       if (this.stopped) return;
+      if (place % every !== this.report.workloads % every) continue;
       const { acked } = candidate;
       const allowed = [ops.slice(0, acked), ops.slice(0, Math.min(acked + 1, ops.length))];
       await this.judge(candidate.image, allowed, label, this.options.recoveryDepth);
