@@ -25,8 +25,8 @@ T load(Bytes bytes, uint64_t at) {
 
 inline bool all_zero(const void* data, size_t length) {
   const auto* bytes = static_cast<const uint8_t*>(data);
-  for (size_t i = 0; i < length; ++i) if (bytes[i] != 0) return false;
-  return true;
+  // The first byte is zero and every byte equals the one before it.
+  return length == 0 || (bytes[0] == 0 && std::memcmp(bytes, bytes + 1, length - 1) == 0);
 }
 template <typename T>
 bool all_zero(const T& value) { return all_zero(&value, sizeof value); }

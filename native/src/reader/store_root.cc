@@ -12,8 +12,6 @@ namespace {
 using layout::MemberEntry;
 using layout::Superblock;
 
-constexpr uint8_t kInSync = 1;
-
 std::string describe(const Superblock& block) {
   return "sequence " + std::to_string(block.sequence) + " (root " + hexadecimal(block.rootSum) + ")";
 }
@@ -40,14 +38,15 @@ Standing standing_of(const MemberTip& tip, const Superblock& root, const std::ve
     fail(INGOT_E_CONFLICT, "foreign member: index " + std::to_string(tip.member_index) + " uuid " +
                                hexadecimal(own.memberUuid, 16) + " is not in the table of " + describe(root));
   }
-  if (own.sequence == root.sequence) return Standing::current;
-  if (entry.state == kInSync && own.sequence == root.sequence - 1 && own.rootSum == root.parentRootSum) {
-    return Standing::one_behind;
-  }
-  if (own.sequence == entry.syncedSequence && own.rootSum == entry.syncedRootSum &&
-      own.branchId == entry.syncedBranchId) {
-    return Standing::stale;
-  }
+  const bool holder = is_holder(entry.state);
+  const bool is_recorded = own.sequence == entry.syncedSequence && own.rootSum == entry.syncedRootSum &&
+                           own.branchId == entry.syncedBranchId;
+  const bool is_parent = own.sequence == root.sequence - 1 && own.rootSum == root.parentRootSum;
+  if (entry.state == kDetached) return Standing::detached;
+  if (holder && own.sequence == root.sequence) return Standing::current;
+  if (holder && (is_parent || (entry.state == kResilvering && is_recorded))) return Standing::one_behind;
+  if (is_recorded) return Standing::stale;
+  if (!holder && own.sequence == entry.leftSequence && own.rootSum == entry.leftRootSum) return Standing::stale;
   const std::pair<uint64_t, uint64_t> place{own.sequence, own.rootSum};
   for (const MemberTip* each : at_root) {
     if (std::find(each->history.begin(), each->history.end(), place) != each->history.end()) {
@@ -75,10 +74,9 @@ void judge_quorum(StoreRoot& root) {
 }  // namespace
 
 bool StoreRoot::serves(uint32_t member, uint64_t birth) const {
-  if (member >= kMembers || standing[member] == Standing::absent) return false;
-  const MemberEntry& entry = block->members[member];
-  if (standing[member] != Standing::stale && entry.state == kInSync) return true;
-  return birth <= std::min(entry.syncedSequence, tip_sequence[member]);
+  if (member >= kMembers || standing[member] == Standing::absent || standing[member] == Standing::detached) return false;
+  if (standing[member] != Standing::stale) return true;
+  return birth <= tip_sequence[member];
 }
 
 StoreRoot choose_root(const std::vector<const MemberTip*>& tips) {
@@ -102,6 +100,11 @@ StoreRoot choose_root(const std::vector<const MemberTip*>& tips) {
   for (const MemberTip* tip : tips) {
     root.standing[tip->member_index] = standing_of(*tip, *root.block, at_root);
     root.tip_sequence[tip->member_index] = tip->block->sequence;
+  }
+  if (std::all_of(tips.begin(), tips.end(), [&root](const MemberTip* tip) {
+        return root.standing[tip->member_index] == Standing::detached;
+      })) {
+    fail(INGOT_E_CONFLICT, "every member found was detached from the store at " + describe(*root.block));
   }
   judge_quorum(root);
   return root;

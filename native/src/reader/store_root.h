@@ -14,7 +14,8 @@
 
 namespace ingot::reader {
 
-enum class Standing { absent, current, one_behind, stale };
+/// `stale` stands for members.md's returning too: a reader serves the same from both.
+enum class Standing { absent, current, one_behind, stale, detached };
 
 struct StoreRoot {
   std::shared_ptr<const layout::Superblock> block;

@@ -15,14 +15,18 @@ using layout::MemberEntry;
 using layout::Superblock;
 
 constexpr uint32_t kStateMax = 5;
+/// Bit 0: leaving.
+constexpr uint8_t kFlagsMax = 1;
 
 const char* entry_problem(const MemberEntry& entry) {
   if (entry.state > kStateMax || !is_formatted_size(entry.formattedBytes) || all_zero(entry.uuid)) {
     return "members";
   }
-  if (!all_zero(entry.reserved0) || !all_zero(entry.reserved1)) return "members";
+  if (entry.flags > kFlagsMax || !all_zero(entry.reserved0)) return "members";
+  // A holder of roots has left none.
+  if (is_holder(entry.state) && (entry.leftSequence != 0 || entry.leftRootSum != 0)) return "members";
   const uint64_t largest = std::max({entry.failureDomain, entry.syncedSequence, entry.allocatedSectors,
-                                     entry.birthSequence});
+                                     entry.birthSequence, entry.leftSequence});
   return largest < kSafeIntegerEnd ? nullptr : "range";
 }
 

@@ -18,6 +18,10 @@ namespace ingot::reader {
 /// Incompatible features that this reader understands.
 inline constexpr uint64_t kKnownIncompatFeatures = 0;
 
+inline constexpr uint8_t kInSync = 1, kDetached = 4, kResilvering = 5;
+/// Whether members of this state hold the root that says so (members.md M1).
+inline bool is_holder(uint8_t state) { return state == kInSync || state == kResilvering; }
+
 enum class SlotKind { empty, invalid, other_version, valid };
 
 struct Slot {

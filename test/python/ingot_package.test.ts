@@ -1,0 +1,77 @@
+// The Python package (python/) against the `safetensors` package, on files that the latter wrote.
+//
+//   1. The wheel is built by its one command and installed offline; what is tested is what it holds.
+//   2. Every tensor that both frameworks can hold is equal bit for bit, whole and in slices of any dimensions.
+//   3. Without numpy and safetensors, or without torch, the tests that need them skip with the reason.
+
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, test } from 'node:test';
+import { LIBRARY } from '../native/c_door.js';
+import { CHECKOUT, ensurePython, runPython } from './venv.js';
+
+const TIMEOUT_MS = 300_000;
+const base = mkdtempSync(join(tmpdir(), 'ingot-python-'));
+after(() => rmSync(base, { recursive: true, force: true }));
+
+function run(program: string, args: readonly string[], env: Readonly<Record<string, string>> = {}): string {
+  const done = spawnSync(program, args, {
+    cwd: base,
+    encoding: 'utf8',
+    timeout: TIMEOUT_MS,
+    env: { ...process.env, PYTHONDONTWRITEBYTECODE: '1', ...env },
+  });
+  assert.equal(done.status, 0, `${program} ${args.join(' ')}: ${done.error ?? done.stderr}`);
+  return done.stdout;
+}
+
+/** Where the wheel's package was unpacked. */
+function installWheel(python: string): string {
+  const wheel = run(python, [join(CHECKOUT, 'python/build_wheel.py'), base]).trim();
+  const site = join(base, 'site');
+  const options = ['--quiet', '--no-index', '--no-deps', '--disable-pip-version-check', '--target', site];
+  run(python, ['-m', 'pip', 'install', ...options, wheel]);
+  return site;
+}
+
+const ingot = (...args: string[]): string =>
+  run(process.execPath, [join(CHECKOUT, 'dist/tools/ingot.js'), ...args]);
+
+test('the Python package reads what the safetensors package wrote', { timeout: TIMEOUT_MS }, async (t) => {
+  if (LIBRARY === undefined) return t.skip('libingot.so was not built');
+  const found = await ensurePython(['numpy', 'safetensors']);
+  if ('skip' in found) return t.skip(found.skip);
+  const { python } = found;
+  const site = installWheel(python);
+  const env = { PYTHONPATH: site, INGOT_LIBRARY: '' };
+  const store = join(base, 'store');
+  const raw = join(base, 'raw.safetensors');
+  const plain = join(base, 'numpy.safetensors');
+  await runPython(python, 'make.py', [raw, '--seed', '3']);
+  await runPython(python, 'make.py', [plain, '--numpy', '--seed', '4']);
+  ingot('create', store, '--members', '2', '--size', '64MiB', '--redundancy', '2');
+  ingot('import', raw, '--as', 'made/raw', '--store', store);
+  ingot('import', plain, '--as', 'made/plain', '--store', store);
+  const check = join(CHECKOUT, 'test/python/check_ingot.py');
+  for (const [ref, file, least] of [
+    ['made/raw@latest', raw, 40],
+    ['made/plain', plain, 80],
+  ] as const) {
+    // What numpy has no type for is read as bytes; `load` needs types for all, so it is asked of the other file.
+    const counts = JSON.parse(run(python, [check, store, ref, file], env)) as Record<string, number>;
+    assert.ok((counts['tensors'] ?? 0) >= least, JSON.stringify(counts));
+    assert.ok((counts['slices'] ?? 0) >= 12 * least);
+  }
+  await t.test('and with torch, bf16 included', { timeout: TIMEOUT_MS }, (sub) => {
+    if (spawnSync(python, ['-c', 'import torch']).status !== 0)
+      return sub.skip('torch is not installed in .venv');
+    const counts = JSON.parse(run(python, [check, store, 'made/raw', raw, '--torch'], env)) as Record<
+      string,
+      number
+    >;
+    assert.ok((counts['tensors'] ?? 0) > 40 && (counts['dlpack'] ?? 0) > 0, JSON.stringify(counts));
+  });
+});
