@@ -15,8 +15,8 @@ using layout::MemberEntry;
 using layout::Superblock;
 
 constexpr uint32_t kStateMax = 5;
-/// Bit 0: leaving.
-constexpr uint8_t kFlagsMax = 1;
+/// Bit 0: leaving; bit 1: kept out.
+constexpr uint8_t kFlagsMax = 3;
 
 const char* entry_problem(const MemberEntry& entry) {
   if (entry.state > kStateMax || !is_formatted_size(entry.formattedBytes) || all_zero(entry.uuid)) {
