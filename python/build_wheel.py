@@ -34,7 +34,7 @@ def library():
         path = os.path.join(HERE, "..", place)
         if os.path.exists(path):
             return path
-    sys.exit("libingot.so was not built: run `npm run build`, or `cmake -S . -B build/core && cmake --build build/core`")
+    sys.exit("libingot.so was not built: `npm run build`, or `cmake -S . -B build/core && cmake --build build/core`")
 
 
 def contents(name, version, tag):

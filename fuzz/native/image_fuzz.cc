@@ -65,7 +65,8 @@ class Image {
     find_superblocks();
     const auto& block = *reinterpret_cast<const layout::Superblock*>(base_[0].data() + superblocks_[0].offset);
     for (size_t tree = 0; tree < 8; ++tree) {
-      add_page(block.treeRoots[tree], kRoot, offsetof(layout::Superblock, treeRoots) + tree * sizeof(layout::PagePointer));
+      const size_t at = offsetof(layout::Superblock, treeRoots) + tree * sizeof(layout::PagePointer);
+      add_page(block.treeRoots[tree], kRoot, at);
     }
     FUZZ_CHECK(superblocks_.size() == 4 * kMembers && nodes_.size() > 5);
   }
@@ -89,7 +90,8 @@ class Image {
   }
   void write_superblocks(size_t which, size_t offset, const uint8_t* data, size_t length) {
     for (size_t index = 0; index < superblocks_.size(); ++index) {
-      if ((which >> index & 1) != 0) write(superblocks_[index].member, superblocks_[index].offset + offset, data, length);
+      const Place& slot = superblocks_[index];
+      if ((which >> index & 1) != 0) write(slot.member, slot.offset + offset, data, length);
     }
   }
   /// Sums from the leaves up: a node stands after its parent in nodes_.

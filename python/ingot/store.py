@@ -323,7 +323,8 @@ class TensorSlice:
     def __getitem__(self, index):
         parts = slices.normalize(index, self._shape)
         if self._bits % 8:
-            raise StoreError("E_UNSUPPORTED", f"{self._name}: elements of {self._bits} bits are not sliced; take get_bytes")
+            message = f"{self._name}: elements of {self._bits} bits are not sliced; take get_bytes"
+            raise StoreError("E_UNSUPPORTED", message)
         box = [high - low for low, high in map(slices.bounds, parts)]
         wanted = tuple(slices.to_index(part, slices.bounds(part)[0]) for part in parts)
         if math.prod(box) == 0:

@@ -74,8 +74,9 @@ void judge_quorum(StoreRoot& root) {
 }  // namespace
 
 bool StoreRoot::serves(uint32_t member, uint64_t birth) const {
-  if (member >= kMembers || standing[member] == Standing::absent || standing[member] == Standing::detached) return false;
-  if (standing[member] != Standing::stale) return true;
+  const Standing found = member < kMembers ? standing[member] : Standing::absent;
+  if (found == Standing::absent || found == Standing::detached) return false;
+  if (found != Standing::stale) return true;
   return birth <= tip_sequence[member];
 }
 
