@@ -15,6 +15,7 @@ import { StoreError, assert } from '../format/errors.js';
 import type { Piece, Tensor } from '../format/index.js';
 import { onAbort } from './abort_listeners.js';
 import type { Io, IoBuffer } from './io/port.js';
+import { LookAhead } from './look_ahead.js';
 import { ProgressTracker } from './progress.js';
 import {
   type PartReader,
@@ -138,10 +139,13 @@ export class Loader {
   #queue: Landing[] = [];
   #head = 0;
   readonly #lease;
+  readonly #lookAhead: LookAhead;
   #next = 0;
   /** Parts planned and not yet sent, with the landings they belong to. */
   #batch: { part: ReadPart; landing: Landing }[] = [];
   #batchBytes = 0;
+  /** Settles when the look-ups of the newest planned tensor, and so of all before it, are made. */
+  #lookedUp: Promise<void> = Promise.resolve();
   #inFlightBytes = 0;
   #heldBytes = 0;
   #failure: unknown = null;
@@ -166,6 +170,8 @@ export class Loader {
     // With no room for a byte nothing would ever be planned, and the loop would spin.
     if (!(limit >= 1)) throw new StoreError('E_RANGE', `maxInFlight is at least 1 byte, not ${limit}`);
     this.#lease = context.snapshots.lease();
+    const { snapshot } = this.#lease;
+    this.#lookAhead = new LookAhead(tensors, (ids) => reader.lookUp(snapshot, object, ids));
   }
 
   async *run(): AsyncGenerator<TensorInfo> {
@@ -203,6 +209,7 @@ export class Loader {
       removeForward();
       this.#stop.abort(new StoreError('E_CLOSED', 'the load was ended'));
       while (this.#running.size > 0) await Promise.allSettled(this.#running);
+      await this.#lookAhead.settled();
       this.#lease.release();
     }
   }
@@ -239,10 +246,12 @@ export class Loader {
   }
 
   #planNext(): void {
-    const record = this.#tensors[this.#next++];
+    const index = this.#next++;
+    const record = this.#tensors[index];
     assert(record !== undefined, 'there is a tensor to plan');
     const destination = this.#into(tensorInfoOf(record));
     if (destination === null) return;
+    this.#lookedUp = this.#lookAhead.want(index);
     const landing: Landing = { record, waiting: 0, planned: false, landedBytes: 0 };
     this.#queue.push(landing);
     const buffer = destinationOf(destination, record.rawBytes, record.name);
@@ -270,7 +279,9 @@ export class Loader {
     this.#batchBytes = 0;
     this.#inFlightBytes += bytes;
     const options: ReadOptions = { ...this.#options, signal: this.#stop.signal };
+    const lookedUp = this.#lookedUp;
     const running = this.#gate()
+      .then(() => lookedUp)
       .then(() =>
         this.#reader.read(
           this.#lease.snapshot,

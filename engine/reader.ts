@@ -81,6 +81,12 @@ export class PartReader {
     this.#source = source;
   }
 
+  /** Gets the places and sums of these extents into the caches, for reads to come. */
+  async lookUp(snapshot: CatalogSnapshot, object: string, extentIds: readonly number[]): Promise<void> {
+    const extents = await this.#source.extents(snapshot, extentIds, object);
+    await this.#source.sums(snapshot, extents.values(), object);
+  }
+
   /**
    * Reads all parts or throws. Waits for all I/O that it started before it settles, but for one case: with
    * `isOwned` the destinations are memory that nobody else has, and a read past its deadline ends with HungRead;

@@ -195,7 +195,8 @@ function result(
   allocatedBytes: number,
   tensorCount: number,
 ): Measured {
-  const backend = store.stats().backend.path;
+  // What its bytes took, which may differ from member to member.
+  const backend = Object.keys(store.stats().byPath).join(' and ');
   return {
     bytes,
     durationMs,
