@@ -13,7 +13,7 @@
 import { StoreError, assert } from '../format/errors.js';
 import { dataAreaSectors } from '../format/layout_constants.js';
 import { REGION_SECTORS } from '../format/limits.js';
-import type { AllocateRequest, SpaceGrant } from './contract.js';
+import type { AllocateRequest, MaybePromise, SpaceGrant } from './contract.js';
 import { DeferredLog } from './deferred.js';
 import type { SectorRange } from './deferred.js';
 import { MemberSpace } from './free_space.js';
@@ -171,23 +171,30 @@ export class Allocator {
   async releaseExpired(newest: number, pinnedBelow: (sequence: number) => boolean): Promise<number[]> {
     const sequences = this.deferred.expired(newest, pinnedBelow);
     for (const sequence of sequences) {
-      for (const range of this.deferred.record(sequence)) await this.#setFree(range);
+      for (const range of this.deferred.record(sequence)) {
+        const done = this.#setFree(range);
+        if (done !== undefined) await done;
+      }
       this.deferred.remove(sequence);
     }
     return sequences;
   }
 
-  async #setFree(range: SectorRange): Promise<void> {
-    const space = this.space(range.member);
-    let sector = range.sector;
-    const end = range.sector + range.sectorCount;
-    while (sector < end) {
-      const region = Math.floor(sector / REGION_SECTORS);
+  /** Without a promise when the range lies in regions that are in memory. */
+  #setFree({ member, sector, sectorCount }: SectorRange): MaybePromise<void> {
+    const space = this.space(member);
+    const end = sector + sectorCount;
+    for (let from = sector; from < end; ) {
+      const region = Math.floor(from / REGION_SECTORS);
+      const load = space.ensure(region);
+      if (load !== undefined) {
+        return load.then(() => this.#setFree({ member, sector: from, sectorCount: end - from }));
+      }
       const stop = Math.min(end, (region + 1) * REGION_SECTORS);
-      for (let load = space.ensure(region); load !== undefined; load = space.ensure(region)) await load;
-      space.setFree(sector, stop - sector);
-      sector = stop;
+      space.setFree(from, stop - from);
+      from = stop;
     }
+    return undefined;
   }
 
   async #find(request: AllocateRequest): Promise<number | null> {

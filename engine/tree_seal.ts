@@ -29,7 +29,7 @@ import type { PageCopy, PagePointer } from '../format/pointer.js';
 import type { PageStore } from './page_store.js';
 import { PageRef } from './tree_page_cache.js';
 import { LeafNode } from './tree_node.js';
-import type { BranchNode, TreeNode } from './tree_node.js';
+import type { BranchNode, LeafItem, TreeNode } from './tree_node.js';
 import type { PendingLargeValue } from './large_value_store.js';
 import { decodeCatalogPage } from './tree_page.js';
 import type { CatalogPage } from './tree_page.js';
@@ -111,16 +111,16 @@ export function sealNode(context: SealContext, node: LeafNode | BranchNode, writ
 function sealLeaf(context: SealContext, node: LeafNode, writes: PageWrite[]): SealedNode {
   const count = node.slots.length;
   assert(count > 0, 'an empty leaf is never sealed');
-  const descriptors = new Map<number, Uint8Array>();
+  const items = new Array<EncodedItem | number>(count);
   for (let i = 0; i < count; i += 1) {
-    const pending = node.pending(i);
-    if (pending !== null) descriptors.set(i, sealLargeValue(context, pending, writes));
+    const slot = node.slots[i] as LeafItem | number;
+    if (typeof slot === 'number') items[i] = slot;
+    else {
+      const value = slot.pending === null ? slot.value : sealLargeValue(context, slot.pending, writes);
+      items[i] = { key: slot.key, value, isLarge: slot.large };
+    }
   }
-  const items: EncodedItem[] = [];
-  for (let i = 0; i < count; i += 1) {
-    items.push({ key: node.key(i), value: descriptors.get(i) ?? node.value(i), isLarge: node.isLarge(i) });
-  }
-  const bytes = encodeLeaf(items, fieldsOf(context));
+  const bytes = encodeLeaf(items, fieldsOf(context), node.base);
   const { pointer, page } = finishPage(context, bytes, PAGE_KIND_LEAF, 0, writes);
   assert(page.usedBytes === node.encodedBytes, 'a leaf encodes to the size that was accounted');
   return { pointer, page, children: null };
@@ -129,20 +129,21 @@ function sealLeaf(context: SealContext, node: LeafNode, writes: PageWrite[]): Se
 function sealBranch(context: SealContext, node: BranchNode, writes: PageWrite[]): SealedNode {
   assert(node.children.length > 0, 'an empty branch is never sealed');
   const children: (SealedNode | PageRef | null)[] = [];
-  const items: BranchItem[] = [];
-  for (const [index, child] of node.children.entries()) {
-    const key = node.separator(index);
+  const items: (BranchItem | number)[] = [];
+  for (let index = 0; index < node.children.length; index += 1) {
+    const child = node.children[index] as number | TreeNode;
     if (typeof child === 'number') {
       assert(node.base !== null, 'a numbered child has a base page');
       children.push(null);
-      items.push({ key, pointer: node.base.child(child) });
+      const isAsItWas = node.separators[index] === child;
+      items.push(isAsItWas ? child : { key: node.separator(index), pointer: node.base.child(child) });
     } else {
       const sealed = child.type === 0 ? child : sealNode(context, child, writes);
       children.push(sealed);
-      items.push({ key, pointer: sealed.pointer });
+      items.push({ key: node.separator(index), pointer: sealed.pointer });
     }
   }
-  const bytes = encodeBranch(items, node.level, fieldsOf(context));
+  const bytes = encodeBranch(items, node.level, fieldsOf(context), node.base);
   const { pointer, page } = finishPage(context, bytes, PAGE_KIND_BRANCH, node.level, writes);
   assert(page.usedBytes === node.encodedBytes, 'a branch encodes to the size that was accounted');
   return { pointer, page, children };

@@ -37,6 +37,8 @@ import {
   PAGE_HEADER_TREE_ID,
   PAGE_HEADER_USED_BYTES,
   PAGE_POINTER_BYTES,
+  PAGE_POINTER_KIND,
+  PAGE_POINTER_LEVEL,
 } from './layout.gen.js';
 import { INLINE_VALUE_BYTES_MAX, KEY_BYTES_MAX, UUID_BYTES } from './limits.js';
 import type { PagePointer, PointerContext } from './pointer.js';
@@ -46,6 +48,7 @@ import {
   PAGE_KIND_SUM_LEAF,
   PAGE_KIND_VALUE_INDEX,
   PAGE_KIND_VALUE_PIECE,
+  checkPointer,
   decodePointer,
 } from './pointer.js';
 
@@ -469,11 +472,14 @@ function checkBranchItems(page: PageBase, context: PageContext): void {
     if (index > 0 && compareRanges(bytes, previousAt, previousBytes, offset, keyBytes) >= 0) {
       refuse(where, NAME, 'key', `of child ${index} does not ascend`);
     }
-    const child = decodePointer(bytes, offset + keyBytes, pointerContext);
-    if (child === null) refuse(where, NAME, 'pointer', `of child ${index} is null`);
+    const pointer = offset + keyBytes;
+    if (checkPointer(bytes, pointer, pointerContext) === 0)
+      refuse(where, NAME, 'pointer', `of child ${index} is null`);
+    const childLevel = bytes[pointer + PAGE_POINTER_LEVEL]!;
+    const childKind = bytes[pointer + PAGE_POINTER_KIND]!;
     const kind = page.level === 1 ? PAGE_KIND_LEAF : PAGE_KIND_BRANCH;
-    if (child.level !== page.level - 1 || child.kind !== kind) {
-      refuse(where, NAME, 'pointer', `of child ${index} has level ${child.level} and kind ${child.kind}`);
+    if (childLevel !== page.level - 1 || childKind !== kind) {
+      refuse(where, NAME, 'pointer', `of child ${index} has level ${childLevel} and kind ${childKind}`);
     }
     previousAt = offset;
     previousBytes = keyBytes;

@@ -7,7 +7,7 @@
 //
 // It computes no sum: the writer of the page does, over the bytes that it hands to the device.
 
-import { compareBytes, writeU16, writeU32, writeU64 } from './binary.js';
+import { compareBytes, readU16, readU32, writeU16, writeU32, writeU64 } from './binary.js';
 import { assert } from './errors.js';
 import {
   BRANCH_SLOT_BYTES,
@@ -39,6 +39,7 @@ import {
   UUID_BYTES,
 } from './limits.js';
 import { LEAF_FLAG_LARGE, PAGE_MAGIC } from './page.js';
+import type { PageBase } from './page.js';
 import type { PagePointer } from './pointer.js';
 import { PAGE_KIND_BRANCH, PAGE_KIND_LEAF, PAGE_KIND_VALUE_PIECE, encodePointer } from './pointer.js';
 
@@ -107,70 +108,178 @@ export function beginPage(
   return page;
 }
 
-/** A leaf page (kind 1). */
-export function encodeLeaf(items: readonly LeafItem[], fields: PageFields): Uint8Array {
-  assert(items.length >= 1, 'a leaf has an item');
-  let usedBytes = PAGE_HEADER_BYTES;
-  for (const item of items) usedBytes += leafItemBytes(item.key.length, item.value.length);
-  const page = beginPage(fields, { kind: PAGE_KIND_LEAF, level: 0, itemCount: items.length, usedBytes });
-  let slot = PAGE_HEADER_BYTES;
-  let at = PAGE_HEADER_BYTES + items.length * LEAF_SLOT_BYTES;
-  let previous: Uint8Array | null = null;
-  for (const { key, value, isLarge } of items) {
-    assert(key.length >= 1 && key.length <= KEY_BYTES_MAX, 'a leaf key has 1..1,024 bytes');
-    assert(
-      isLarge ? value.length === LARGE_VALUE_BYTES : value.length <= INLINE_VALUE_BYTES_MAX,
-      'a value fits its form',
-    );
-    assert(previous === null || compareBytes(previous, key) < 0, 'keys ascend');
-    writeU32(page, slot, at);
-    writeU32(page, slot + LEAF_SLOT_VALUE_BYTES, value.length);
-    writeU16(page, slot + LEAF_SLOT_KEY_BYTES, key.length);
-    page[slot + LEAF_SLOT_FLAGS] = isLarge ? LEAF_FLAG_LARGE : 0;
-    page.set(key, at);
-    page.set(value, at + key.length);
-    at += key.length + value.length;
-    slot += LEAF_SLOT_BYTES;
-    previous = key;
+/** Where a page stands while its slots and items are filled in. */
+interface Filling {
+  readonly page: Uint8Array;
+  slot: number;
+  at: number;
+}
+
+/** Bytes of an item of a decoded page: of a leaf its key and value, of a branch its key and pointer. */
+function storedItemBytes(base: PageBase, index: number, slotBytes: number): number {
+  assert(index >= 0 && index < base.itemCount, 'an item that stays is one of the base page');
+  const slot = PAGE_HEADER_BYTES + index * slotBytes;
+  if (slotBytes === BRANCH_SLOT_BYTES)
+    return readU16(base.bytes, slot + BRANCH_SLOT_KEY_BYTES) + PAGE_POINTER_BYTES;
+  return readU16(base.bytes, slot + LEAF_SLOT_KEY_BYTES) + readU32(base.bytes, slot + LEAF_SLOT_VALUE_BYTES);
+}
+
+/** First place after `from` whose item does not follow the one before it in the base page. */
+function stretchEnd(items: readonly unknown[], from: number): number {
+  const first = items[from] as number;
+  let end = from + 1;
+  while (end < items.length && items[end] === first + (end - from)) end += 1;
+  return end;
+}
+
+/** Copies items [first, first + count) of the base page as they are; only their offsets change. */
+function copyStretch(
+  filling: Filling,
+  base: PageBase,
+  first: number,
+  count: number,
+  slotBytes: number,
+): void {
+  const { page, slot, at } = filling;
+  const from = PAGE_HEADER_BYTES + first * slotBytes;
+  page.set(base.bytes.subarray(from, from + count * slotBytes), slot);
+  const start = readU32(base.bytes, from);
+  const last = first + count - 1;
+  const lastSlot = PAGE_HEADER_BYTES + last * slotBytes;
+  const end = readU32(base.bytes, lastSlot) + storedItemBytes(base, last, slotBytes);
+  page.set(base.bytes.subarray(start, end), at);
+  filling.slot += count * slotBytes;
+  filling.at += end - start;
+  const moved = at - start;
+  if (moved === 0) return;
+  for (let place = slot; place < filling.slot; place += slotBytes)
+    writeU32(page, place, readU32(page, place) + moved);
+}
+
+/** Bytes that the items take in a page, slots and header included. */
+function usedBytesOf<T>(
+  items: readonly (T | number)[],
+  base: PageBase | null,
+  slotBytes: number,
+  sizeOf: (item: T) => number,
+): number {
+  let bytes = PAGE_HEADER_BYTES;
+  for (let index = 0; index < items.length; index += 1) {
+    const item = items[index] as T | number;
+    if (typeof item !== 'number') bytes += sizeOf(item);
+    else {
+      assert(base !== null, 'a number stands for an item of a base page');
+      bytes += slotBytes + storedItemBytes(base, item, slotBytes);
+    }
   }
-  assert(at === usedBytes, 'the items fill the page');
+  return bytes;
+}
+
+/**
+ * A leaf page (kind 1). A number stands for that item of `base`; stretches of them are copied without being
+ * looked at, so that their order is the caller's to vouch for (decodePage checks it).
+ */
+export function encodeLeaf(
+  items: readonly (LeafItem | number)[],
+  fields: PageFields,
+  base: PageBase | null = null,
+): Uint8Array {
+  assert(items.length >= 1, 'a leaf has an item');
+  const usedBytes = usedBytesOf(items, base, LEAF_SLOT_BYTES, (item: LeafItem) =>
+    leafItemBytes(item.key.length, item.value.length),
+  );
+  const page = beginPage(fields, { kind: PAGE_KIND_LEAF, level: 0, itemCount: items.length, usedBytes });
+  const filling = {
+    page,
+    slot: PAGE_HEADER_BYTES,
+    at: PAGE_HEADER_BYTES + items.length * LEAF_SLOT_BYTES,
+  };
+  let previous: Uint8Array | null = null;
+  for (let index = 0; index < items.length; ) {
+    const item = items[index] as LeafItem | number;
+    if (typeof item === 'number') {
+      const end = stretchEnd(items, index);
+      copyStretch(filling, base as PageBase, item, end - index, LEAF_SLOT_BYTES);
+      index = end;
+      previous = null;
+      continue;
+    }
+    assert(previous === null || compareBytes(previous, item.key) < 0, 'keys ascend');
+    writeLeafItem(filling, item);
+    previous = item.key;
+    index += 1;
+  }
+  assert(filling.at === usedBytes, 'the items fill the page');
   return page;
 }
 
-/** A branch page (kind 2) of a level >= 1. */
-export function encodeBranch(items: readonly BranchItem[], level: number, fields: PageFields): Uint8Array {
+function writeLeafItem(filling: Filling, { key, value, isLarge }: LeafItem): void {
+  const { page, slot, at } = filling;
+  assert(key.length >= 1 && key.length <= KEY_BYTES_MAX, 'a leaf key has 1..1,024 bytes');
+  assert(
+    isLarge ? value.length === LARGE_VALUE_BYTES : value.length <= INLINE_VALUE_BYTES_MAX,
+    'a value fits its form',
+  );
+  writeU32(page, slot, at);
+  writeU32(page, slot + LEAF_SLOT_VALUE_BYTES, value.length);
+  writeU16(page, slot + LEAF_SLOT_KEY_BYTES, key.length);
+  page[slot + LEAF_SLOT_FLAGS] = isLarge ? LEAF_FLAG_LARGE : 0;
+  page.set(key, at);
+  page.set(value, at + key.length);
+  filling.at += key.length + value.length;
+  filling.slot += LEAF_SLOT_BYTES;
+}
+
+/** A branch page (kind 2) of a level >= 1. A number stands for that child of `base`, as in `encodeLeaf`. */
+export function encodeBranch(
+  items: readonly (BranchItem | number)[],
+  level: number,
+  fields: PageFields,
+  base: PageBase | null = null,
+): Uint8Array {
   assert(items.length >= 1, 'a branch has a child');
   assert(Number.isInteger(level) && level >= 1 && level <= PAGE_LEVEL_MAX, 'a branch level is 1..12');
-  let usedBytes = PAGE_HEADER_BYTES;
-  for (const item of items) usedBytes += branchItemBytes(item.key.length);
+  assert(base === null || base.level === level, 'children that stay keep their level');
+  const usedBytes = usedBytesOf(items, base, BRANCH_SLOT_BYTES, (item: BranchItem) =>
+    branchItemBytes(item.key.length),
+  );
   const page = beginPage(fields, { kind: PAGE_KIND_BRANCH, level, itemCount: items.length, usedBytes });
-  let slot = PAGE_HEADER_BYTES;
-  let at = PAGE_HEADER_BYTES + items.length * BRANCH_SLOT_BYTES;
+  const filling = {
+    page,
+    slot: PAGE_HEADER_BYTES,
+    at: PAGE_HEADER_BYTES + items.length * BRANCH_SLOT_BYTES,
+  };
   let previous: Uint8Array | null = null;
-  for (const { key, pointer } of items) {
-    assert(
-      previous === null ? key.length === 0 : compareBytes(previous, key) < 0,
-      'keys ascend from the empty one',
-    );
-    assert(key.length <= KEY_BYTES_MAX, 'a key has at most 1,024 bytes');
-    assert(
-      pointer.level === level - 1 && pointer.birth <= fields.birth,
-      'a child is one level down and not younger',
-    );
-    assert(
-      pointer.kind === (level === 1 ? PAGE_KIND_LEAF : PAGE_KIND_BRANCH),
-      'a child is a page of the tree',
-    );
-    writeU32(page, slot, at);
-    writeU16(page, slot + BRANCH_SLOT_KEY_BYTES, key.length);
-    page.set(key, at);
-    encodePointer(pointer, page, at + key.length);
-    at += key.length + PAGE_POINTER_BYTES;
-    slot += BRANCH_SLOT_BYTES;
-    previous = key;
+  for (let index = 0; index < items.length; ) {
+    const item = items[index] as BranchItem | number;
+    if (typeof item === 'number') {
+      const end = stretchEnd(items, index);
+      copyStretch(filling, base as PageBase, item, end - index, BRANCH_SLOT_BYTES);
+      index = end;
+      previous = null;
+      continue;
+    }
+    assert(previous === null || compareBytes(previous, item.key) < 0, 'keys ascend');
+    assert((index === 0) === (item.key.length === 0), 'the first separator is the empty one');
+    writeBranchItem(filling, item, level, fields.birth);
+    previous = item.key;
+    index += 1;
   }
-  assert(at === usedBytes, 'the children fill the page');
+  assert(filling.at === usedBytes, 'the children fill the page');
   return page;
+}
+
+function writeBranchItem(filling: Filling, { key, pointer }: BranchItem, level: number, birth: number): void {
+  const { page, slot, at } = filling;
+  assert(key.length <= KEY_BYTES_MAX, 'a key has at most 1,024 bytes');
+  assert(pointer.level === level - 1 && pointer.birth <= birth, 'a child is one level down and not younger');
+  assert(pointer.kind === (level === 1 ? PAGE_KIND_LEAF : PAGE_KIND_BRANCH), 'a child is a page of the tree');
+  writeU32(page, slot, at);
+  writeU16(page, slot + BRANCH_SLOT_KEY_BYTES, key.length);
+  page.set(key, at);
+  encodePointer(pointer, page, at + key.length);
+  filling.at += key.length + PAGE_POINTER_BYTES;
+  filling.slot += BRANCH_SLOT_BYTES;
 }
 
 /** A value piece page (kind 4) around the piece's stored bytes. */

@@ -86,10 +86,34 @@ export function decodePointer(
   at: number,
   context: PointerContext = {},
 ): PagePointer | null {
+  const copyCount = checkPointer(bytes, at, context);
+  if (copyCount === 0) return null;
+  const copies: PageCopy[] = [];
+  for (let copy = 0; copy < copyCount; copy += 1) {
+    const start = at + PAGE_POINTER_COPIES + copy * POINTER_COPY_BYTES;
+    copies.push({ member: memberOfCopy(bytes, start), sector: sectorOfCopy(bytes, start) });
+  }
+  return {
+    sum: readSum(bytes, at + PAGE_POINTER_SUM),
+    birth: readU64OrInfinity(bytes, at + PAGE_POINTER_BIRTH),
+    storedBytes: readU32(bytes, at + PAGE_POINTER_STORED_BYTES),
+    level: bytes[at + PAGE_POINTER_LEVEL]!,
+    kind: bytes[at + PAGE_POINTER_KIND]!,
+    copies,
+  };
+}
+
+const sectorOfCopy = (bytes: Uint8Array, start: number): number =>
+  readU32(bytes, start) + readU16(bytes, start + POINTER_COPY_SECTOR_HIGH) * TWO_32;
+const memberOfCopy = (bytes: Uint8Array, start: number): number =>
+  readU16(bytes, start + POINTER_COPY_MEMBER);
+
+/** Checks the pointer at `at` against F5, without making one: its number of copies, 0 for null. Errors: E_FORMAT. */
+export function checkPointer(bytes: Uint8Array, at: number, context: PointerContext = {}): number {
   assert(at >= 0 && at + PAGE_POINTER_BYTES <= bytes.length, 'the pointer lies in the bytes');
   const where = context.where;
   const copyCount = bytes[at + PAGE_POINTER_COPY_COUNT]!;
-  if (copyCount === 0 && isZero(bytes, at, at + PAGE_POINTER_BYTES)) return null;
+  if (copyCount === 0 && isZero(bytes, at, at + PAGE_POINTER_BYTES)) return 0;
   if (copyCount < 1 || copyCount > COPIES_MAX) refuse(where, NAME, 'copyCount', `is ${copyCount}, not 1..3`);
   const algorithm = bytes[at + PAGE_POINTER_SUM_ALGORITHM]!;
   if (algorithm !== SUM_ALGORITHM_CRC64_NVME) refuse(where, NAME, 'sumAlgorithm', `is ${algorithm}, not 1`);
@@ -110,38 +134,27 @@ export function decodePointer(
   if (!isZero(bytes, at + PAGE_POINTER_NONCE, at + PAGE_POINTER_BYTES)) {
     refuse(where, NAME, 'nonce', 'nonce, keyId and tag are not zero in an unencrypted store');
   }
-  const copies = decodeCopies(
-    bytes,
-    at + PAGE_POINTER_COPIES,
-    copyCount,
-    storedBytes / SECTOR_BYTES,
-    context,
-  );
-  return { sum: readSum(bytes, at + PAGE_POINTER_SUM), birth, storedBytes, level, kind, copies };
+  checkCopies(bytes, at + PAGE_POINTER_COPIES, copyCount, storedBytes / SECTOR_BYTES, context);
+  return copyCount;
 }
 
-function decodeCopies(
+function checkCopies(
   bytes: Uint8Array,
   at: number,
   copyCount: number,
   sectorCount: number,
   context: PointerContext,
-): PageCopy[] {
-  const copies: PageCopy[] = [];
+): void {
   for (let copy = 0; copy < COPIES_MAX; copy += 1) {
     const start = at + copy * POINTER_COPY_BYTES;
     if (copy < copyCount) {
-      const sector = readU32(bytes, start) + readU16(bytes, start + POINTER_COPY_SECTOR_HIGH) * TWO_32;
-      const member = readU16(bytes, start + POINTER_COPY_MEMBER);
-      checkPlace(member, sector, sectorCount, context);
-      copies.push({ member, sector });
+      checkPlace(memberOfCopy(bytes, start), sectorOfCopy(bytes, start), sectorCount, context);
       continue;
     }
     for (let byte = start; byte < start + POINTER_COPY_BYTES; byte += 1) {
       if (bytes[byte] !== 0xff) refuse(context.where, NAME, 'copies', `unused copy ${copy} is not all ones`);
     }
   }
-  return copies;
 }
 
 /** Refuses a range of sectors that does not lie in the data area of a member (F5, F14). Errors: E_FORMAT. */
