@@ -106,8 +106,11 @@ abstract class TreeReader implements TreeHolder {
     return retryWithPages(this, found, () => attemptFind(this, key)).then((item) => item !== null);
   }
 
-  /** The largest key with from <= key < below, or undefined. Without a promise when its path is in memory. */
-  lastKey(from: Uint8Array, below: Uint8Array): MaybePromise<Uint8Array | undefined> {
+  /**
+   * The item of the largest key with from <= key < below, or undefined. Without a promise when its path is in
+   * memory and the value is inline.
+   */
+  lastItem(from: Uint8Array, below: Uint8Array): MaybePromise<TreeItem | undefined> {
     let node = this.root;
     while (node !== null && node.type === 0 && node.page !== null) {
       node.referenced = true;
@@ -116,12 +119,20 @@ abstract class TreeReader implements TreeHolder {
         const index = leaf.find(below);
         const last = (index < 0 ? ~index : index) - 1;
         // Nothing below in this leaf: the key may be in the one before, which takes the path to find.
-        if (last < 0) break;
-        return leaf.keyCompare(last, from) < 0 ? undefined : leaf.key(last);
+        if (last < 0 || leaf.isLarge(last)) break;
+        return leaf.keyCompare(last, from) < 0 ? undefined : leaf.item(last);
       }
       node = node.links[findChildBelow(node.page as BranchPage, below)] ?? null;
     }
-    return lastKeyIn(this, from, below);
+    const key = lastKeyIn(this, from, below);
+    return key instanceof Promise ? key.then((found) => this.#itemOf(found)) : this.#itemOf(key);
+  }
+
+  #itemOf(key: Uint8Array | undefined): MaybePromise<TreeItem | undefined> {
+    if (key === undefined) return undefined;
+    const value = this.get(key);
+    if (!(value instanceof Promise)) return value === undefined ? undefined : { key, value };
+    return value.then((found) => (found === undefined ? undefined : { key, value: found }));
   }
 
   #getSlow(key: Uint8Array): MaybePromise<Uint8Array | undefined> {

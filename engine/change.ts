@@ -46,9 +46,9 @@ export class Change implements CatalogChange {
     return this.#core.tree(tree).get(key);
   }
 
-  lastKey(tree: TreeId, from: Uint8Array, below: Uint8Array): MaybePromise<Uint8Array | undefined> {
+  lastItem(tree: TreeId, from: Uint8Array, below: Uint8Array): MaybePromise<TreeItem | undefined> {
     this.#checkOpen();
-    return this.#core.tree(tree).lastKey(from, below);
+    return this.#core.tree(tree).lastItem(from, below);
   }
 
   range(

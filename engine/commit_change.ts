@@ -26,6 +26,7 @@ import {
   runVersionKey,
 } from '../format/index.js';
 import type { Blob, File, Manifest, Piece, Tensor, VersionRecord } from '../format/index.js';
+import { INLINE_VALUE_BYTES_MAX } from '../format/limits.js';
 import type { ChunkDraft } from './chunk_packer.js';
 import type { CatalogChange, SpaceGrant } from './contract.js';
 import { type FileDraft, type ObjectDraft, draftPieces, draftSum, fileTotals } from './object_draft.js';
@@ -163,9 +164,10 @@ export async function applyCommit(
   }
   const id = change.takeVersionId();
   const record = versionRecord(plan, id, storedBytes);
-  await change.put(1, versionKey(id, 0), encodeVersion(record));
+  const encoded = encodeVersion(record);
+  await change.put(1, versionKey(id, 0), encoded);
   await change.put(1, versionKey(id, 1), plan.manifest.encoded);
-  await updateRun(change, plan, id);
+  await updateRun(change, plan, id, encoded);
   return { record, manifest: plan.manifest.manifest };
 }
 
@@ -260,7 +262,12 @@ function versionRecord(plan: CommitPlan, id: number, storedBytes: number): Versi
   };
 }
 
-async function updateRun(change: CatalogChange, plan: CommitPlan, id: number): Promise<void> {
+async function updateRun(
+  change: CatalogChange,
+  plan: CommitPlan,
+  id: number,
+  record: Uint8Array,
+): Promise<void> {
   const key = runKey(plan.run);
   const found = change.get(0, key);
   const bytes = found instanceof Promise ? await found : found;
@@ -275,7 +282,11 @@ async function updateRun(change: CatalogChange, plan: CommitPlan, id: number): P
     }),
   );
   await change.put(0, runVersionKey(plan.run, id), NO_TREE_VALUE);
-  if (plan.step !== null) await change.put(0, stepKey(plan.run, plan.step, id), NO_TREE_VALUE);
+  if (plan.step !== null) {
+    // A look-up by step then meets one leaf; a long record would only be stored twice (format.md F21).
+    const carried = record.byteLength <= INLINE_VALUE_BYTES_MAX ? record : NO_TREE_VALUE;
+    await change.put(0, stepKey(plan.run, plan.step, id), carried);
+  }
   for (const tag of plan.tags) await moveTag(change, plan.run, tag, id, plan.createdAtMs);
 }
 

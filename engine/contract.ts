@@ -39,8 +39,8 @@ export interface CatalogView {
     to: Uint8Array | null,
     options?: { reverse?: boolean; signal?: AbortSignal },
   ): AsyncIterableIterator<TreeItem>;
-  /** The largest key with from <= key < below; at once when its pages are in memory. */
-  lastKey(tree: TreeId, from: Uint8Array, below: Uint8Array): MaybePromise<Uint8Array | undefined>;
+  /** The item of the largest key with from <= key < below; at once when its pages are in memory. */
+  lastItem(tree: TreeId, from: Uint8Array, below: Uint8Array): MaybePromise<TreeItem | undefined>;
   itemCount(tree: TreeId): number;
 }
 

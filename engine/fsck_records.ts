@@ -68,6 +68,20 @@ interface RunTally {
   steps: number;
 }
 
+/** What a step entry carries is the record of its version, byte for byte (format.md F21). */
+async function checkStepValue(
+  context: FsckContext,
+  versions: TreeView,
+  run: string,
+  id: number,
+  value: Uint8Array,
+): Promise<void> {
+  if (value.byteLength === 0) return;
+  const record = await versions.get(versionKey(id, 0));
+  if (record === undefined || !equalBytes(record, value))
+    complain(context, `the step entry of version ${id} in run ${run} differs from its record`, run);
+}
+
 async function* checkRuns(context: FsckContext): AsyncGenerator<void, void, undefined> {
   const versions = context.tree(TREE_VERSIONS);
   let tally: RunTally | null = null;
@@ -102,7 +116,10 @@ async function* checkRuns(context: FsckContext): AsyncGenerator<void, void, unde
         complain(context, `run ${place.run}: ${what} names version ${id} of run ${record.run}`, place.run);
       else if (place.kind === 'step' && record.step !== place.step)
         complain(context, `run ${place.run}: ${what} names version ${id} of another step`);
-      if (place.kind === 'step') tally.steps += 1;
+      if (place.kind === 'step') {
+        tally.steps += 1;
+        await checkStepValue(context, versions, place.run, place.versionId, value);
+      }
       if (place.kind === 'version') {
         listed += 1;
         tally.versions += 1;

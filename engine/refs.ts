@@ -27,7 +27,7 @@ import {
   versionIdOfStep,
   versionKey,
 } from '../format/index.js';
-import type { CatalogView, MaybePromise } from './contract.js';
+import type { CatalogView, MaybePromise, TreeItem } from './contract.js';
 
 export function notFound(ref: string): StoreError {
   return new StoreError('E_NOT_FOUND', `there is no version ${ref}`, {
@@ -52,10 +52,36 @@ export function resolveId(view: CatalogView, ref: Ref): MaybePromise<number> {
 
 function newestOfStep(view: CatalogView, run: string, step: number): MaybePromise<number> {
   const { from, below } = stepRange(run, step);
-  const found = view.lastKey(0, from, below);
-  if (found instanceof Promise)
-    return found.then((key) => (key === undefined ? 0 : versionIdOfStep(key, from)));
-  return found === undefined ? 0 : versionIdOfStep(found, from);
+  return then(view.lastItem(0, from, below), (item) =>
+    item === undefined ? 0 : versionIdOfStep(item.key, from),
+  );
+}
+
+/** The newest record of a step, from the step's own item where that carries it (format.md F21); or undefined. */
+function recordOfStep(view: CatalogView, run: string, step: number): MaybePromise<VersionRecord | undefined> {
+  const { from, below } = stepRange(run, step);
+  const found = view.lastItem(0, from, below);
+  return found instanceof Promise
+    ? found.then((item) => recordOfItem(view, item, from))
+    : recordOfItem(view, found, from);
+}
+
+function recordOfItem(
+  view: CatalogView,
+  item: TreeItem | undefined,
+  from: Uint8Array,
+): MaybePromise<VersionRecord | undefined> {
+  if (item === undefined) return undefined;
+  const id = versionIdOfStep(item.key, from);
+  if (item.value.byteLength === 0) return recordOf(view, id);
+  const record = decodeVersion(item.value);
+  if (record.id !== id) {
+    throw new StoreError('E_FORMAT', `the step entry of v:${id} carries the record of v:${record.id}`, {
+      where: { object: `v:${id}`, structure: 'Version' },
+      next: 'ingot fsck',
+    });
+  }
+  return record;
 }
 
 /** The record of a version by id, or undefined. */
@@ -68,7 +94,14 @@ export function recordOf(view: CatalogView, id: number): MaybePromise<VersionRec
 
 /** The record of a ref. E_NOT_FOUND. */
 export function lookupRef(view: CatalogView, ref: string): MaybePromise<VersionRecord> {
-  const id = resolveId(view, parseRef(ref));
+  const parsed = parseRef(ref);
+  if (parsed.kind === 'step') {
+    const record = recordOfStep(view, parsed.run, parsed.step);
+    if (record instanceof Promise) return record.then((value) => value ?? Promise.reject(notFound(ref)));
+    if (record === undefined) throw notFound(ref);
+    return record;
+  }
+  const id = resolveId(view, parsed);
   return id instanceof Promise
     ? id.then((value) => recordOrThrow(view, value, ref))
     : recordOrThrow(view, id, ref);

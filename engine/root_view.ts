@@ -70,11 +70,11 @@ export class Snapshot implements CatalogSnapshot {
     return value.catch((error: unknown) => this.#rethrow(error));
   }
 
-  lastKey(tree: TreeId, from: Uint8Array, below: Uint8Array): MaybePromise<Uint8Array | undefined> {
+  lastItem(tree: TreeId, from: Uint8Array, below: Uint8Array): MaybePromise<TreeItem | undefined> {
     if (this.#closed) throw closedError();
-    const key = this.#root.tree(tree).lastKey(from, below);
-    if (!(key instanceof Promise) || this.#options.explain === null) return key;
-    return key.catch((error: unknown) => this.#rethrow(error));
+    const item = this.#root.tree(tree).lastItem(from, below);
+    if (!(item instanceof Promise) || this.#options.explain === null) return item;
+    return item.catch((error: unknown) => this.#rethrow(error));
   }
 
   range(

@@ -20,7 +20,7 @@ import {
   decodeVersionKey,
   extentKey,
 } from '../format/index.js';
-import { decodeSumLeaf as decodeSumLeafPage } from '../format/large_value.js';
+import { decodeSumLeafAt } from '../format/sum_leaf_page.js';
 import { decodeManifest } from '../format/manifest_record.js';
 import type { FsckContext } from './fsck_context.js';
 import { MAX_COPIES, NO_MEMBER } from './io/port.js';
@@ -138,7 +138,7 @@ class ExtentVerifier {
     );
     if (result.status[0] !== 0)
       throw new StoreError('E_CORRUPT', `no copy of sum leaf ${id} can be read`, { where });
-    const sums = decodeSumLeafPage(page.slice(), pointer, {
+    const sums = decodeSumLeafAt(page.slice(), pointer, {
       storeUuid: context.catalog.storeUuid,
       treeId: TREE_EXTENTS,
       ownerId: id,

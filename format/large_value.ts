@@ -211,5 +211,3 @@ export function decodeValuePiece(bytes: Uint8Array, piece: ValuePiece, context: 
   }
   return bytes.subarray(PAGE_HEADER_BYTES, page.usedBytes);
 }
-
-export { decodeSumLeafAt as decodeSumLeaf } from './sum_leaf_page.js';

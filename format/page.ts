@@ -252,6 +252,16 @@ export class LeafPage extends PageBase {
     return this.bytes.subarray(offset, offset + readU16(this.bytes, slot + LEAF_SLOT_KEY_BYTES));
   }
 
+  /** Key and value, as `key` and `value` give them. */
+  item(index: number): { readonly key: Uint8Array; readonly value: Uint8Array } {
+    const { bytes } = this;
+    const slot = this.#slot(index);
+    const keyAt = readU32(bytes, slot);
+    const valueAt = keyAt + readU16(bytes, slot + LEAF_SLOT_KEY_BYTES);
+    const end = valueAt + readU32(bytes, slot + LEAF_SLOT_VALUE_BYTES);
+    return { key: bytes.subarray(keyAt, valueAt), value: bytes.subarray(valueAt, end) };
+  }
+
   /** The value as stored: for a large one its 112-byte descriptor. */
   value(index: number): Uint8Array {
     const slot = this.#slot(index);

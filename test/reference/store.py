@@ -497,9 +497,12 @@ class Store:
                 entry["tags"][text(rest)] = record(value, "Tag")[1]
             else:
                 require(
-                    len(rest) == {3: 16, 4: 8}.get(kind) and not value,
+                    len(rest) == {3: 16, 4: 8}.get(kind) and (kind == 3 or not value),
                     "runs tree: key or value of an index item",
                 )
+                if value:  # F21: the record of the version, as the versions tree has it
+                    own = self.get(VERSIONS, rest[8:] + b"\x00")
+                    require(own[0] == value, "runs tree: record of a step")
                 numbers = [int.from_bytes(rest[i : i + 8], "big") for i in range(0, len(rest), 8)]
                 entry["steps"].append(tuple(numbers)) if kind == 3 else entry["versions"].append(numbers[0])
         return result

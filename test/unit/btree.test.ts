@@ -15,6 +15,7 @@ import { PAGE_HEADER_BYTES } from '../../format/layout.gen.js';
 import { encodeBranch } from '../../format/page_encode.js';
 import { decodePointer, encodePointer } from '../../format/pointer.js';
 import type { PagePointer } from '../../format/pointer.js';
+import type { TreeItem } from '../../engine/contract.js';
 import { decodeCatalogPage } from '../../engine/tree_page.js';
 import { MemoryMembers } from './btree_memory_io.js';
 import { MIB, makeStore, open, put } from './catalog_support.js';
@@ -272,7 +273,7 @@ test('a warm lookup makes no promise', async () => {
   assert.equal(tree.get(keyOf(0)), undefined);
 });
 
-test('the last key of a stretch is that of the range, across leaf borders, cold, warm and among edits', async () => {
+test('the last item of a stretch is that of the range, across leaf borders, cold, warm and among edits', async () => {
   const members = new MemoryMembers(1, 1);
   const tree = await filledTree(members, 5_000);
   // Gaps wider than a leaf: the search then ends in a leaf that holds nothing below the bound.
@@ -283,17 +284,17 @@ test('the last key of a stretch is that of the range, across leaf borders, cold,
   for (const reader of [cold, cold, tree]) {
     for (let below = 1; below <= 5_100; below += 53) {
       for (const from of [0, Math.max(0, below - 5), Math.max(0, below - 1_200), below]) {
-        let expected: Uint8Array | undefined;
-        for await (const item of reader.items(keyOf(from), keyOf(below), { reverse: true })) {
-          expected = item.key;
+        let expected: TreeItem | undefined;
+        for await (const item of reader.range(keyOf(from), keyOf(below), { reverse: true })) {
+          expected = item;
           break;
         }
-        assert.deepEqual(await reader.lastKey(keyOf(from), keyOf(below)), expected, `[${from}, ${below})`);
+        assert.deepEqual(await reader.lastItem(keyOf(from), keyOf(below)), expected, `[${from}, ${below})`);
       }
     }
   }
   const empty = Tree.open(members.store(), EXTENTS, null, 0);
-  assert.equal(empty.lastKey(keyOf(0), keyOf(9)), undefined);
+  assert.equal(empty.lastItem(keyOf(0), keyOf(9)), undefined);
 });
 
 test('changes in flight at once on cold pages do not lose each other', async () => {

@@ -8,7 +8,7 @@ import type { CatalogChange } from '../../engine/contract.js';
 import { fsck } from '../../engine/fsck.js';
 import { slotOffset, tagKey, versionKey } from '../../format/index.js';
 import { decodeExtent, encodeExtent } from '../../format/extent_record.js';
-import { extentKey } from '../../format/keys.js';
+import { extentKey, stepKey } from '../../format/keys.js';
 import { encodeTag } from '../../format/records.js';
 import type { StoreOp } from '../sim/store_model.js';
 import { smallShape, StoreSession } from '../sim/store_session.js';
@@ -71,6 +71,32 @@ test('a wrong reference count is found', async () => {
     await change.put(2, extentKey(FIRST_EXTENT), encodeExtent({ ...extent, referenceCount: 7 }));
   });
   assert.match(findings, /extent 1 counts 7 users and has 2/);
+});
+
+test('a step entry that carries another record than its version has is found, and none is fine', async () => {
+  const world = new SimWorld({ seed: 9 });
+  const session = await StoreSession.create(world.process(), smallShape(1));
+  const { store } = session;
+  for (const step of [7, 8]) await (await store.begin('steps', { step })).commit();
+  assert.deepEqual(await session.check(), []);
+  const first = stepKey('steps', 7, 1);
+  const second = stepKey('steps', 8, 2);
+  const carried = (key: Uint8Array): Promise<Uint8Array | undefined> =>
+    store.catalog.commit((change) => Promise.resolve(change.get(0, key)));
+  const record = await carried(second);
+  assert.ok(record !== undefined && record.length > 0, 'a step carries its record');
+  await store.catalog.commit((change) => change.put(0, first, record));
+  assert.match((await session.check()).join('\n'), /step entry of version 1 in run steps differs/);
+  await assert.rejects(async () => store.lookup('steps@7'), { code: 'E_FORMAT' });
+  // As a writer of the first drafts left it, or for a record over 2,048 bytes.
+  await store.catalog.commit((change) => change.put(0, first, new Uint8Array(0)));
+  assert.deepEqual(await session.check(), []);
+  assert.equal((await store.lookup('steps@7')).id, 'v:1');
+  await (await store.begin('steps', { step: 9, metadata: { note: 'n'.repeat(3_000) } })).commit();
+  assert.equal((await carried(stepKey('steps', 9, 3)))?.length, 0);
+  assert.equal((await store.lookup('steps@9')).metadata['note']?.length, 3_000);
+  assert.deepEqual(await session.check(), []);
+  await session.close();
 });
 
 test('an extent that a version names and that is not there is found, and its space is a leak', async () => {

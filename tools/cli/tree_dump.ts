@@ -150,7 +150,8 @@ function recordOf(superblock: Superblock, tree: TreeName, key: Uint8Array, value
     case 'runs': {
       const { kind } = decodeRunsKey(key);
       if (kind === 'run') return decodeRun(value);
-      return kind === 'tag' ? decodeTag(value) : {};
+      if (kind === 'tag') return decodeTag(value);
+      return kind === 'step' && value.byteLength > 0 ? decodeVersion(value) : {};
     }
     case 'versions':
       return decodeVersionKey(key).part === 0 ? decodeVersion(value) : { manifestBytes: value.byteLength };
