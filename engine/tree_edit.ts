@@ -13,7 +13,8 @@
 //   4. The shape depends on the tree and the change only, never on what the cache holds.
 //
 // Appends at the right edge leave full pages behind, so ids that only grow fill pages; other appends
-// inside a page split nine to one, everything else in the middle.
+// inside a page split nine to one, the end of a group of keys that begin alike just behind it, everything else in
+// the middle.
 
 import { assert } from '../format/errors.js';
 import {
@@ -50,6 +51,9 @@ import { storedValuePages } from './large_value_store.js';
 
 /** What a delete can take away from a branch page at most: a slot, a pointer and a longest key. */
 const BRANCH_ENTRY_BYTES_MAX = BRANCH_SLOT_BYTES + PAGE_POINTER_BYTES + KEY_BYTES_MAX;
+
+/** Neighbours in a dense range of ids part in their last two or three bytes, so that these never end a group. */
+const GROUP_PREFIX_BYTES = 4;
 
 export interface TreeLimits {
   /** Encoded bytes at which a leaf splits. */
@@ -250,7 +254,36 @@ function chooseCut(
     if (atRightEdge) return count - partMin;
     return cutAtBytes(node, Math.floor((limitBytes - PAGE_HEADER_BYTES) * 0.9));
   }
+  if (node.type === 1 && endsGroup(node, changed)) {
+    const left = cutLeftBytes(node, changed + 1);
+    if (left <= limitBytes && left >= limitBytes / 2) return changed + 1;
+  }
   return cutAtBytes(node, Math.floor(node.bodyBytes / 2));
+}
+
+/**
+ * Whether the key at `index` begins like the one before it for GROUP_PREFIX_BYTES more than like the one after:
+ * the steps of a run end there, say, and its list of versions begins. What is appended next then goes to the
+ * end of a leaf, which stays nine tenths full instead of half.
+ */
+function endsGroup(leaf: LeafNode, index: number): boolean {
+  if (index < 1 || index + 1 >= leaf.slots.length) return false;
+  const key = leaf.key(index);
+  const after = commonBytes(key, leaf.key(index + 1));
+  return commonBytes(leaf.key(index - 1), key) >= after + GROUP_PREFIX_BYTES;
+}
+
+function commonBytes(a: Uint8Array, b: Uint8Array): number {
+  let common = 0;
+  while (common < a.byteLength && common < b.byteLength && a[common] === b[common]) common += 1;
+  return common;
+}
+
+/** Encoded size of the part before `cut`. */
+function cutLeftBytes(leaf: LeafNode, cut: number): number {
+  let bytes = PAGE_HEADER_BYTES;
+  for (let i = 0; i < cut; i += 1) bytes += leaf.slotBytes(i);
+  return bytes;
 }
 
 /** The cut that leaves about `targetBytes` on the left, at least the least part on either side. */

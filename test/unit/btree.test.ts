@@ -419,6 +419,29 @@ test('appended ids fill pages, random ones keep them over half full', async () =
   assert.ok((await fill(random)) > 0.6);
 });
 
+test('keys appended to groups that others follow fill pages too', async () => {
+  const members = new MemoryMembers(1, 1);
+  const tree = Tree.open(members.store(), EXTENTS, null, 0);
+  const groupKey = (group: number, kind: number, id: number): Uint8Array => {
+    const key = new Uint8Array(16);
+    key.set([group, kind]);
+    new DataView(key.buffer).setUint32(12, id);
+    return key;
+  };
+  // As runs have it: long items at the end of one kind, short ones at the end of the next, runs in random order.
+  let itemBytes = 0;
+  for (let id = 0; id < 6_000; id += 1) {
+    const group = (id * 7_919) % 10;
+    await tree.put(groupKey(group, 3, id), valueFor(id, 200));
+    await tree.put(groupKey(group, 4, id), new Uint8Array(0));
+    itemBytes += 12 + 16 + 200 + 12 + 16;
+  }
+  members.commit(tree, 1);
+  const pages = (await walk(tree)).filter((page) => page.kind === 1);
+  const storedBytes = pages.reduce((sum, page) => sum + page.pointer.storedBytes, 0);
+  assert.ok(storedBytes < itemBytes / 0.8, `${itemBytes} bytes of items in ${storedBytes} bytes of leaves`);
+});
+
 test('values around the large limit and the piece size come back whole after reopening', async () => {
   const members = new MemoryMembers(2, 2);
   const lengths = [0, 1, 2_047, 2_048, 2_049, 245_759, 245_760, 245_761, 491_520, 5_000_000];
