@@ -77,7 +77,20 @@ function nameBytes(name: string): Uint8Array {
 }
 
 function runsKey(run: string, kind: number, restBytes: number): { key: Uint8Array; rest: number } {
-  const name = nameBytes(validateRunName(run));
+  validateRunName(run);
+  const key = new Uint8Array(run.length + 2 + restBytes);
+  for (let index = 0; index < run.length; index += 1) {
+    const unit = run.charCodeAt(index);
+    if (unit > 0x7f) return longRunsKey(run, kind, restBytes);
+    key[index] = unit;
+  }
+  key[run.length + 1] = kind;
+  return { key, rest: run.length + 2 };
+}
+
+/** Of a name that is not all ASCII. */
+function longRunsKey(run: string, kind: number, restBytes: number): { key: Uint8Array; rest: number } {
+  const name = encodeUtf8(run);
   const key = new Uint8Array(name.length + 2 + restBytes);
   key.set(name);
   key[name.length + 1] = kind;

@@ -57,7 +57,7 @@ export async function benchCatalog(options: CatalogOptions): Promise<Row[]> {
     }
     const rows = await benchVersions(join(directory, 'versions'), options);
     rows.push(...(await benchBatches(directory, options)));
-    rows.push(await benchTreeBatches(directory, options.seed));
+    rows.push(...(await benchTreeBatches(directory, options.seed)));
     rows.push(...(await benchTensors(directory, options.tensors)));
     return rows;
   } finally {

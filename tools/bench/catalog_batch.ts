@@ -15,56 +15,83 @@ import { median, pairRatios, seededRandom, shuffled, spread } from './statistics
 const MEMBER_BYTES = 1024 * 1024 * 1024;
 const MAP_BYTES = 1024 * 1024 * 1024;
 const VALUE_BYTES = 200;
-const BATCH = 1_000;
-const BATCHES_PER_ROUND = 20;
+/** Small batches wait for the device's flushes, large ones for the processor and the bytes written. */
+const BATCHES = [
+  { size: 1, count: 100 },
+  { size: 10, count: 100 },
+  { size: 100, count: 50 },
+  { size: 1_000, count: 20 },
+] as const;
 const ROUNDS = 5;
 /** The versions tree (format.md section 5). */
 const VERSIONS_TREE = 1;
 
-export async function benchTreeBatches(directory: string, seed: number): Promise<Row> {
-  const what = `durable batches of ${BATCH} records of ${VALUE_BYTES} bytes straight into a tree, random keys`;
+interface Sides {
+  readonly ours: (batch: readonly Buffer[]) => Promise<void>;
+  readonly theirs: (batch: readonly Buffer[]) => Promise<void>;
+}
+
+export async function benchTreeBatches(directory: string, seed: number): Promise<Row[]> {
   const lmdb = await openLmdbBlobs(join(directory, 'tree.lmdb'), MAP_BYTES);
-  if ('skip' in lmdb) return { what, note: `skipped: ${lmdb.skip}` };
+  if ('skip' in lmdb)
+    return [{ what: 'durable batches straight into a tree', note: `skipped: ${lmdb.skip}` }];
   const create = { members: [{ path: 'a.member', sizeBytes: MEMBER_BYTES }], redundancy: 1 as const };
   const store = await open(join(directory, 'tree'), { mode: 'rw', create });
-  const count = BATCH * BATCHES_PER_ROUND * ROUNDS;
+  const keyCount = BATCHES.reduce((sum, { size, count }) => sum + size * count * ROUNDS, 0);
   const ids = shuffled(
-    Array.from({ length: count }, (_, index) => index + 1),
+    Array.from({ length: keyCount }, (_, index) => index + 1),
     seededRandom(seed),
   );
   const value = Buffer.alloc(VALUE_BYTES, 5);
   const keys = ids.map((id) => Buffer.from(versionKey(id, 0)));
-  const batchOurs = async (batch: readonly Buffer[]): Promise<void> => {
-    await store.catalog.commit(async (change) => {
-      for (const key of batch) await change.put(VERSIONS_TREE, key, value);
-    });
-  };
-  const batchTheirs = async (batch: readonly Buffer[]): Promise<void> => {
-    await Promise.all(batch.map((key) => lmdb.put(key, value)));
-    await lmdb.flushed;
-  };
-  const ours: number[] = [];
-  const theirs: number[] = [];
-  try {
-    for (let round = 0; round < ROUNDS; round += 1) {
-      const batches = Array.from({ length: BATCHES_PER_ROUND }, (_, index) => {
-        const from = (round * BATCHES_PER_ROUND + index) * BATCH;
-        return keys.slice(from, from + BATCH);
+  const sides: Sides = {
+    ours: async (batch) => {
+      await store.catalog.commit(async (change) => {
+        for (const key of batch) await change.put(VERSIONS_TREE, key, value);
       });
-      ours.push(await rate(batches, batchOurs));
-      theirs.push(await rate(batches, batchTheirs));
+    },
+    theirs: async (batch) => {
+      await Promise.all(batch.map((key) => lmdb.put(key, value)));
+      await lmdb.flushed;
+    },
+  };
+  const rows: Row[] = [];
+  try {
+    // Both trees are filled by the largest batches first, so that the small ones meet pages of a full tree.
+    for (const { size, count } of [...BATCHES].reverse()) {
+      const mine = keys.splice(0, size * count * ROUNDS);
+      rows.unshift(await compareBatches(sides, mine, size, count));
     }
   } finally {
     await store.close();
     await lmdb.close();
   }
-  const ratios = spread(pairRatios(ours, theirs));
+  return rows;
+}
+
+async function compareBatches(
+  { ours, theirs }: Sides,
+  keys: readonly Buffer[],
+  size: number,
+  count: number,
+): Promise<Row> {
+  const ourRates: number[] = [];
+  const theirRates: number[] = [];
+  for (let round = 0; round < ROUNDS; round += 1) {
+    const batches = Array.from({ length: count }, (_, index) => {
+      const from = (round * count + index) * size;
+      return keys.slice(from, from + size);
+    });
+    ourRates.push(await rate(batches, ours));
+    theirRates.push(await rate(batches, theirs));
+  }
+  const ratios = spread(pairRatios(ourRates, theirRates));
   return {
-    what,
-    value: median(ours),
+    what: `durable batches of ${size} ${size === 1 ? 'record' : 'records'} of ${VALUE_BYTES} bytes straight into a tree, random keys`,
+    value: median(ourRates),
     unit: 'records/s',
     against: 'lmdb, flushed',
-    peerValue: median(theirs),
+    peerValue: median(theirRates),
     ratio: ratios.median,
     ratioLeast: ratios.least,
     ratioMost: ratios.most,
@@ -78,6 +105,10 @@ async function rate(
   write: (batch: readonly Buffer[]) => Promise<void>,
 ): Promise<number> {
   const startMs = performance.now();
-  for (const batch of batches) await write(batch);
-  return (BATCH * BATCHES_PER_ROUND) / ((performance.now() - startMs) / 1e3);
+  let records = 0;
+  for (const batch of batches) {
+    await write(batch);
+    records += batch.length;
+  }
+  return records / ((performance.now() - startMs) / 1e3);
 }
