@@ -54,6 +54,8 @@ const BRANCH_ENTRY_BYTES_MAX = BRANCH_SLOT_BYTES + PAGE_POINTER_BYTES + KEY_BYTE
 
 /** Neighbours in a dense range of ids part in their last two or three bytes, so that these never end a group. */
 const GROUP_PREFIX_BYTES = 4;
+/** The free tree holds records of its own pages and is fitted to them (commit_build.ts): it keeps to the plain cuts. */
+const FREE_SPACE_TREE = 3;
 
 export interface TreeLimits {
   /** Encoded bytes at which a leaf splits. */
@@ -214,7 +216,7 @@ function splitNode(
   let current = node;
   let at = changed;
   while (isTooLong(current, limitBytes)) {
-    const cut = chooseCut(current, limitBytes, at, atRightEdge);
+    const cut = chooseCut(editor, current, limitBytes, at, atRightEdge);
     const part = current.type === 1 ? cutLeaf(editor, current, cut) : cutBranch(editor, current, cut);
     parts.push(part);
     if (isTooLong(current, limitBytes)) {
@@ -242,6 +244,7 @@ function slotCount(node: LeafNode | BranchNode): number {
 
 /** Index of the first slot that moves to the right part; 1 .. count - 1. */
 function chooseCut(
+  editor: TreeEditor,
   node: LeafNode | BranchNode,
   limitBytes: number,
   changed: number,
@@ -254,7 +257,7 @@ function chooseCut(
     if (atRightEdge) return count - partMin;
     return cutAtBytes(node, Math.floor((limitBytes - PAGE_HEADER_BYTES) * 0.9));
   }
-  if (node.type === 1 && endsGroup(node, changed)) {
+  if (node.type === 1 && editor.treeId !== FREE_SPACE_TREE && endsGroup(node, changed)) {
     const left = cutLeftBytes(node, changed + 1);
     if (left <= limitBytes && left >= limitBytes / 2) return changed + 1;
   }
