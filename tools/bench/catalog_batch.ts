@@ -86,8 +86,9 @@ async function compareBatches(
     theirRates.push(await rate(batches, theirs));
   }
   const ratios = spread(pairRatios(ourRates, theirRates));
+  const records = size === 1 ? '1 record' : `${size} records`;
   return {
-    what: `durable batches of ${size} ${size === 1 ? 'record' : 'records'} of ${VALUE_BYTES} bytes straight into a tree, random keys`,
+    what: `durable batches of ${records} of ${VALUE_BYTES} bytes straight into a tree, random keys`,
     value: median(ourRates),
     unit: 'records/s',
     against: 'lmdb, flushed',
