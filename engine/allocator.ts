@@ -133,8 +133,9 @@ export class Allocator {
     }
   }
 
+  /** Takes a grant back. A member that left meanwhile took its space with it. */
   release(grant: SpaceGrant): void {
-    this.space(grant.member).giveBack(grant.sector, grant.sectorCount);
+    this.#spaces.get(grant.member)?.giveBack(grant.sector, grant.sectorCount);
   }
 
   isGranted(range: SectorRange): boolean {

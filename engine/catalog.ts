@@ -442,6 +442,10 @@ export class StoreCatalog implements Catalog {
   async #refreshOnce(): Promise<boolean> {
     const before = this.superblock.sequence;
     let root = await chooseSettled(this.#opened.finder);
+    if (hasNewMember(root)) {
+      await this.#opened.finder.lookAgain();
+      root = await chooseSettled(this.#opened.finder);
+    }
     while (root.sequence > this.superblock.sequence) {
       this.#pins.pin(root.sequence);
       const again = await chooseSettled(this.#opened.finder);
@@ -582,6 +586,11 @@ function spaceMembers(superblock: Superblock): AllocatorMember[] {
   return superblock.members.flatMap(({ state, formattedBytes, allocatedSectors }, index) =>
     state === MEMBER_UNUSED || state === MEMBER_DETACHED ? [] : [{ index, formattedBytes, allocatedSectors }],
   );
+}
+
+/** A holder of the root that this reader has not found: it joined, or came back, after the open. */
+function hasNewMember(root: StoreRoot): boolean {
+  return root.superblock.members.some((entry, index) => holdsRoots(entry) && !root.standings.has(index));
 }
 
 /** A stale member comes back by itself; a faulted or leaving one waits for somebody to say so. */

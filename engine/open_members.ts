@@ -99,6 +99,17 @@ export class MemberFinder {
     return tips;
   }
 
+  /** Looks for members of this table that are not here yet (readers of a store that got new ones). */
+  async lookAgain(): Promise<void> {
+    for (const [place, member] of this.found.entries()) {
+      const { rings } = await readRings(this.#io, member.device);
+      this.found[place] = { ...member, tip: chooseMemberTip(rings) };
+    }
+    const unusableBefore = this.unusable.length;
+    await this.#findSiblings();
+    this.unusable.length = Math.min(this.unusable.length, unusableBefore);
+  }
+
   /** A device that joined or came back after the open: found as its tip says, and closed with the others. */
   keep(device: MemberDevice, found: FoundMember | null): void {
     this.#devices.set(device.path, device);

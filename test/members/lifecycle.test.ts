@@ -124,6 +124,37 @@ test('a member without extents leaves, is never mistaken for a live one, and may
   await rig.store.close();
 });
 
+test('a reader beside the writer finds a member that joined, and what is written to it', async () => {
+  const rig = await makeRig({ members: 2, redundancy: 2 });
+  await write(rig, 'run', 1);
+  const reader = await openRig(rig.world, rig.world.process(), rig.paths, { mode: 'r' });
+  await rig.store.addMember({ path: 'z.member', sizeBytes: 64 * MEBIBYTE });
+  await rig.store.settleMembers();
+  await rig.store.leaveMember(0);
+  await write(rig, 'next', 2);
+  await reader.refresh();
+  assert.equal(reader.info.members[2]?.state, 'online');
+  const version = await reader.get('next');
+  assert.deepEqual(await version.tensor('t').read(), contents(2, SIZE));
+  await reader.close();
+  await rig.store.close();
+});
+
+test("space of a transaction that is open while its member goes is nobody's any more", async () => {
+  const rig = await makeRig({ members: 3, redundancy: 1 });
+  const large = 48 * MEBIBYTE;
+  const open = await rig.store.begin('open');
+  await open.put('t', contents(1, large), { dtype: 'U8', shape: [large] });
+  await rig.store.leaveMember(2);
+  assert.deepEqual((await rig.store.settleMembers()).detached, [2]);
+  await assert.rejects(open.commit(), { code: 'E_DEVICE_LOST' });
+  await open.abort();
+  await write(rig, 'next', 2);
+  await holds(rig, 'next', 2);
+  assert.deepEqual(await findings(rig), []);
+  await rig.store.close();
+});
+
 test('a leaving member that holds extents stays until they are gone, and says how many bytes', async () => {
   const rig = await makeRig({ members: 3, redundancy: 2 });
   await write(rig, 'run', 1);
