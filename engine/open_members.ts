@@ -136,7 +136,8 @@ export class MemberFinder {
       return device;
     } catch (error) {
       if (!isStoreError(error)) throw error;
-      this.unusable.push({ path, error: error as StoreError });
+      if (!this.unusable.some((entry) => entry.path === path))
+        this.unusable.push({ path, error: error as StoreError });
       return null;
     }
   }

@@ -1,6 +1,6 @@
 // Faults guarded: a member command that says done and is not, a lost version without a name, a status without its jobs.
 import assert from 'node:assert/strict';
-import { renameSync, rmSync, writeFileSync } from 'node:fs';
+import { readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { StoreUnderTest, scratchDirectory } from './harness.js';
@@ -69,7 +69,14 @@ test('the half without the first member does not write alone, and status goes on
   const forced = await store.run('tag', 'run', 'right');
   assert.equal(forced.code, 1);
   assert.match(forced.stderr, /E_DEGRADED/);
+  const copy = readFileSync(member(store, 1));
+  await store.run('online', '--force');
+  assert.equal(await states(store), 'missing,online');
+  await store.ok('tag', 'run', 'forced');
   renameSync(first, member(store, 0));
+  const fork = await store.run('status');
+  assert.match(fork.stderr, /E_CONFLICT: fork: both halves were written apart.*branch.*branch/);
+  writeFileSync(member(store, 1), copy);
   const watched = await store.run('status', '--every', '100ms', '--count', '2');
   assert.equal(watched.code, 5, watched.stderr);
   assert.equal(watched.stdout.match(/commits\/s/g)?.length, 2);

@@ -4,12 +4,14 @@
 //   1. A member comes back only when it is exactly where the store last knew it; what it missed is placed then.
 //   2. One that is set aside stays out until `online`, whoever opens the store.
 
+import type { Store } from '../../engine/index.js';
 import type { CommandModule } from '../cli/program.js';
 import { finishMembers, memberIndex, report } from '../cli/member_jobs.js';
 import { storeJson } from '../cli/views.js';
 import { parseSize } from '../cli/values.js';
 
 interface Options {
+  readonly force?: boolean;
   readonly rate?: string;
 }
 
@@ -22,18 +24,21 @@ export const register: CommandModule = (program, actions) => {
       'its index or path, as ingot status shows them; without it only what is left is done',
     )
     .argument('[path]', 'where its device is now, when it was not found')
+    .option('--force', 'write without a quorum: what only missing members acknowledged is given up')
     .option('--rate <size>', 'move at most so much per second, such as 200MiB')
     .action(
       actions.action<Options>(
         async (session, [member, path], options) => {
           const rate = options.rate === undefined ? undefined : parseSize('--rate', options.rate);
-          return session.withStore('rw', async (store) => {
+          const force = options.force === true ? { force: true } : {};
+          const body = async (store: Store): Promise<number> => {
             const index = member === undefined ? null : memberIndex(store, member);
             if (index !== null) await store.onlineMember(index, path);
             const outcome = await finishMembers(session, store, rate);
             report(session, store, 'online', outcome, { member: index });
             return outcome.exitCode;
-          });
+          };
+          return session.withStore('rw', body, force);
         },
         { health: true },
       ),

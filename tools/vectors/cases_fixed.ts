@@ -107,6 +107,9 @@ function sampleSuperblock(): Superblock {
       syncedSequence: 40,
       syncedRootSum: 0x1111_2222_3333_4444n,
       syncedBranchId: 0x5555n,
+      flags: 3,
+      leftSequence: 41,
+      leftRootSum: 0x6666_7777_8888_9999n,
     }),
   ];
   const place = {
@@ -194,6 +197,9 @@ function superblockFile(): VectorFile {
       bad('in-sync bit of a stale member', [128, 0x0d]),
       bad('member size of 1 byte too much', [2_048 + 24, 1]),
       bad('unused entry not zero', [2_048 + 96 + 50, 1]),
+      bad('unknown flag of a member', [2_048 + 3 * 96 + 65, 4]),
+      bad('member state 6', [2_048 + 3 * 96 + 64, 6]),
+      bad('holder of roots that has left one', [2_048 + 80, 7]),
       bad('tree root with 4 copies', [256 + 20, 4]),
       bad('item count of a null root', [896 + 3 * 8, 1]),
       bad('branch id 0', ...Array.from({ length: 8 }, (_, index) => [120 + index, 0] as const)),
