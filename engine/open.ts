@@ -234,8 +234,8 @@ function checkWritable(root: StoreRoot, finder: MemberFinder, force: boolean): v
       ...(finder.unusable[0] === undefined ? {} : { cause: finder.unusable[0].error }),
       safe: 'nothing was written; every version with a copy on the members present can be read',
       next:
-        "bring the member back, open it with mode 'r', or force it (ingot online --force): what the missing members alone have " +
-        'acknowledged is then given up, and they are refused as a fork when they return',
+        "bring the member back, open it with mode 'r', or force it (ingot online --force): what the " +
+        'missing members alone have acknowledged is then given up, and they are refused as a fork when they return',
     },
   );
 }
