@@ -111,6 +111,34 @@ export async function runFio(
   return parseFio(stdout, direction);
 }
 
+/** Reads and writes at the same time: all bytes over the longest run time of a job. */
+export async function runFioMix(
+  reads: readonly FioStretch[],
+  writes: readonly FioStretch[],
+  setting: FioSetting,
+): Promise<number> {
+  const args = fioArguments('read', [], setting).filter(
+    (each) => each !== '--rw=read' && each !== '--readonly',
+  );
+  const jobs = [
+    ...reads.map((each) => ['read', each] as const),
+    ...writes.map((each) => ['write', each] as const),
+  ];
+  for (const [index, [direction, { path, offsetBytes, lengthBytes }]] of jobs.entries()) {
+    args.push(`--name=job${index}`, `--rw=${direction}`, `--filename=${path}`);
+    args.push(`--offset=${offsetBytes}`, `--size=${lengthBytes}`);
+  }
+  const { stdout } = await run('fio', args, { timeout: FIO_TIMEOUT_MS, maxBuffer: MAX_OUTPUT_BYTES });
+  const { jobs: done } = JSON.parse(stdout.slice(stdout.indexOf('{'))) as {
+    readonly jobs: readonly FioJob[];
+  };
+  const bytes = done.reduce((sum, job) => sum + job.read.io_bytes + job.write.io_bytes, 0);
+  const longestMs = Math.max(...done.map((job) => Math.max(job.read.runtime, job.write.runtime)));
+  if (bytes === 0 || longestMs === 0 || done.some((job) => job.error !== 0))
+    throw new Error('fio moved nothing');
+  return bytes / longestMs / 1e6;
+}
+
 /** fio's version, or null where it is not installed. */
 export async function fioVersion(): Promise<string | null> {
   return run('fio', ['--version']).then(

@@ -15,7 +15,7 @@ import { mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
-import { type FioStretch, fioVersion, runFio, settingText, sweep } from './fio.js';
+import { type FioStretch, fioVersion, runFio, runFioMix, settingText, sweep } from './fio.js';
 import type { RedundancyJob, RedundancyResult } from './redundancy_worker.js';
 import { type Row, say } from './report.js';
 import {
@@ -35,6 +35,10 @@ const DAMAGED_SHARE = 0.01;
 /** A tour of 18 TB in two weeks: what a scrub in the background of a busy machine is set to. */
 const QUIET_SCRUB_BYTES_PER_SEC = 16 * MEBIBYTE;
 const LATENCY_RUN_MS = 1500;
+/** Five members of a little over twice this are on the RAM disk at once. */
+const REBUILD_BYTES_MAX = 256 * MEBIBYTE;
+/** Indexes of members are never used again, and there are 64. */
+const REBUILD_PAIRS_MAX = 50;
 const WORKER = fileURLToPath(new URL('./redundancy_worker.js', import.meta.url));
 
 export interface RedundancyOptions {
@@ -64,7 +68,11 @@ export async function benchRedundancy(options: RedundancyOptions): Promise<Row[]
     const rows: Row[] = [];
     if (hasFio) rows.push(...(await besideFio(worker, stretches, options)));
     else rows.push({ what: 'mirrored read and scrub beside fio', note: 'skipped: fio is not installed' });
-    rows.push(await healing(worker, options), await foreground(worker, options), await mirrorPeer());
+    rows.push(await healing(worker, options), await foreground(worker, options));
+    await worker.close();
+    await rm(directory, { recursive: true, force: true });
+    if (hasFio) rows.push(await rebuilding(directory, options));
+    rows.push(await mirrorPeer());
     return rows;
   } finally {
     await worker.close();
@@ -202,6 +210,46 @@ async function foreground(worker: RedundancyWorker, options: RedundancyOptions):
     against: 'without a scrub',
     wanted: '<= 1.05',
   });
+}
+
+/** Rebuilds of one of four members, each time the oldest, beside fio reading and writing as much at once. */
+async function rebuilding(directory: string, options: RedundancyOptions): Promise<Row> {
+  say('rebuilds of one of four members beside fio');
+  await mkdir(directory, { recursive: true });
+  const worker = new RedundancyWorker();
+  try {
+    const sizeBytes = Math.min(Math.ceil(options.sizeBytes / BLOCK_BYTES) * BLOCK_BYTES, REBUILD_BYTES_MAX);
+    const memberBytes = HEAD_BYTES + 2 * sizeBytes;
+    const path = (index: number): string => join(directory, `${index}.member`);
+    let live = [0, 1, 2, 3].map(path);
+    await worker.ask({ kind: 'prepare', members: live, memberBytes, sizeBytes });
+    const partBytes = Math.floor(sizeBytes / 2 / 4 / MEBIBYTE) * MEBIBYTE;
+    const setting = { blockBytes: 4 * MEBIBYTE, depth: 8 };
+    const fio = (): Promise<number> => {
+      // What is written lies above the data and below the catalog, in space that no version has.
+      const at = (offsetBytes: number): FioStretch[] =>
+        live.map((each) => ({ path: each, offsetBytes, lengthBytes: partBytes }));
+      return runFioMix(at(HEAD_BYTES), at(HEAD_BYTES + Math.floor(1.5 * sizeBytes)), setting);
+    };
+    const taken = await paired(
+      { ...options, pairs: Math.min(options.pairs, REBUILD_PAIRS_MAX) },
+      async (pair) => {
+        const newPath = path(4 + pair);
+        const done = await worker.ask({ kind: 'rebuild', memberBytes, newPath });
+        live = [...live.slice(1), newPath];
+        return gigabytesPerSecond(2 * done.bytes, done.durationMs);
+      },
+      fio,
+    );
+    return pairRow(taken, {
+      what: 'RAM, 4 members: rebuild of one, bytes read and written',
+      unit: 'GB/s',
+      against: `fio reading and writing as much at once, ${settingText(setting)}`,
+      wanted: '>= 0.8',
+    });
+  } finally {
+    await worker.close();
+  }
 }
 
 /** mdadm RAID-1 + ext4 over loop devices, or why it cannot be had here. */

@@ -7,7 +7,7 @@
 //
 // Protocol: a message { id, job } gives { id, result } or { id, error }.
 
-import { open as openFile } from 'node:fs/promises';
+import { open as openFile, rm } from 'node:fs/promises';
 import { performance } from 'node:perf_hooks';
 import { create, NativeIo, open, type Store, type TensorInfo } from '../../engine/index.js';
 import { seededRandom } from './statistics.js';
@@ -30,6 +30,8 @@ export type RedundancyJob =
   | { readonly kind: 'read' }
   | { readonly kind: 'heal'; readonly share: number; readonly seed: number }
   | { readonly kind: 'scrub' }
+  /** The oldest of four members is gone; a new one is there: how fast the copies are made again. */
+  | { readonly kind: 'rebuild'; readonly memberBytes: number; readonly newPath: string }
   /** p99 of foreground reads, in milliseconds, with a scrub at this rate (0: none) beside them. */
   | {
       readonly kind: 'latency';
@@ -50,6 +52,8 @@ const NOTHING: RedundancyResult = { bytes: 0, durationMs: 0, p99Ms: 0, healed: 0
 const memory = new NativeIo();
 let store: Store | null = null;
 let target: Uint8Array = new Uint8Array(0);
+/** Members of the store, oldest first. */
+let paths: string[] = [];
 
 function opened(): Store {
   if (store === null) throw new Error('prepare comes first');
@@ -58,6 +62,7 @@ function opened(): Store {
 
 async function prepare(members: readonly string[], memberBytes: number, sizeBytes: number): Promise<void> {
   const listed = members.map((path) => ({ path, sizeBytes: memberBytes }));
+  paths = [...members];
   await create({ members }, { members: listed, redundancy: 2 });
   store = await open({ members }, { mode: 'rw' });
   target = memory.allocate(sizeBytes);
@@ -133,6 +138,28 @@ async function scrub(bytesPerSec?: number, signal?: AbortSignal): Promise<Redund
   return { ...NOTHING, bytes, durationMs: performance.now() - startMs };
 }
 
+async function rebuild(memberBytes: number, newPath: string): Promise<RedundancyResult> {
+  const lost = paths.shift();
+  if (lost === undefined) throw new Error('prepare comes first');
+  const before = opened().info.members.find((member) => member.path === lost);
+  await opened().close();
+  await rm(lost);
+  store = await open({ members: paths }, { mode: 'rw' });
+  await store.addMember({ path: newPath, sizeBytes: memberBytes });
+  paths.push(newPath);
+  await store.settleMembers();
+  await store.leaveMember(before?.index ?? -1);
+  const startMs = performance.now();
+  const job = store.resilver();
+  let next = await job.next();
+  while (next.done !== true) next = await job.next();
+  const durationMs = performance.now() - startMs;
+  const { movedBytes, underReplicated, onGivenUp } = next.value;
+  if (underReplicated > 0 || onGivenUp > 0) throw new Error('the rebuild left copies wanting');
+  await store.settleMembers();
+  return { ...NOTHING, bytes: movedBytes, durationMs };
+}
+
 async function latency(
   scrubBytesPerSec: number,
   durationMs: number,
@@ -176,6 +203,8 @@ async function perform(job: RedundancyJob): Promise<RedundancyResult> {
       return heal(job.share, job.seed);
     case 'scrub':
       return scrub();
+    case 'rebuild':
+      return rebuild(job.memberBytes, job.newPath);
     case 'latency':
       return latency(job.scrubBytesPerSec, job.durationMs, job.seed);
   }
