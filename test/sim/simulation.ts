@@ -300,7 +300,15 @@ export class Simulation {
     if (this.isSilent || !this.prng.chance(0.15)) return;
     const { store } = session;
     const index = this.prng.below(store.info.members.length);
-    const kind = this.prng.pick(['add', 'leave', 'offline', 'online', 'settle', 'settle'] as const);
+    const kind = this.prng.pick([
+      'add',
+      'leave',
+      'offline',
+      'online',
+      'settle',
+      'resilver',
+      'resilver',
+    ] as const);
     this.counts.memberOperations += 1;
     this.degraded = true;
     try {
@@ -311,6 +319,7 @@ export class Simulation {
       } else if (kind === 'leave') await store.leaveMember(index);
       else if (kind === 'offline') await store.offlineMember(index);
       else if (kind === 'online') await store.onlineMember(index);
+      else if (kind === 'resilver') for await (const event of store.resilver()) void event;
       else await store.settleMembers();
     } catch (error) {
       this.expectStoreError(error, `members: ${kind}`);
@@ -393,7 +402,9 @@ export class Simulation {
   private async bringBack(session: StoreSession): Promise<void> {
     try {
       for (const { index, state } of session.store.info.members) {
-        if (['faulted', 'stale', 'evacuating'].includes(state)) await session.store.onlineMember(index);
+        // One that leaves may go on leaving: its data moves in a later life, or never.
+        const isWanted = state === 'evacuating' && this.prng.chance(0.5);
+        if (isWanted || state === 'faulted' || state === 'stale') await session.store.onlineMember(index);
       }
       if (this.prng.chance(0.7)) await session.store.settleMembers();
     } catch (error) {
@@ -402,7 +413,7 @@ export class Simulation {
       throw new Violation(`members do not come back: ${String(error)}`, { cause: error });
     }
     const out = session.store.info.members.filter(({ state }) => state !== 'online' && state !== 'detached');
-    if (out.some(({ state }) => state !== 'resilvering'))
+    if (out.some(({ state }) => state !== 'resilvering' && state !== 'evacuating'))
       throw new Violation(`members stay out: ${out.map(({ index, state }) => `${index} ${state}`).join()}`);
   }
 
