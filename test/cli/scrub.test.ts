@@ -1,4 +1,4 @@
-// `ingot scrub` end to end: what it says and how it exits when a copy is bad, when it was healed, and when all copies are.
+// `ingot scrub` end to end: how it exits when a copy is bad, when it was healed, when all are good, and when none is.
 
 import assert from 'node:assert/strict';
 import { closeSync, openSync, writeFileSync, writeSync } from 'node:fs';

@@ -69,7 +69,7 @@ const argumentText = (value: unknown): string => (typeof value === 'string' ? va
 function healthCode(error: unknown): number {
   if (isStoreError(error, 'E_CORRUPT')) return EXIT_UNREPAIRABLE;
   if (isStoreError(error, 'E_DEGRADED') || isStoreError(error, 'E_DEVICE_LOST')) return EXIT_DEGRADED;
-  return EXIT_FAILED;
+  return isStoreError(error, 'E_USAGE') ? EXIT_USAGE : EXIT_FAILED;
 }
 
 const DESCRIPTION = 'An object store for AI weights, checkpoints and datasets that owns its drives.';
