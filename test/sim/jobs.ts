@@ -8,6 +8,8 @@
 //   2. A worker that ends without a report is a violation (a promise that never settled ends a worker silently).
 
 import { Worker } from 'node:worker_threads';
+import { type EveryBitReport, turnBits } from '../crash/every_bit.js';
+import { buildHistory, misplace, type MisplacedReport } from '../crash/misplaced.js';
 import { rot, rotTarget, type RotReport } from '../crash/bit_rot.js';
 import { errorText, Explorer, freshImage, workloads } from '../crash/explorer.js';
 import { sweep, type SweepReport } from '../crash/fault_sweep.js';
@@ -47,6 +49,10 @@ export type Job =
       readonly seed: number;
       readonly onlyRead: boolean;
     }
+  /** Lost, stale, misdirected and swapped writes, in turn. */
+  | { readonly kind: 'misplace'; readonly members: number; readonly count: number; readonly seed: number }
+  /** Bit `from`, `from + stride`, .. of every block of a store on two members. */
+  | { readonly kind: 'bits'; readonly from: number; readonly stride: number; readonly seed: number }
   /** Random histories; `twice` runs each again and compares the hashes. */
   | { readonly kind: 'simulate'; readonly from: number; readonly count: number; readonly twice?: boolean };
 
@@ -110,6 +116,25 @@ export async function runJob(job: Job): Promise<JobReport> {
       const shape = smallShape(job.members);
       const target = await rotTarget(shape, await freshImage(storeTarget(shape), job.seed), ROT_OPS);
       await rot(target, job.flips, job.seed, report, job.onlyRead);
+      const { violations, ...counts } = report;
+      return done(counts, violations);
+    }
+    case 'misplace': {
+      const report: MisplacedReport = {
+        ...{ lost: 0, stale: 0, misdirected: 0, swapped: 0, superblock: 0, changed: 0, detected: 0 },
+        violations: [],
+      };
+      const shape = smallShape(job.members);
+      const history = await buildHistory(shape, await freshImage(storeTarget(shape), job.seed), ROT_OPS);
+      await misplace(history, job.count, job.seed, report);
+      const { violations, ...counts } = report;
+      return done(counts, violations);
+    }
+    case 'bits': {
+      const report: EveryBitReport = { runs: 0, turned: 0, detected: 0, violations: [] };
+      const shape = smallShape(2);
+      const history = await buildHistory(shape, await freshImage(storeTarget(shape), job.seed), ROT_OPS);
+      await turnBits(history, job.from, job.stride, report);
       const { violations, ...counts } = report;
       return done(counts, violations);
     }
