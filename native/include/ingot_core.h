@@ -221,7 +221,8 @@ size_t ingot_slot_stats_get(ingot_context *context, ingot_slot_stats *out, size_
 /*
  * Fault injection for tests, as comma separated rules `kind[@slot]:k:effect:once|sticky`:
  * kind read, write, flush or source; k counts matching requests from 1; effect EIO, ENOSPC,
- * EAGAIN, EINTR, short, zero, or hang=MS. An empty text removes all rules and counts anew.
+ * EAGAIN, EINTR, short, zero, hang=MS, or, of a write, late: it succeeds, and the next flush of its member
+ * fails with EIO. An empty text removes all rules and counts anew.
  */
 int ingot_fault_configure(ingot_context *context, const char *rules, ingot_error *error);
 

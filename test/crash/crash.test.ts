@@ -49,3 +49,15 @@ test('every flipped bit is detected or harmless, and no wrong byte is returned',
     { kind: 'rot', members: 2, flips: 120, seed: 2, onlyRead: true },
     { kind: 'rot', members: 2, flips: 120, seed: 3, onlyRead: false },
   ]));
+
+test('every lost, stale, misdirected or swapped write is named, and no wrong byte is returned', (context) =>
+  expectClean(context, [
+    { kind: 'misplace', members: 1, count: 150, seed: 1 },
+    { kind: 'misplace', members: 2, count: 150, seed: 2 },
+  ]));
+
+test('a bit turned in every block that a root reaches is named in every block', (context) =>
+  expectClean(context, [
+    { kind: 'bits', from: 0, stride: 1_024, seed: 1 },
+    { kind: 'bits', from: 500, stride: 1_025, seed: 1 },
+  ]));

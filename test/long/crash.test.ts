@@ -46,6 +46,21 @@ test('twenty thousand flipped bits', (context) =>
     (line) => context.diagnostic(line),
   ));
 
+test('a hundred thousand lost, stale, misdirected and swapped writes', (context) =>
+  expectClean(
+    Array.from(
+      { length: 100 },
+      (_unused, i): Job => ({ kind: 'misplace', members: 1 + (i % 2), count: 1_000, seed: 1 + i }),
+    ),
+    (line) => context.diagnostic(line),
+  ));
+
+test('every bit of every block that a root reaches', (context) =>
+  expectClean(
+    Array.from({ length: 32 }, (_unused, i): Job => ({ kind: 'bits', from: i, stride: 32, seed: 1 })),
+    (line) => context.diagnostic(line),
+  ));
+
 test('ten thousand random histories', (context) =>
   expectClean(
     Array.from(

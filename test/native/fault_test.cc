@@ -1,6 +1,7 @@
 // Goal: no injected fault of any request is lost, doubled or turned into wrong bytes.
 // Method: for each kind and effect, fail the k-th request for k = 1, 2, ... until an operation passes
 // untouched, on both backends; then destroy a context with hanging transfers in flight.
+#include <cerrno>
 #include <chrono>
 
 #include "core_world.h"
@@ -36,6 +37,49 @@ void sweep_reads(CoreWorld& world, const char* effect) {
     ++faults_seen;
   }
   CHECK(faults_seen >= 1 && faults_seen < 499);
+  world.faults("");
+}
+
+/// What the core tries again by itself: whichever request it strikes, the operation succeeds and nothing is reported.
+void absorbed(CoreWorld& world, const char* effect) {
+  Extent extent(world, 3u << 20);
+  for (int k = 1; k <= 8; ++k) {
+    for (const char* kind : {"write:", "read:"}) {
+      world.faults((kind + std::to_string(k) + ":" + effect + ":once").c_str());
+      Waiter written, read;
+      CHECK(extent.write(written) == INGOT_OP_OK && written.result->fault_count == 0);
+      std::vector<uint8_t> out(extent.data.size());
+      CHECK(extent.read(read, out.data(), 0, extent.stored) == INGOT_OP_OK && read.result->fault_count == 0);
+      CHECK(out == extent.data);
+    }
+  }
+  world.faults("");
+}
+
+int flush_errno(CoreWorld& world, size_t member) {
+  Waiter waiter;
+  const uint32_t slot = world.slots[member];
+  const ingot_call request = world.call(waiter);
+  CHECK(ingot_flush(world.context, &slot, 1, &request, nullptr) == 0);
+  return waiter.wait()->flush_errno[0];
+}
+
+/// Whichever write fails late, the flush of its member says so, once, and no other flush does.
+void late_errors(CoreWorld& world) {
+  Extent extent(world, 3u << 20);
+  int told = 0;
+  for (int k = 1; k <= 32; ++k) {
+    world.faults(("write:" + std::to_string(k) + ":late:once").c_str());
+    Waiter waiter;
+    CHECK(extent.write(waiter) == INGOT_OP_OK && waiter.result->fault_count == 0);
+    const int first = flush_errno(world, 0), second = flush_errno(world, 1);
+    CHECK((first == 0 || first == EIO) && (second == 0 || second == EIO) && (first == 0 || second == 0));
+    CHECK(flush_errno(world, 0) == 0 && flush_errno(world, 1) == 0);
+    if (first == 0 && second == 0) break;
+    ++told;
+  }
+  CHECK(told >= 2 && told < 32);
+  CHECK(ingot_fault_configure(world.context, "read:1:late:once", nullptr) == -1);
   world.faults("");
 }
 
@@ -122,6 +166,8 @@ int main() {
         sweep_writes(world, effect);
         sweep_reads(world, effect);
       }
+      for (const char* effect : {"short", "EAGAIN", "EINTR", "hang=5"}) absorbed(world, effect);
+      late_errors(world);
       all_copies_gone(world);
       deadline_behind_a_hang(world);
     }

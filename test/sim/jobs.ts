@@ -64,6 +64,8 @@ export interface JobReport {
 }
 
 const VIOLATIONS_MAX = 5;
+/** Virtual time that a hanging request takes in the sweep. */
+const HANG_MS = 10_000;
 
 /** What sweeps work on: extents with sum leaves, inline tensors, a removal; what is put stays linked, so it is read. */
 const SWEEP_OPS = [1, 4, 0, 3].map((index) => SMALL_OPS[index]!);
@@ -73,12 +75,17 @@ const ROT_OPS = [1, 0, 5, 2, 4].map((index) => SMALL_OPS[index]!);
 export function sweepRules(): Omit<FaultRule, 'nth'>[] {
   const rules: Omit<FaultRule, 'nth'>[] = [];
   for (const sticky of [false, true]) {
-    for (const errno of [5, 28]) rules.push({ operation: 'write', action: 'errno', errno, sticky });
+    // EAGAIN and EINTR are tried again by the port: once, nobody notices; for ever, they are failures like the others.
+    for (const errno of [5, 28, 11, 4]) rules.push({ operation: 'write', action: 'errno', errno, sticky });
     for (const action of ['short', 'zero', 'late'] as const)
       rules.push({ operation: 'write', action, sticky });
     for (const action of ['errno', 'late'] as const) rules.push({ operation: 'flush', action, sticky });
-    for (const action of ['errno', 'short', 'zero', 'flip'] as const)
+    for (const errno of [5, 11, 4]) rules.push({ operation: 'read', action: 'errno', errno, sticky });
+    for (const action of ['short', 'zero', 'flip'] as const)
       rules.push({ operation: 'read', action, sticky });
+    // Slow, not failed: the request stays in flight until it is reaped, and what it wrote is there.
+    for (const operation of ['read', 'write', 'flush'] as const)
+      rules.push({ operation, action: 'hang', hangMs: HANG_MS, sticky });
   }
   return rules;
 }

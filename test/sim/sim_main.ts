@@ -5,6 +5,8 @@
 //   npm run sim -- --explore 3 --shard 2/8 --members 2   every 8th of them from the 2nd on, on two members only
 //   npm run sim -- --sweep                     the k-th I/O fails, for every k and every error
 //   npm run sim -- --rot 2000                  that many single-bit flips
+//   npm run sim -- --misplace 1000             that many lost, stale, misdirected and swapped writes
+//   npm run sim -- --bits 1                    every bit that a root reaches; --bits 64 every 64th
 //   options: --jobs N (threads, default 2), --damages N (seeded damages a crash point, default 4), --seed S, --twice
 //            --journal FILE (finished jobs are noted there and not run again: an interrupted run goes on)
 //
@@ -14,12 +16,14 @@ import { appendFileSync, existsSync, readFileSync } from 'node:fs';
 import { type Job, type JobReport, runJobs, sweepRules } from './jobs.js';
 
 const SEEDS_PER_JOB = 25;
+const MISPLACED_PER_JOB = 500;
+const BIT_SHARDS = 32;
 /** An exploration is cut into this many jobs for each number of members, so that it can stop and go on. */
 const EXPLORE_SHARDS = 24;
 /** Crash inside the recovery of one image in this many: each such recovery has about as many images of its own. */
 const RECOVERY_EVERY = 100;
 const USAGE =
-  'usage: sim [--seeds N] [--seed S] [--twice] [--sweep] [--rot FLIPS] [--damages N] [--jobs N] [--journal FILE]\n' +
+  'usage: sim [--seeds N] [--seed S] [--twice] [--sweep] [--rot FLIPS] [--misplace N] [--bits STRIDE] [--damages N] [--jobs N] [--journal FILE]\n' +
   '           [--explore LENGTH [--shard I/N] [--members N] [--recovery-every N]]';
 
 interface Arguments {
@@ -111,6 +115,16 @@ function plan({ numbers, flags, shard }: Arguments): Job[] {
     for (const members of [1, 2])
       for (const onlyRead of [false, true]) jobs.push({ kind: 'rot', members, flips, seed, onlyRead });
   }
+  const misplaced = numbers.get('--misplace') ?? 0;
+  for (let done = 0; done < misplaced; done += MISPLACED_PER_JOB) {
+    for (const members of [1, 2]) {
+      const count = Math.min(MISPLACED_PER_JOB, misplaced - done);
+      jobs.push({ kind: 'misplace', members, count, seed: seed + done + members });
+    }
+  }
+  const stride = numbers.get('--bits');
+  for (let shard = 0; stride !== undefined && shard < BIT_SHARDS; shard += 1)
+    jobs.push({ kind: 'bits', from: shard * stride, stride: stride * BIT_SHARDS, seed });
   const seeds = numbers.get('--seeds') ?? (jobs.length === 0 ? 500 : 0);
   for (let from = seed; from < seed + seeds; from += SEEDS_PER_JOB) {
     jobs.push({

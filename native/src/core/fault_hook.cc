@@ -54,7 +54,8 @@ Status FaultHook::parse(const std::string& text, Rule& rule) {
   if (target.empty() || target.size() > 2 || !parse_kind(target[0], rule.kind)) return bad;
   if (target.size() == 2) rule.slot = std::strtoll(target[1].c_str(), nullptr, 10);
   rule.at = std::strtoull(parts[1].c_str(), nullptr, 10);
-  if (rule.at == 0 || !parse_effect(parts[2], rule.fault)) return bad;
+  rule.late = parts[2] == "late" && rule.kind == IoKind::write;
+  if (rule.at == 0 || (!rule.late && !parse_effect(parts[2], rule.fault))) return bad;
   if (parts[3] != "once" && parts[3] != "sticky") return bad;
   rule.fault.sticky = parts[3] == "sticky";
   return {};
@@ -71,6 +72,7 @@ Status FaultHook::configure(const char* rules) {
   }
   const std::lock_guard lock(mutex_);
   rules_ = std::move(parsed);
+  late_slots_.clear();
   for (auto& counter : issued_) counter.store(0, std::memory_order_relaxed);
   armed_.store(!rules_.empty(), std::memory_order_release);
   return {};
@@ -80,10 +82,16 @@ InjectedFault FaultHook::next(IoKind kind, uint32_t slot) {
   issued_[static_cast<size_t>(kind)].fetch_add(1, std::memory_order_relaxed);
   if (!armed_.load(std::memory_order_acquire)) return {};
   const std::lock_guard lock(mutex_);
+  if (kind == IoKind::flush && late_slots_.erase(slot) > 0) {
+    return {InjectedFault::Effect::fail, false, EIO, 0};
+  }
   for (Rule& rule : rules_) {
     if (rule.kind != kind || (rule.slot >= 0 && rule.slot != slot)) continue;
     ++rule.seen;
-    if (rule.seen == rule.at || (rule.fault.sticky && rule.seen > rule.at)) return rule.fault;
+    if (rule.seen != rule.at && !(rule.fault.sticky && rule.seen > rule.at)) continue;
+    if (!rule.late) return rule.fault;
+    late_slots_.insert(slot);
+    return {};
   }
   return {};
 }

@@ -6,13 +6,14 @@
 // Invariants
 //   1. Without rules the hook costs one relaxed load and one counter per request.
 //   2. An injected failure replaces the transfer (nothing reaches the device); `short` moves real
-//      bytes; `hang` delays the real transfer.
+//      bytes; `hang` delays the real transfer; `late` lets a write succeed and fails the next flush of its slot.
 #pragma once
 
 #include <array>
 #include <atomic>
 #include <cstdint>
 #include <mutex>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -44,6 +45,7 @@ class FaultHook {
     int64_t slot = -1;
     uint64_t at = 1;
     uint64_t seen = 0;
+    bool late = false;
     InjectedFault fault;
   };
   static Status parse(const std::string& text, Rule& rule);
@@ -52,6 +54,8 @@ class FaultHook {
   std::array<std::atomic<uint64_t>, 4> issued_{};
   std::mutex mutex_;
   std::vector<Rule> rules_;
+  /// Slots whose next flush tells of a write that failed late.
+  std::set<uint32_t> late_slots_;
 };
 
 }  // namespace ingot
