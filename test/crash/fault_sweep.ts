@@ -130,16 +130,23 @@ async function judgePowerCuts(
   for (const choose of [dropAll, keepAll, randomDamage(prng)]) {
     report.images += 1;
     const image = aftermath.world.crashImage(choose, prng);
-    await judgeImage(options.shape, image, allowed(aftermath), k);
+    await judgeImage(options, image, allowed(aftermath), k);
   }
 }
 
+/** What was acknowledged with fewer copies because a write or flush had failed is named so, and is sound. */
+function isExpected(finding: string, { rule, shape }: SweepOptions): boolean {
+  if (rule.operation === 'read' || shape.redundancy === 1) return false;
+  return finding.startsWith('warn E_DEGRADED');
+}
+
 async function judgeImage(
-  shape: StoreShape,
+  options: SweepOptions,
   image: WorldImage,
   states: readonly (readonly StoreOp[])[],
   seed: number,
 ): Promise<void> {
+  const { shape } = options;
   const session = await StoreSession.open(SimWorld.fromImage(image, seed).process(), shape);
   const dump = await session.dump();
   const held = states.find((ops) => StoreModel.after(ops).dump() === dump);
@@ -147,7 +154,7 @@ async function judgeImage(
     throw new Error(
       `holds\n${dump}\n-- instead of --\n${states.map((ops) => StoreModel.after(ops).dump()).join('\n-- or --\n')}`,
     );
-  const findings = await session.check();
+  const findings = (await session.check()).filter((finding) => !isExpected(finding, options));
   if (findings.length > 0) throw new Error(`fsck found: ${findings.slice(0, 3).join('; ')}`);
   await session.apply(PROBE);
   if ((await session.dump()) !== StoreModel.after([...held, PROBE]).dump())
@@ -174,7 +181,7 @@ async function judgeReopen(options: SweepOptions, aftermath: Aftermath, report: 
     report.reverted += 1;
     throw new Error('what a reopen showed was taken away by a power cut');
   }
-  await judgeImage(options.shape, image, allowed(aftermath), 1);
+  await judgeImage(options, image, allowed(aftermath), 1);
 }
 
 async function isHeld(shape: StoreShape, image: WorldImage, ops: readonly StoreOp[]): Promise<boolean> {
