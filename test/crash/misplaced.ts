@@ -1,5 +1,5 @@
-// Writes that a drive acknowledged and did not do right: lost, stale, misdirected, swapped. All of it is well-formed data
-// with sums of its own, in a wrong place or of a wrong time; only sums kept elsewhere can tell.
+// Writes that a drive acknowledged and did not do right: lost, stale, misdirected, swapped. All of it is well-formed
+// data with sums of its own, in a wrong place or of a wrong time; only sums kept elsewhere can tell.
 //
 // Method: a store is built operation by operation, and its image kept after each. One injection then changes blocks of
 // the last image, on one member, among those that fsck reads:

@@ -61,6 +61,8 @@ export interface JobReport {
   readonly counts: Readonly<Record<string, number>>;
   readonly violations: readonly string[];
   readonly durationMs: number;
+  /** Of a single seed: the hashes that a replay must give. */
+  readonly note?: string;
 }
 
 const VIOLATIONS_MAX = 5;
@@ -193,6 +195,7 @@ async function simulate(
     ioCount: 0,
   };
   const violations: string[] = [];
+  let note = '';
   for (let seed = job.from; seed < job.from + job.count && violations.length < VIOLATIONS_MAX; seed += 1) {
     try {
       const result = await new Simulation(seed).run();
@@ -211,6 +214,7 @@ async function simulate(
       ] as const) {
         counts[name] = (counts[name] ?? 0) + result[name];
       }
+      note = `seed ${seed}: trace ${result.traceHash}, image ${result.imageHash}`;
       if (job.twice !== true) continue;
       const again = await new Simulation(seed).run();
       if (again.traceHash !== result.traceHash) violations.push(`seed ${seed}: two runs gave two traces`);
@@ -219,7 +223,8 @@ async function simulate(
       violations.push(`seed ${seed} (replay: npm run sim -- --seed ${seed} --seeds 1): ${errorText(error)}`);
     }
   }
-  return done(counts, violations);
+  const report = done(counts, violations);
+  return job.count === 1 ? { ...report, note } : report;
 }
 
 /** Runs jobs in worker threads, `parallel` at a time; reports come in the order of the jobs. */

@@ -23,8 +23,9 @@ const EXPLORE_SHARDS = 24;
 /** Crash inside the recovery of one image in this many: each such recovery has about as many images of its own. */
 const RECOVERY_EVERY = 100;
 const USAGE =
-  'usage: sim [--seeds N] [--seed S] [--twice] [--sweep] [--rot FLIPS] [--misplace N] [--bits STRIDE] [--damages N] [--jobs N] [--journal FILE]\n' +
-  '           [--explore LENGTH [--shard I/N] [--members N] [--recovery-every N]]';
+  'usage: sim [--seeds N] [--seed S] [--twice] [--sweep] [--rot FLIPS] [--misplace N] [--bits STRIDE]\n' +
+  '           [--explore LENGTH [--shard I/N] [--members N] [--recovery-every N] [--damages N]]\n' +
+  '           [--jobs N] [--journal FILE]';
 
 interface Arguments {
   readonly numbers: Map<string, number>;
@@ -143,6 +144,7 @@ function print(report: JobReport): void {
     .map(([name, value]) => `${name} ${value}`)
     .join(', ');
   console.log(`${kind} ${JSON.stringify(rest)}: ${counts} in ${(report.durationMs / 1000).toFixed(1)} s`);
+  if (report.note !== undefined) console.log(report.note);
   for (const violation of report.violations) console.log(`VIOLATION ${violation}`);
 }
 
