@@ -16,6 +16,8 @@ import { Extent as ExtentTable } from './catalog/extent.js';
 import { PointerCopy } from './catalog/pointer-copy.js';
 import { EXTENT_FIELD, SUM_LEAF_FIELD } from './catalog/schema.gen.js';
 import { SumLeaf as SumLeafTable } from './catalog/sum-leaf.js';
+import { DELTA, DELTA_DEPTH_MAX, elementBytes, PLANE_CODEC } from './codec/ids.js';
+import { PLANE_CODECS } from './codec/registry.js';
 import { DTYPE_CODE_BYTES, dtypeOfCode } from './dtype.js';
 import { assert } from './errors.js';
 import { TableCursor } from './flatbuffer_reader.js';
@@ -64,6 +66,22 @@ export interface Extent {
   readonly referenceCount: number;
   /** Code of the chunk's dtype; 255 bytes. */
   readonly dtype: number;
+  /** How the stored bytes become the raw bytes (spec/codecs.md); absent: they are the raw bytes. */
+  readonly coding?: Coding;
+}
+export interface Coding {
+  readonly transform: number;
+  /** The greatest plane codec of the stream. */
+  readonly codec: number;
+  /** What the stream is a difference to; absent: delta is NONE. */
+  readonly base?: DeltaBase;
+}
+/** Raw bytes [offsetBytes, offsetBytes + rawBytes of the extent) of an older extent. */
+export interface DeltaBase {
+  readonly extentId: number;
+  readonly offsetBytes: number;
+  /** 1 for a base without a base of its own. */
+  readonly depth: number;
 }
 export interface SumLeaf {
   readonly copies: readonly PageCopy[];
@@ -88,6 +106,17 @@ function placeProblem(copies: readonly PageCopy[]): string | null {
   return null;
 }
 
+function codingProblem(coding: Coding, rawBytes: number): string | null {
+  const size = elementBytes(coding.transform);
+  if (size === 0 || rawBytes < size) return `transform is ${coding.transform}`;
+  if (coding.codec === PLANE_CODEC.RAW || !PLANE_CODECS.has(coding.codec)) return `codec is ${coding.codec}`;
+  const { base } = coding;
+  if (base === undefined) return null;
+  if (!(base.depth >= 1 && base.depth <= DELTA_DEPTH_MAX)) return `deltaDepth is ${base.depth}`;
+  if (!(base.extentId >= 1)) return 'deltaBaseId is 0';
+  return base.offsetBytes + rawBytes <= EXTENT_BYTES_MAX ? null : `deltaBaseOffset is ${base.offsetBytes}`;
+}
+
 /** Which rule an extent breaks, or null. One list for reader and writer. */
 function extentProblem(extent: Extent): string | null {
   const places = placeProblem(extent.copies);
@@ -96,8 +125,14 @@ function extentProblem(extent: Extent): string | null {
   const { wantedCopies, storedBytes, rawBytes, segmentShift, sumLeafId, sumLeafSlot, dtype } = extent;
   if (!(wantedCopies >= 1 && wantedCopies <= COPIES_MAX)) return `wantedCopies is ${wantedCopies}`;
   if (!(rawBytes >= 1 && rawBytes <= EXTENT_BYTES_MAX)) return `rawBytes is ${rawBytes}`;
-  if (storedBytes !== Math.ceil(rawBytes / SECTOR_BYTES) * SECTOR_BYTES)
-    return `storedBytes is ${storedBytes}`;
+  const sectorBytes = Math.ceil(rawBytes / SECTOR_BYTES) * SECTOR_BYTES;
+  const problem = extent.coding === undefined ? null : codingProblem(extent.coding, rawBytes);
+  if (problem !== null) return problem;
+  const storedRight =
+    extent.coding === undefined
+      ? storedBytes === sectorBytes
+      : storedBytes >= SECTOR_BYTES && storedBytes < sectorBytes && storedBytes % SECTOR_BYTES === 0;
+  if (!storedRight) return `storedBytes is ${storedBytes}`;
   if (!(extent.contentBirth >= 1)) return 'contentBirth is 0';
   if (!(segmentShift >= SEGMENT_SHIFT_MIN && segmentShift <= SEGMENT_SHIFT_MAX))
     return `segmentShift is ${segmentShift}`;
@@ -153,6 +188,17 @@ export function encodeExtent(extent: Extent): Uint8Array {
   ExtentTable.addSegmentShift(builder, extent.segmentShift);
   ExtentTable.addSumAlgorithm(builder, SUM_ALGORITHM_CRC64_NVME);
   ExtentTable.addDtype(builder, extent.dtype);
+  const { coding } = extent;
+  if (coding !== undefined) {
+    ExtentTable.addTransform(builder, coding.transform);
+    ExtentTable.addCodec(builder, coding.codec);
+    if (coding.base !== undefined) {
+      ExtentTable.addDelta(builder, DELTA.XOR);
+      ExtentTable.addDeltaBaseId(builder, BigInt(coding.base.extentId));
+      ExtentTable.addDeltaBaseOffset(builder, coding.base.offsetBytes);
+      ExtentTable.addDeltaDepth(builder, coding.base.depth);
+    }
+  }
   return finish(ExtentTable.endExtent(builder), EXTENT_IDENTIFIER);
 }
 
@@ -195,6 +241,7 @@ export function decodeExtent(bytes: Uint8Array, where?: FormatContext): Extent {
     sumLeafSlot: cursor.u16(EXTENT_FIELD.SUM_LEAF_SLOT),
     referenceCount: cursor.u32(EXTENT_FIELD.REFERENCE_COUNT),
     dtype: cursor.u8(EXTENT_FIELD.DTYPE),
+    ...codingOf(cursor, where),
   };
   const problem = extentProblem(extent);
   if (problem !== null) refuse(where, 'Extent', 'record', problem);
@@ -205,18 +252,27 @@ function refuseReserved(cursor: TableCursor, where?: FormatContext): void {
   const F = EXTENT_FIELD;
   if (cursor.u8(F.SUM_ALGORITHM) !== SUM_ALGORITHM_CRC64_NVME)
     refuse(where, 'Extent', 'sumAlgorithm', 'is not 1');
-  const coded = cursor.u8(F.TRANSFORM) | cursor.u8(F.DELTA) | cursor.u8(F.CODEC) | cursor.u8(F.CIPHER);
-  if (coded !== 0)
-    refuse(where, 'Extent', 'codec', 'transform, delta, codec and cipher are 0 in version 1.0');
-  const reserved = cursor.sum(F.KEY_ID) | cursor.sum(F.ORDINAL) | cursor.sum(F.DELTA_BASE_ID);
-  if (
-    reserved !== 0n ||
-    cursor.u32(F.DELTA_BASE_OFFSET) !== 0 ||
-    cursor.u8(F.DELTA_DEPTH) !== 0 ||
-    cursor.count(F.TAGS) !== 0
-  ) {
+  if (cursor.u8(F.CIPHER) !== 0) refuse(where, 'Extent', 'cipher', 'is 0 in version 1.0');
+  const reserved = cursor.sum(F.KEY_ID) | cursor.sum(F.ORDINAL);
+  if (reserved !== 0n || cursor.count(F.TAGS) !== 0)
     refuse(where, 'Extent', 'reserved', 'reserved fields are not zero');
-  }
+}
+
+/** The coding of a record: all of its ids 0, or a codec with what belongs to it. */
+function codingOf(cursor: TableCursor, where?: FormatContext): { readonly coding?: Coding } {
+  const F = EXTENT_FIELD;
+  const [transform, delta, codec] = [cursor.u8(F.TRANSFORM), cursor.u8(F.DELTA), cursor.u8(F.CODEC)];
+  const extentId = cursor.u64(F.DELTA_BASE_ID, 'deltaBaseId');
+  const offsetBytes = cursor.u32(F.DELTA_BASE_OFFSET);
+  const depth = cursor.u8(F.DELTA_DEPTH);
+  if (delta > DELTA.XOR) refuse(where, 'Extent', 'delta', `is ${delta}`);
+  if (delta === DELTA.NONE && (extentId !== 0 || offsetBytes !== 0 || depth !== 0))
+    refuse(where, 'Extent', 'delta', 'a base without a delta');
+  if (codec === PLANE_CODEC.RAW && (transform !== 0 || delta !== 0))
+    refuse(where, 'Extent', 'codec', 'is 0 beside a transform or delta');
+  if (codec === PLANE_CODEC.RAW) return {};
+  if (delta === DELTA.NONE) return { coding: { transform, codec } };
+  return { coding: { transform, codec, base: { extentId, offsetBytes, depth } } };
 }
 
 export function encodeSumLeaf(leaf: SumLeaf): Uint8Array {

@@ -117,6 +117,8 @@ export interface NativeBinding {
   copyToPointer(target: { readonly pointer: bigint; readonly byteLength: number }, bytes: Uint8Array): void;
   read(handle: NativeHandle, id: number, batch: object, status: Uint8Array, unverified: boolean): void;
   write(handle: NativeHandle, id: number, batch: object, status: Uint8Array): void;
+  /** Encodes or decodes chunks on the workers. */
+  code(handle: NativeHandle, id: number, batch: object, status: Uint8Array, what: 'encode' | 'decode'): void;
   writeRaw(
     handle: NativeHandle,
     id: number,

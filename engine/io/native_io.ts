@@ -29,6 +29,8 @@ import type {
   BatchResult,
   Checksum,
   Clock,
+  DecodeBatch,
+  EncodeBatch,
   FaultKind,
   FlushResult,
   Io,
@@ -225,6 +227,27 @@ export class NativeIo implements Io {
       ...toBatchResult(status, result),
       sourceFaults: toSourceFaults(batch.files, result.sourceFaults),
     };
+  }
+
+  async encode(batch: EncodeBatch): Promise<WriteResult> {
+    assert(batch.count <= MAX_BATCH_OPS, 'a batch has at most 65,536 ops');
+    const status = new Uint8Array(batch.count);
+    const result = await this.#batch(batch, [...batch.sources, ...batch.destinations], (id) =>
+      this.#native.code(this.#handle, id, batch, status, 'encode'),
+    );
+    return {
+      ...toBatchResult(status, result),
+      sourceFaults: toSourceFaults(batch.files, result.sourceFaults),
+    };
+  }
+
+  async decode(batch: DecodeBatch): Promise<BatchResult> {
+    assert(batch.count <= MAX_BATCH_OPS, 'a batch has at most 65,536 ops');
+    const status = new Uint8Array(batch.count);
+    const result = await this.#batch(batch, [...batch.streams, ...batch.destinations], (id) =>
+      this.#native.code(this.#handle, id, batch, status, 'decode'),
+    );
+    return toBatchResult(status, result);
   }
 
   async flush(slots: readonly number[], options: BatchOptions = {}): Promise<readonly FlushResult[]> {

@@ -191,6 +191,68 @@ export interface WriteResult extends BatchResult {
   }[];
 }
 
+/** How hard an encoder tries: 1 fast (`auto`), 2 small (`max`). */
+export type CodecProfile = 1 | 2;
+
+/**
+ * Encoding of chunks (spec/codecs.md), away from the event loop. Op i gathers its pieces, which cover its raw bytes
+ * but for gaps of zeros, into `destinations[i]` (of at least rawBytes), sums them, and codes them there:
+ * `streamBytes[i]` says what the stream takes of it; 0 says that the chunk is better stored raw, and then the destination
+ * holds the raw bytes.
+ */
+export interface EncodeBatch extends BatchOptions {
+  readonly count: number;
+  readonly rawBytes: Float64Array;
+  readonly transform: Uint32Array;
+  readonly profile: Uint32Array;
+  readonly pieceStart: Uint32Array;
+  readonly pieceCount: Uint32Array;
+  readonly pieceBytes: Float64Array;
+  readonly pieceOffsetBytes: Float64Array;
+  readonly pieceSource: Int32Array;
+  readonly pieceSourceOffsetBytes: Float64Array;
+  readonly sources: readonly IoBuffer[];
+  readonly files: readonly SourceFile[];
+  readonly destinations: readonly Uint8Array[];
+  readonly streamBytes: Float64Array;
+  /** The greatest plane codec of each stream. */
+  readonly codecs: Uint32Array;
+  readonly rawSums: BigUint64Array;
+  readonly pieceSums: BigUint64Array;
+}
+
+/** What a decoder says of one op: right, a broken stream, not the stream of its record, a wrong sum of the raw bytes. */
+export const DECODE_RIGHT = 0;
+export const DECODE_BROKEN = 1;
+export const DECODE_OTHER = 2;
+export const DECODE_WRONG_SUM = 3;
+
+/**
+ * Decoding of parts of coded chunks: raw bytes [offset, offset + length) of op i to its destination; XORed into it when
+ * the delta of `ids` is 1. Only the blocks that the range touches are decoded. What is not right is zeroed.
+ */
+export interface DecodeBatch extends BatchOptions {
+  readonly count: number;
+  /** Index into `streams`. */
+  readonly stream: Uint32Array;
+  readonly streamOffsetBytes: Float64Array;
+  readonly storedBytes: Float64Array;
+  readonly rawBytes: Float64Array;
+  /** transform | delta << 8 | codec << 16, as the extent record has them. */
+  readonly ids: Uint32Array;
+  readonly offsetBytes: Float64Array;
+  readonly lengthBytes: Float64Array;
+  /** 1: compare the delivered bytes with rawSums (whole chunks). */
+  readonly checkSum: Uint32Array;
+  readonly rawSums: BigUint64Array;
+  readonly destination: Uint32Array;
+  readonly destinationOffsetBytes: Float64Array;
+  readonly streams: readonly Uint8Array[];
+  readonly destinations: readonly IoBuffer[];
+  /** Filled in: DECODE_RIGHT and so on. */
+  readonly verdict: Uint32Array;
+}
+
 export interface FlushResult {
   readonly slot: number;
   readonly errno: number;
@@ -229,6 +291,9 @@ export interface Io {
 
   read(batch: ReadBatch): Promise<BatchResult>;
   write(batch: WriteBatch): Promise<WriteResult>;
+  /** Codes chunks on the workers; nothing of it touches a member. */
+  encode(batch: EncodeBatch): Promise<WriteResult>;
+  decode(batch: DecodeBatch): Promise<BatchResult>;
   /** Makes everything completed so far on these members durable. One result per slot; never retries. */
   flush(slots: readonly number[], options?: BatchOptions): Promise<readonly FlushResult[]>;
 

@@ -161,6 +161,53 @@ typedef struct ingot_write_columns {
   uint8_t *status;
 } ingot_write_columns;
 
+/*
+ * Encoding of chunks on the workers. Op i gathers its pieces (as in a write, no file read ahead) into destinations[i],
+ * which has room for raw_bytes, sums them, and codes them there: stream_bytes[i] is what the stream takes, or 0
+ * when the chunk is better stored raw, which then lies in the destination as it was gathered.
+ */
+typedef struct ingot_encode_columns {
+  uint32_t count;
+  const double *raw_bytes;
+  const uint32_t *transform, *profile;
+  const uint32_t *piece_start, *piece_count;
+  size_t pieces_count;
+  const double *piece_bytes, *piece_offset_bytes, *piece_source_offset_bytes;
+  const int32_t *piece_source;
+  const ingot_buffer *sources;
+  size_t sources_count;
+  const uint32_t *files;
+  size_t files_count;
+  const ingot_buffer *destinations;   /* count entries */
+  double *stream_bytes;         /* count entries */
+  uint32_t *codecs;             /* count entries: the greatest plane codec */
+  uint64_t *raw_sums, *piece_sums;
+  uint8_t *status;
+} ingot_encode_columns;
+
+/*
+ * Decoding on the workers: raw bytes [offset, offset + length) of stream i to its destination, or XORed into it.
+ * verdict: 0 right, 1 the stream breaks a rule, 2 its transform, codec or length is not that of the record,
+ * 3 the sum of the whole chunk differs (checked where check_sum is 1, after the XOR).
+ */
+typedef struct ingot_decode_columns {
+  uint32_t count;
+  const uint32_t *stream;       /* index into streams */
+  const double *stream_offset_bytes, *stored_bytes, *raw_bytes;
+  const uint32_t *ids;          /* transform | delta << 8 | codec << 16 */
+  const double *offset_bytes, *length_bytes;
+  const uint32_t *check_sum;
+  const uint64_t *raw_sums;
+  const uint32_t *destination;
+  const double *destination_offset_bytes;
+  const ingot_buffer *streams;
+  size_t streams_count;
+  const ingot_buffer *destinations;
+  size_t destinations_count;
+  uint32_t *verdict;            /* count entries */
+  uint8_t *status;
+} ingot_decode_columns;
+
 typedef struct ingot_stats {
   uint64_t ops_by_path[INGOT_PATH_COUNT], bytes_by_path[INGOT_PATH_COUNT];
   uint64_t read_bytes, written_bytes, flushes;
@@ -198,6 +245,10 @@ int ingot_source_identity(ingot_context *context, uint32_t id, char *text, size_
 
 int ingot_read(ingot_context *context, const ingot_read_columns *columns, const ingot_call *call, ingot_error *error);
 int ingot_write(ingot_context *context, const ingot_write_columns *columns, const ingot_call *call, ingot_error *error);
+int ingot_encode(ingot_context *context, const ingot_encode_columns *columns, const ingot_call *call,
+                 ingot_error *error);
+int ingot_decode(ingot_context *context, const ingot_decode_columns *columns, const ingot_call *call,
+                 ingot_error *error);
 /* Overwrites in place; offset and length are multiples of 4 KiB. Reports like a write of one op. */
 int ingot_write_raw(ingot_context *context, uint32_t slot, uint64_t offset_bytes, const void *data,
                     uint64_t length_bytes, uint8_t *status, const ingot_call *call, ingot_error *error);

@@ -424,6 +424,35 @@ Napi::Value write(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
+std::vector<ingot_buffer> joined(std::vector<ingot_buffer> first, const std::vector<ingot_buffer>& second) {
+  first.insert(first.end(), second.begin(), second.end());
+  return first;
+}
+
+/// code(handle, id, batch, status, "encode" or "decode").
+Napi::Value code(const Napi::CallbackInfo& info) {
+  Store& store = store_of(info);
+  const auto batch = info[2].As<Napi::Object>();
+  const bool encodes = text(info, 4) == "encode";
+  EncodeColumns encode;
+  DecodeColumns decode;
+  if (encodes) parse_encode(batch, encode);
+  else parse_decode(batch, decode);
+  encode.columns.status = decode.columns.status =
+      parse_status(info[3], encodes ? encode.columns.count : decode.columns.count);
+  Napi::Array keep = Napi::Array::New(info.Env(), 2);
+  keep.Set(0U, batch);
+  keep.Set(1U, info[3]);
+  const ingot_call call = begin_call(info, store, 1, 2, keep,
+                                     encodes ? joined(encode.sources, encode.destinations)
+                                             : joined(decode.streams, decode.destinations));
+  ingot_error error{};
+  const int result = encodes ? ingot_encode(store.context, &encode.columns, &call, &error)
+                             : ingot_decode(store.context, &decode.columns, &call, &error);
+  settle_call(info.Env(), store, call, result, error);
+  return info.Env().Undefined();
+}
+
 Napi::Value write_raw(const Napi::CallbackInfo& info) {
   Store& store = store_of(info);
   const ingot_buffer bytes = parse_buffer(info[4]);
@@ -574,6 +603,7 @@ Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   add("copyToPointer", copy_to_pointer);
   add("read", read);
   add("write", write);
+  add("code", code);
   add("writeRaw", write_raw);
   add("flush", flush);
   add("abort", abort);

@@ -62,6 +62,20 @@ std::vector<ingot_buffer> buffers(const Napi::Object& batch, const char* name) {
   return out;
 }
 
+/// The ids of the sources in `files`.
+std::vector<uint32_t> file_ids(const Napi::Object& batch) {
+  const Napi::Value files = batch.Get("files");
+  if (!files.IsArray()) refuse(batch.Env(), "files must be an array");
+  const auto list = files.As<Napi::Array>();
+  std::vector<uint32_t> ids;
+  for (uint32_t i = 0; i < list.Length(); ++i) {
+    const Napi::Value file = list.Get(i);
+    if (!file.IsObject()) refuse(batch.Env(), "a file must be a source");
+    ids.push_back(file.As<Napi::Object>().Get("id").ToNumber().Uint32Value());
+  }
+  return ids;
+}
+
 /// Large destinations that were not touched yet get huge pages when they are: a device then sees a few
 /// long ranges instead of thousands of pages. Only a hint; its refusal changes nothing.
 void ask_for_huge_pages(const ingot_buffer& buffer) {
@@ -155,16 +169,61 @@ void parse_write(const Napi::Object& batch, WriteColumns& out) {
   out.sources = buffers(batch, "sources");
   columns.sources = out.sources.data();
   columns.sources_count = out.sources.size();
-  const Napi::Value files = batch.Get("files");
-  if (!files.IsArray()) refuse(batch.Env(), "files must be an array");
-  const auto list = files.As<Napi::Array>();
-  for (uint32_t i = 0; i < list.Length(); ++i) {
-    const Napi::Value file = list.Get(i);
-    if (!file.IsObject()) refuse(batch.Env(), "a file must be a source");
-    out.files.push_back(file.As<Napi::Object>().Get("id").ToNumber().Uint32Value());
-  }
+  out.files = file_ids(batch);
   columns.files = out.files.data();
   columns.files_count = out.files.size();
+}
+
+void parse_encode(const Napi::Object& batch, EncodeColumns& out) {
+  ingot_encode_columns& columns = out.columns;
+  const uint32_t count = columns.count = count_of(batch);
+  columns.raw_bytes = doubles(batch, "rawBytes", count);
+  columns.transform = words(batch, "transform", count);
+  columns.profile = words(batch, "profile", count);
+  columns.piece_start = words(batch, "pieceStart", count);
+  columns.piece_count = words(batch, "pieceCount", count);
+  const Column pieces = column(batch, "pieceBytes", napi_float64_array, 0);
+  columns.piece_bytes = static_cast<const double*>(pieces.data);
+  columns.pieces_count = pieces.length;
+  columns.piece_offset_bytes = doubles(batch, "pieceOffsetBytes", pieces.length);
+  columns.piece_source_offset_bytes = doubles(batch, "pieceSourceOffsetBytes", pieces.length);
+  columns.piece_source = entries<int32_t>(batch, "pieceSource", napi_int32_array, pieces.length);
+  columns.stream_bytes = doubles(batch, "streamBytes", count);
+  columns.codecs = words(batch, "codecs", count);
+  columns.raw_sums = entries<uint64_t>(batch, "rawSums", napi_biguint64_array, count);
+  columns.piece_sums = entries<uint64_t>(batch, "pieceSums", napi_biguint64_array, pieces.length);
+  out.sources = buffers(batch, "sources");
+  columns.sources = out.sources.data();
+  columns.sources_count = out.sources.size();
+  out.destinations = buffers(batch, "destinations");
+  if (out.destinations.size() < count) refuse(batch.Env(), "destinations has fewer entries than the batch has ops");
+  columns.destinations = out.destinations.data();
+  out.files = file_ids(batch);
+  columns.files = out.files.data();
+  columns.files_count = out.files.size();
+}
+
+void parse_decode(const Napi::Object& batch, DecodeColumns& out) {
+  ingot_decode_columns& columns = out.columns;
+  const uint32_t count = columns.count = count_of(batch);
+  columns.stream = words(batch, "stream", count);
+  columns.stream_offset_bytes = doubles(batch, "streamOffsetBytes", count);
+  columns.stored_bytes = doubles(batch, "storedBytes", count);
+  columns.raw_bytes = doubles(batch, "rawBytes", count);
+  columns.ids = words(batch, "ids", count);
+  columns.offset_bytes = doubles(batch, "offsetBytes", count);
+  columns.length_bytes = doubles(batch, "lengthBytes", count);
+  columns.check_sum = words(batch, "checkSum", count);
+  columns.raw_sums = entries<uint64_t>(batch, "rawSums", napi_biguint64_array, count);
+  columns.destination = words(batch, "destination", count);
+  columns.destination_offset_bytes = doubles(batch, "destinationOffsetBytes", count);
+  columns.verdict = words(batch, "verdict", count);
+  out.streams = buffers(batch, "streams");
+  columns.streams = out.streams.data();
+  columns.streams_count = out.streams.size();
+  out.destinations = buffers(batch, "destinations");
+  columns.destinations = out.destinations.data();
+  columns.destinations_count = out.destinations.size();
 }
 
 }  // namespace ingot_addon

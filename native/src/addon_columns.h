@@ -25,8 +25,21 @@ struct WriteColumns {
   std::vector<uint32_t> files;
 };
 
+struct EncodeColumns {
+  ingot_encode_columns columns{};
+  std::vector<ingot_buffer> sources, destinations;
+  std::vector<uint32_t> files;
+};
+
+struct DecodeColumns {
+  ingot_decode_columns columns{};
+  std::vector<ingot_buffer> streams, destinations;
+};
+
 void parse_read(const Napi::Object& batch, ReadColumns& out);
 void parse_write(const Napi::Object& batch, WriteColumns& out);
+void parse_encode(const Napi::Object& batch, EncodeColumns& out);
+void parse_decode(const Napi::Object& batch, DecodeColumns& out);
 /// A Uint8Array, or an object {pointer: bigint, byteLength: number}.
 ingot_buffer parse_buffer(const Napi::Value& value);
 /// The bytes of a Uint8Array of exactly `count` entries.

@@ -202,7 +202,7 @@ async function writeOp(
   op: number,
   sourceFaults: SourceFaults,
 ): Promise<void> {
-  const gathered = gather(state.io, batch, op, sourceFaults);
+  const gathered = gather(state.io, batch, op, batch.storedBytes[op]!, sourceFaults);
   if (gathered === null) {
     state.status[op] = STATUS_FAILED;
     return;
@@ -253,9 +253,29 @@ async function writeCopy(
     errno === ERRNO_ECANCELED && state.status[op] === STATUS_OK ? STATUS_ABORTED : STATUS_FAILED;
 }
 
+/** What writes and encodings gather from. */
+export type GatherColumns = Pick<
+  WriteBatch,
+  | 'rawBytes'
+  | 'pieceStart'
+  | 'pieceCount'
+  | 'pieceBytes'
+  | 'pieceOffsetBytes'
+  | 'pieceSource'
+  | 'pieceSourceOffsetBytes'
+  | 'pieceSums'
+  | 'sources'
+  | 'files'
+>;
+
 /** The extent's bytes, zero-filled where no piece covers; null when a source file failed. */
-function gather(io: SimIo, batch: WriteBatch, op: number, sourceFaults: SourceFaults): Uint8Array | null {
-  const storedBytes = batch.storedBytes[op]!;
+export function gather(
+  io: SimIo,
+  batch: GatherColumns,
+  op: number,
+  storedBytes: number,
+  sourceFaults: SourceFaults,
+): Uint8Array | null {
   assert(batch.rawBytes[op]! <= storedBytes, `op ${op}: raw bytes over stored bytes`);
   const bytes = new Uint8Array(storedBytes);
   let end = 0;
@@ -283,7 +303,7 @@ function gather(io: SimIo, batch: WriteBatch, op: number, sourceFaults: SourceFa
 
 function readSource(
   io: SimIo,
-  batch: WriteBatch,
+  batch: GatherColumns,
   op: number,
   index: number,
   offsetBytes: number,

@@ -11,6 +11,8 @@ import type {
   BatchResult,
   Checksum,
   Clock,
+  DecodeBatch,
+  EncodeBatch,
   FlushResult,
   Io,
   IoPath,
@@ -26,6 +28,7 @@ import type {
 } from '../../engine/io/port.js';
 import type { Prng } from './prng.js';
 import { runReadBatch, runWriteBatch } from './sim_batch.js';
+import { runDecodeBatch, runEncodeBatch } from './sim_code.js';
 import { simCrc64 } from './sim_checksum.js';
 import { BatchControl, SimClock } from './sim_control.js';
 import { ERRNO_EIO, ERRNO_ENODEV, type DeviceRequest, type SimDevice } from './sim_device.js';
@@ -221,6 +224,14 @@ export class SimIo implements Io {
 
   write(batch: WriteBatch): Promise<WriteResult> {
     return this.closed ? this.refuse() : runWriteBatch(this, batch);
+  }
+
+  encode(batch: EncodeBatch): Promise<WriteResult> {
+    return this.closed ? this.refuse() : this.later(0, () => runEncodeBatch(this, batch));
+  }
+
+  decode(batch: DecodeBatch): Promise<BatchResult> {
+    return this.closed ? this.refuse() : this.later(0, () => runDecodeBatch(batch));
   }
 
   async flush(slots: readonly number[], options: BatchOptions = {}): Promise<readonly FlushResult[]> {

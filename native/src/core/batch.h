@@ -63,6 +63,8 @@ Status make_read_batch(Context& context, const ingot_read_columns& columns, cons
 Status make_write_batch(Context& context, const ingot_write_columns& columns, const ingot_call& call);
 Status make_raw_write_batch(Context& context, uint32_t slot, uint64_t offset_bytes, const void* data,
                             uint64_t length_bytes, uint8_t* status, const ingot_call& call);
+Status make_encode_batch(Context& context, const ingot_encode_columns& columns, const ingot_call& call);
+Status make_decode_batch(Context& context, const ingot_decode_columns& columns, const ingot_call& call);
 Status make_flush_batch(Context& context, const uint32_t* slots, size_t slot_count, const ingot_call& call);
 
 /// How work that never started is named.

@@ -99,6 +99,16 @@ int ingot_write(ingot_context* context, const ingot_write_columns* columns, cons
   return guarded(error, [&] { return ingot::make_write_batch(context->core, *columns, *call); });
 }
 
+int ingot_encode(ingot_context* context, const ingot_encode_columns* columns, const ingot_call* call,
+                 ingot_error* error) {
+  return guarded(error, [&] { return ingot::make_encode_batch(context->core, *columns, *call); });
+}
+
+int ingot_decode(ingot_context* context, const ingot_decode_columns* columns, const ingot_call* call,
+                 ingot_error* error) {
+  return guarded(error, [&] { return ingot::make_decode_batch(context->core, *columns, *call); });
+}
+
 int ingot_write_raw(ingot_context* context, uint32_t slot, uint64_t offset_bytes, const void* data,
                     uint64_t length_bytes, uint8_t* status, const ingot_call* call, ingot_error* error) {
   return guarded(error, [&] {

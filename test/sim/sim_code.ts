@@ -1,0 +1,73 @@
+// Coding in the simulated port: the portable codec of format/, one event after the batch was handed over.
+//
+// Invariants
+//   1. The same answers as the native port: streams, codecs, sums, verdicts, zeroed bytes where they are not right.
+//   2. An abort before the event leaves every op aborted and every destination as it was.
+
+import type { BatchResult, DecodeBatch, EncodeBatch, WriteResult } from '../../engine/io/port.js';
+import { DECODE_BROKEN, DECODE_OTHER, DECODE_RIGHT, DECODE_WRONG_SUM } from '../../engine/io/port.js';
+import { isStoreError } from '../../format/errors.js';
+import { codecOfStream, decodeChunk, DELTA, encodeChunk, parseStream } from '../../format/index.js';
+import { gather, viewOf } from './sim_batch.js';
+import { simCrc64 } from './sim_checksum.js';
+import type { SimIo } from './sim_io.js';
+
+const STATUS_FAILED = 1;
+
+export function runEncodeBatch(io: SimIo, batch: EncodeBatch): WriteResult {
+  batch.signal?.throwIfAborted();
+  const status = new Uint8Array(batch.count);
+  const sourceFaults: WriteResult['sourceFaults'][number][] = [];
+  for (let op = 0; op < batch.count; op += 1) {
+    const rawBytes = batch.rawBytes[op]!;
+    const raw = gather(io, batch, op, rawBytes, sourceFaults);
+    if (raw === null) {
+      status[op] = STATUS_FAILED;
+      continue;
+    }
+    batch.rawSums[op] = simCrc64(raw);
+    const stream = encodeChunk(raw, { transform: batch.transform[op]! });
+    batch.streamBytes[op] = stream === null ? 0 : stream.byteLength;
+    batch.codecs[op] = stream === null ? 0 : codecOfStream(parseStream(stream));
+    batch.destinations[op]!.set(stream ?? raw);
+  }
+  return { status, faults: [], bytesByPath: {}, sourceFaults };
+}
+
+function decodeOp(batch: DecodeBatch, op: number, target: Uint8Array): number {
+  const start = batch.streamOffsetBytes[op]!;
+  const stream = batch.streams[batch.stream[op]!]!.subarray(start, start + batch.storedBytes[op]!);
+  const rawBytes = batch.rawBytes[op]!;
+  try {
+    const header = parseStream(stream);
+    const ids = header.transform | (header.delta << 8) | (codecOfStream(header) << 16);
+    if (ids !== batch.ids[op] || header.rawBytes !== rawBytes) return DECODE_OTHER;
+    // Without the whole base only the XOR of the range is known: decode as if against zeros, then XOR the range.
+    const delta = header.delta === DELTA.XOR;
+    const raw = decodeChunk(stream, { rawBytes, ...(delta ? { base: new Uint8Array(rawBytes) } : {}) });
+    const from = batch.offsetBytes[op]!;
+    for (let i = 0; i < target.length; i += 1)
+      target[i] = delta ? target[i]! ^ raw[from + i]! : raw[from + i]!;
+  } catch (error) {
+    if (!isStoreError(error)) throw error;
+    return DECODE_BROKEN;
+  }
+  if (batch.checkSum[op] !== 0 && simCrc64(target) !== batch.rawSums[op]) return DECODE_WRONG_SUM;
+  return DECODE_RIGHT;
+}
+
+export function runDecodeBatch(batch: DecodeBatch): BatchResult {
+  batch.signal?.throwIfAborted();
+  const status = new Uint8Array(batch.count);
+  for (let op = 0; op < batch.count; op += 1) {
+    const at = batch.destinationOffsetBytes[op]!;
+    const destination = viewOf(batch.destinations[batch.destination[op]!]!);
+    const target = destination.subarray(at, at + batch.lengthBytes[op]!);
+    const verdict = decodeOp(batch, op, target);
+    batch.verdict[op] = verdict;
+    if (verdict === DECODE_RIGHT) continue;
+    status[op] = STATUS_FAILED;
+    target.fill(0);
+  }
+  return { status, faults: [], bytesByPath: {} };
+}
