@@ -10,6 +10,7 @@
 // This file never does I/O and never waits.
 
 import { assert } from '../format/errors.js';
+import type { Coding } from '../format/extent_record.js';
 import type { SpaceGrant } from './contract.js';
 import type { IoBuffer, SourceFile } from './io/port.js';
 
@@ -17,6 +18,7 @@ import type { IoBuffer, SourceFile } from './io/port.js';
 export const INLINE_LIMIT_BYTES = 2048;
 /** Every tensor in a shared chunk, and every extent, starts on a multiple of this. */
 export const START_ALIGNMENT_BYTES = 4096;
+const PROFILE_COUNT = 3;
 /** dtype code of blobs. */
 export const BLOB_DTYPE_CODE = 255;
 /** Pieces of one shared chunk at most (64 MiB / 4 KiB). */
@@ -59,6 +61,15 @@ export class ChunkDraft {
   /** For messages: a tensor that lies in it. */
   readonly name: string;
 
+  /** How to encode it (chunk_encoder.ts); 0 stays raw. */
+  readonly profile: 0 | 1 | 2;
+  /** Staging memory with what is written in place of `pieces`, once encoded. */
+  coded: Uint8Array | null = null;
+  written: readonly ChunkPiece[] | null = null;
+  /** Bytes of `written`; the rest of storedBytes is zero. */
+  writtenBytes = 0;
+  coding: Coding | null = null;
+
   id = 0;
   storedBytes = 0;
   readonly grants: SpaceGrant[] = [];
@@ -67,9 +78,10 @@ export class ChunkDraft {
   /** A copy was not fully written: its space is not used again in this session (commit.md C1). */
   writeFailed = false;
 
-  constructor(dtypeCode: number, name: string) {
+  constructor(dtypeCode: number, name: string, profile: 0 | 1 | 2 = 0) {
     this.dtypeCode = dtypeCode;
     this.name = name;
+    this.profile = profile;
   }
 
   add(source: ByteSource, offset: number, bytes: number): ChunkPiece {
@@ -110,9 +122,12 @@ export class SharedChunks {
     name: string,
     source: ByteSource,
     bytes: number,
+    profile: 0 | 1 | 2 = 0,
   ): { part: DraftPart; sealed: ChunkDraft | null } {
     assert(bytes > 0 && bytes <= this.#chunkBytes, 'a shared chunk takes tensors up to its own size');
-    let chunk = this.#open.get(dtypeCode);
+    // Chunks that are coded and chunks that are not are kept apart.
+    const key = dtypeCode * PROFILE_COUNT + profile;
+    let chunk = this.#open.get(key);
     let sealed: ChunkDraft | null = null;
     if (chunk !== undefined) {
       const start = alignUp(chunk.rawBytes, START_ALIGNMENT_BYTES);
@@ -122,8 +137,8 @@ export class SharedChunks {
       }
     }
     if (chunk === undefined) {
-      chunk = new ChunkDraft(dtypeCode, name);
-      this.#open.set(dtypeCode, chunk);
+      chunk = new ChunkDraft(dtypeCode, name, profile);
+      this.#open.set(key, chunk);
     }
     const offset = alignUp(chunk.rawBytes, START_ALIGNMENT_BYTES);
     const piece = chunk.add(source, offset, bytes);

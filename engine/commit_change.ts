@@ -236,6 +236,7 @@ function encodeChunk(
     sumLeafSlot: place?.slot ?? 0,
     referenceCount: 1,
     dtype: chunk.dtypeCode,
+    ...(chunk.coding === null ? {} : { coding: chunk.coding }),
   });
 }
 

@@ -13,6 +13,7 @@
 
 import { StoreError, assert } from '../format/errors.js';
 import type { Extent } from '../format/extent_record.js';
+import { type CodedPart, decodeParts } from './coded_reads.js';
 import type { CatalogSnapshot } from './contract.js';
 import { ExtentSource, type SumView } from './extent_source.js';
 import {
@@ -38,8 +39,8 @@ export const READ_BATCH_PARTS = 16_384;
 /** Parts smaller than this that share an extent are read together and copied out. */
 export const GATHER_BELOW_BYTES = 64 * 1024;
 
-/** Engine memory for gathered parts, over all readers of a store, at most. */
-export const GATHER_BUDGET_BYTES = 64 * 1024 * 1024;
+/** Engine memory for gathered parts and coded streams, over all readers of a store, at most. */
+export const GATHER_BUDGET_BYTES = 128 * 1024 * 1024;
 
 /** A stretch of one extent and where it goes. */
 export interface ReadPart {
@@ -66,6 +67,23 @@ const NO_MEMORY = new Uint8Array(0);
 const ERRNO_EIO = 5;
 /** EINTR, EAGAIN, ETIMEDOUT: the same request may well succeed. */
 const PASSING_ERRNOS: ReadonlySet<number> = new Set([4, 11, 110]);
+
+/** Read into our own memory: several parts of one stretch, or a stream to decode. */
+const needsScratch = (op: ReadOp): boolean => op.parts.length > 1 || op.extent.coding !== undefined;
+
+/** The whole stream of a coded extent, for all parts of it. */
+function codedOp(extent: Extent | undefined, parts: readonly ReadPart[]): ReadOp {
+  assert(extent !== undefined, 'the extent of a part was fetched');
+  const { storedBytes } = extent;
+  return { extent, offset: 0, bytes: storedBytes, destination: NO_MEMORY, destinationOffset: 0, parts };
+}
+
+function codedPartsOf(op: ReadOp): CodedPart[] {
+  const { extent, destination: stream } = op;
+  if (extent.coding === undefined) return [];
+  assert(stream instanceof Uint8Array, 'a stream is read into our own memory');
+  return op.parts.map((part) => ({ ...part, extent, stream }));
+}
 
 interface UsableCopy {
   readonly slot: number;
@@ -110,7 +128,8 @@ export class PartReader {
     const sums = await this.#source.sums(snapshot, extents.values(), object);
     const balanced = this.#context.balance.begin();
     const ops = this.#plan(parts, extents);
-    const scratchBytes = ops.reduce((sum, op) => sum + (op.parts.length > 1 ? op.bytes : 0), 0);
+    await this.#readBases(snapshot, object, ops, options);
+    const scratchBytes = ops.reduce((sum, op) => sum + (needsScratch(op) ? op.bytes : 0), 0);
     const scratch: Uint8Array[] = [];
     if (scratchBytes > 0) await this.#context.gatherBudget.acquire(scratchBytes);
     let running: Promise<BatchResult> | null = null;
@@ -121,13 +140,14 @@ export class PartReader {
     };
     let isAbandoned = false;
     try {
-      for (const op of ops) if (op.parts.length > 1) this.#giveScratch(op, scratch);
+      for (const op of ops) if (needsScratch(op)) this.#giveScratch(op, scratch);
       const batch = this.#batchOf(ops, sums, object, options, balanced);
       options.signal?.throwIfAborted();
       running = this.#readAgain(object, ops, batch, options);
       const result = await this.#guard(running, batch, isOwned);
       await this.#judge(object, ops, batch, result, options);
-      for (const op of ops) if (op.parts.length > 1) scatter(op);
+      for (const op of ops) if (op.parts.length > 1 && op.extent.coding === undefined) scatter(op);
+      await decodeParts(this.#context.io, object, ops.flatMap(codedPartsOf), options.signal);
     } catch (error) {
       isAbandoned = error instanceof HungRead;
       throw error;
@@ -166,6 +186,7 @@ export class PartReader {
   #plan(parts: readonly ReadPart[], extents: ReadonlyMap<number, Extent>): ReadOp[] {
     const ops: ReadOp[] = [];
     const small = new Map<number, ReadPart[]>();
+    const coded = new Map<number, ReadPart[]>();
     for (const part of parts) {
       const extent = extents.get(part.extentId);
       assert(extent !== undefined, 'the extent of a part was fetched');
@@ -173,6 +194,12 @@ export class PartReader {
         throw new StoreError('E_FORMAT', `${part.name} reaches past the end of extent ${part.extentId}`, {
           where: { tensor: part.name, offsetBytes: part.offset, lengthBytes: part.bytes },
         });
+      }
+      if (extent.coding !== undefined) {
+        const list = coded.get(part.extentId);
+        if (list === undefined) coded.set(part.extentId, [part]);
+        else list.push(part);
+        continue;
       }
       if (part.bytes < GATHER_BELOW_BYTES && part.destination instanceof Uint8Array) {
         const list = small.get(part.extentId);
@@ -190,12 +217,35 @@ export class PartReader {
       });
     }
     for (const [id, list] of small) ops.push(...this.#gather(extents.get(id), list));
+    for (const [id, list] of coded) ops.push(codedOp(extents.get(id), list));
     const first = (op: ReadOp): { member: number; sector: number } =>
       op.extent.copies[0] ?? { member: 0, sector: 0 };
     ops.sort(
       (a, b) => first(a).member - first(b).member || first(a).sector - first(b).sector || a.offset - b.offset,
     );
     return ops;
+  }
+
+  /** What deltas are differences to goes to the destinations first. A chain is at most DELTA_DEPTH_MAX long. */
+  async #readBases(
+    snapshot: CatalogSnapshot,
+    object: string,
+    ops: readonly ReadOp[],
+    options: ReadOptions,
+  ): Promise<void> {
+    const bases: ReadPart[] = [];
+    for (const { extent, parts } of ops) {
+      const base = extent.coding?.base;
+      if (base === undefined) continue;
+      for (const part of parts) {
+        // Ids of bases are smaller, so a chain ends; its stored depth is no more than a promise.
+        if (base.extentId >= part.extentId)
+          throw new StoreError('E_FORMAT', `extent ${part.extentId} is based on extent ${base.extentId}`);
+        bases.push({ ...part, extentId: base.extentId, offset: base.offsetBytes + part.offset });
+      }
+    }
+    for (let start = 0; start < bases.length; start += READ_BATCH_PARTS)
+      await this.read(snapshot, object, bases.slice(start, start + READ_BATCH_PARTS), options);
   }
 
   #gather(extent: Extent | undefined, list: ReadPart[]): ReadOp[] {
@@ -397,7 +447,9 @@ export class PartReader {
     const memberIndex = this.#context.memberOfSlot(fault.slot);
     const copy = op?.extent.copies.find((place) => place.member === memberIndex);
     const within = copy === undefined ? 0 : fault.offsetBytes - copy.sector * 4096;
-    const part = op?.parts.find(
+    // Where a coded extent is damaged says nothing about which of its tensors is.
+    const raw = op?.extent.coding === undefined ? op?.parts : [];
+    const part = raw?.find(
       (each) => within < each.offset + each.bytes && within + fault.lengthBytes > each.offset,
     );
     return {

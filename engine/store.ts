@@ -24,6 +24,7 @@ import {
   validateRunName,
   validateTagName,
 } from '../format/index.js';
+import { type CodecChoice, PROFILES } from './chunk_encoder.js';
 import { moveTag } from './commit_change.js';
 import type { Catalog, CatalogView, MaybePromise } from './contract.js';
 import type { JobRecord } from '../format/index.js';
@@ -196,6 +197,7 @@ export class Store implements AsyncDisposable {
       chunkBytes,
       segmentBytes,
       base,
+      codec: checkCodec(options.codec),
     });
   }
 
@@ -499,4 +501,11 @@ function tagConflict(run: string, tag: string, current: number, wanted: number):
     where: { object: `${run}@${tag}` },
     retryable: true,
   });
+}
+
+function checkCodec(codec: BeginOptions['codec']): CodecChoice {
+  if (codec === undefined) return 'raw';
+  if (!Object.hasOwn(PROFILES, codec))
+    throw new StoreError('E_USAGE', `codec is '${String(codec)}'; it must be 'raw', 'auto' or 'max'`);
+  return codec;
 }

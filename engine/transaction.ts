@@ -15,6 +15,7 @@
 
 import { dtypeCode, tensorByteLength } from '../format/dtype.js';
 import { StoreError, assert, validateObjectName, validateRunName, validateTagName } from '../format/index.js';
+import { type CodecChoice, PROFILES } from './chunk_encoder.js';
 import { BLOB_DTYPE_CODE, type ByteSource, type DraftPart, INLINE_LIMIT_BYTES } from './chunk_packer.js';
 import { type CommitPlan, applyCommit, buildManifest } from './commit_change.js';
 import { MAX_READ_RANGE_BYTES } from './io/directory_port.js';
@@ -45,6 +46,7 @@ export interface TransactionSettings {
   readonly chunkBytes: number;
   readonly segmentBytes: number;
   readonly base: Version | null;
+  readonly codec: CodecChoice;
 }
 
 type State = 'open' | 'committing' | 'committed' | 'aborted';
@@ -323,12 +325,13 @@ export class Transaction implements AsyncDisposable {
     }
     const copy = (options.buffer ?? 'copy') === 'copy';
     const writer = this.#writerOf();
+    const profile = this.#profileOf(draft.dtypeCode, options);
     ticket.handedOver = true;
     if (draft.rawBytes < this.#settings.segmentBytes) {
       draft.parts.push(
         copy && view !== null
-          ? await writer.addSmallCopy(draft.dtypeCode, draft.name, view)
-          : await writer.addSmall(draft.dtypeCode, draft.name, source, draft.rawBytes),
+          ? await writer.addSmallCopy(draft.dtypeCode, draft.name, view, profile)
+          : await writer.addSmall(draft.dtypeCode, draft.name, source, draft.rawBytes, profile),
       );
       if (copy && view === null && source.kind === 'memory') await this.#settle(writer, draft.parts);
       return;
@@ -345,6 +348,7 @@ export class Transaction implements AsyncDisposable {
     options: PutOptions,
   ): Promise<void> {
     const { chunkBytes } = this.#settings;
+    const profile = this.#profileOf(draft.dtypeCode, options);
     const tailFrom = copy && view !== null ? Math.max(draft.rawBytes - TAIL_COPY_BYTES, 0) : draft.rawBytes;
     const progress = this.#progress(draft, options);
     const borrowed: DraftPart[] = [];
@@ -355,7 +359,7 @@ export class Transaction implements AsyncDisposable {
       const from = tail
         ? (staging: Uint8Array): void => staging.set(view.subarray(offset, offset + bytes))
         : ({ ...source, offset: source.offset + offset } as ByteSource);
-      const part = await writer.addChunk(draft.dtypeCode, draft.name, bytes, from);
+      const part = await writer.addChunk(draft.dtypeCode, draft.name, bytes, from, profile);
       draft.parts.push(part);
       if (!tail && copy && source.kind === 'memory') borrowed.push(part);
       progress.add(bytes, 0);
@@ -377,7 +381,7 @@ export class Transaction implements AsyncDisposable {
     for await (const chunk of rechunk(stream, limit)) {
       this.#throwIfAborted(options.signal);
       if (done + chunk.byteLength > total) throw wrongSize(draft.name, done + chunk.byteLength, total);
-      await this.#putPart(ticket, draft, chunk);
+      await this.#putPart(ticket, draft, chunk, options);
       done += chunk.byteLength;
       progress.add(chunk.byteLength, 0);
     }
@@ -386,7 +390,7 @@ export class Transaction implements AsyncDisposable {
   }
 
   /** One part of a stream; `chunk` is copied before this resolves. */
-  async #putPart(ticket: Ticket, draft: ObjectDraft, chunk: Uint8Array): Promise<void> {
+  async #putPart(ticket: Ticket, draft: ObjectDraft, chunk: Uint8Array, options: PutOptions): Promise<void> {
     if (draft.rawBytes <= INLINE_LIMIT_BYTES) {
       // A stream that ends early: its chunk is all there will be.
       if (chunk.byteLength !== draft.rawBytes) throw wrongSize(draft.name, chunk.byteLength, draft.rawBytes);
@@ -396,10 +400,17 @@ export class Transaction implements AsyncDisposable {
     const writer = this.#writerOf();
     ticket.handedOver = true;
     const small = draft.rawBytes < this.#settings.segmentBytes;
+    const profile = this.#profileOf(draft.dtypeCode, options);
     draft.parts.push(
       small
-        ? await writer.addSmallCopy(draft.dtypeCode, draft.name, chunk)
-        : await writer.addChunk(draft.dtypeCode, draft.name, chunk.byteLength, (to) => to.set(chunk)),
+        ? await writer.addSmallCopy(draft.dtypeCode, draft.name, chunk, profile)
+        : await writer.addChunk(
+            draft.dtypeCode,
+            draft.name,
+            chunk.byteLength,
+            (to) => to.set(chunk),
+            profile,
+          ),
     );
   }
 
@@ -425,12 +436,14 @@ export class Transaction implements AsyncDisposable {
       }
       assert(first === null, 'only the last chunk of a stream is short');
       ticket.handedOver = true;
-      const part = this.#writerOf().addChunk(BLOB_DTYPE_CODE, name, chunk.byteLength, (to) => to.set(chunk));
+      const fill = (to: Uint8Array): void => to.set(chunk);
+      const profile = this.#profileOf(BLOB_DTYPE_CODE, options);
+      const part = this.#writerOf().addChunk(BLOB_DTYPE_CODE, name, chunk.byteLength, fill, profile);
       parts.push(await part);
     }
     const draft = this.#draft(ticket, this.#blobs, name, null, total, options, options.contentType ?? null);
     if (first === null) draft.parts = parts;
-    else await this.#putPart(ticket, draft, first);
+    else await this.#putPart(ticket, draft, first, options);
   }
 
   async #putFromFile(
@@ -459,6 +472,15 @@ export class Transaction implements AsyncDisposable {
       return;
     }
     await this.#putBytes(ticket, draft, { kind: 'file', file: source.file, offset }, options);
+  }
+
+  #profileOf(dtype: number, options: PutOptions): 0 | 1 | 2 {
+    const { codec } = options;
+    if (codec === undefined && dtype === BLOB_DTYPE_CODE && this.#settings.codec === 'auto') return 0;
+    const profile = PROFILES[codec ?? this.#settings.codec];
+    if (profile === undefined)
+      throw new StoreError('E_USAGE', `codec is '${String(codec)}'; it must be raw, auto or max`);
+    return profile;
   }
 
   #setInline(draft: ObjectDraft, bytes: Uint8Array): void {

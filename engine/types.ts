@@ -174,9 +174,16 @@ export interface BeginOptions {
   readonly redundancy?: 1 | 2 | 3;
   /** 64 KiB .. 64 MiB, a multiple of the segment size. */
   readonly chunkBytes?: number;
+  /**
+   * How tensors are stored, losslessly (spec/codecs.md): 'raw' (default), 'auto' (what saves at least 3 % of a chunk
+   * and decodes fast) or 'max' (smallest; blobs too). Nothing is ever stored larger than raw.
+   */
+  readonly codec?: 'raw' | 'auto' | 'max';
   readonly signal?: AbortSignal;
 }
 export interface PutOptions extends OpOptions {
+  /** For this object alone; default: that of the transaction ('auto' leaves blobs raw). */
+  readonly codec?: 'raw' | 'auto' | 'max';
   /**
    * 'copy' (default): the memory is the caller's again when the promise settles.
    * 'borrow': nothing is copied in JavaScript; the memory must stay unchanged until commit() or

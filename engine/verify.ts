@@ -8,13 +8,15 @@
 //
 // Bad copies are healed by the healer when the store is open for writing; this file writes nothing.
 
-import { StoreError, assert, crc64Combine } from '../format/index.js';
+import { StoreError, assert, crc64Combine, isStoreError } from '../format/index.js';
 import type { Extent } from '../format/extent_record.js';
 import type { ExtentCopy, Manifest, Piece } from '../format/index.js';
 import { BufferPool } from './buffer_pool.js';
+import { decodeParts } from './coded_reads.js';
 import { sumCount } from './extent_source.js';
 import { type IoFault, MAX_COPIES, NO_MEMBER, type ReadBatch } from './io/port.js';
 import { ProgressTracker } from './progress.js';
+import { PartReader } from './reader.js';
 import { type SuspectSegments, isHealable } from './repair/suspects.js';
 import type { SnapshotLease, StoreContext } from './store_context.js';
 import type { MaintEvent, OpOptions } from './types.js';
@@ -209,7 +211,22 @@ async function verifyBatch(
         scannedBytes += extent.storedBytes;
         if (result.status[op] !== 0 || good.has(id)) continue;
         good.add(id);
-        const bytes = buffer.subarray(offsets[op], (offsets[op] ?? 0) + extent.rawBytes);
+        const start = offsets[op] ?? 0;
+        const stored = buffer.subarray(start, start + extent.storedBytes);
+        const bytes = await rawBytesOf(
+          context,
+          lease,
+          object,
+          id,
+          extent,
+          stored,
+          uses.get(id) ?? [],
+          options,
+        );
+        if (bytes instanceof StoreError) {
+          findings.push({ type: 'finding', severity: 'fatal', error: bytes, action: 'unrepairable' });
+          continue;
+        }
         checkRaw(context, object, id, extent, bytes, uses.get(id) ?? [], findings);
       }
     }
@@ -383,6 +400,40 @@ function lostFinding(
     next: 'restore these tensors from another source',
   });
   return { type: 'finding', severity: 'fatal', error, action: 'unrepairable' };
+}
+
+/** The raw bytes behind verified stored ones; an error when they do not decode, which no other copy mends. */
+async function rawBytesOf(
+  context: StoreContext,
+  lease: SnapshotLease,
+  object: string,
+  id: number,
+  extent: Extent,
+  stored: Uint8Array,
+  uses: readonly Use[],
+  options: OpOptions,
+): Promise<Uint8Array | StoreError> {
+  const { rawBytes, coding } = extent;
+  if (coding === undefined) return stored.subarray(0, rawBytes);
+  const raw = new Uint8Array(rawBytes);
+  const name = userNames(uses);
+  const whole = { name, offset: 0, bytes: rawBytes, destination: raw, destinationOffset: 0 };
+  try {
+    if (coding.base !== undefined) {
+      const part = { ...whole, extentId: coding.base.extentId, offset: coding.base.offsetBytes };
+      await new PartReader(context, context.extents).read(lease.snapshot, object, [part], options);
+    }
+    await decodeParts(
+      context.io,
+      object,
+      [{ ...whole, extentId: id, extent, stream: stored }],
+      options.signal,
+    );
+  } catch (error) {
+    if (isStoreError(error, 'E_CORRUPT') || isStoreError(error, 'E_FORMAT')) return error;
+    throw error;
+  }
+  return raw;
 }
 
 /** Sums of the raw bytes: of the extent, and of each stretch that an object has in it. */

@@ -17,7 +17,8 @@
 import { StoreError, assert, isStoreError } from '../format/errors.js';
 import { BufferPool } from './buffer_pool.js';
 import { ChunkDraft, type ByteSource, START_ALIGNMENT_BYTES, SharedChunks, alignUp } from './chunk_packer.js';
-import type { DraftPart, Slab } from './chunk_packer.js';
+import type { ChunkPiece, DraftPart, Slab } from './chunk_packer.js';
+import { encodeChunks } from './chunk_encoder.js';
 import type { MemberState, SpaceGrant } from './contract.js';
 import {
   type IoBuffer,
@@ -70,6 +71,9 @@ export class WriterPool {
   }
 }
 
+/** What an op writes: the pieces of a raw chunk, or what its encoder made of them. */
+const piecesToWrite = (chunk: ChunkDraft): readonly ChunkPiece[] => chunk.written ?? chunk.pieces;
+
 export interface WriterOptions {
   readonly redundancy: number;
   readonly chunkBytes: number;
@@ -112,7 +116,33 @@ export class TransactionWriter {
   }
 
   /** A copy of a small tensor: the caller's bytes are its own again when this resolves. */
-  async addSmallCopy(dtypeCode: number, name: string, bytes: Uint8Array): Promise<DraftPart> {
+  async addSmallCopy(
+    dtypeCode: number,
+    name: string,
+    bytes: Uint8Array,
+    profile: 0 | 1 | 2 = 0,
+  ): Promise<DraftPart> {
+    // A coded chunk needs as much memory again for what it becomes.
+    const codedBytes = profile === 0 ? 0 : bytes.byteLength;
+    if (codedBytes > 0 && !this.#pool.budget.tryAcquire(codedBytes))
+      await this.#pool.budget.acquire(codedBytes);
+    let added = false;
+    try {
+      const part = await this.#addToSlab(dtypeCode, name, bytes, profile);
+      part.chunk.heldBytes += codedBytes;
+      added = true;
+      return part;
+    } finally {
+      if (!added) this.#pool.budget.release(codedBytes);
+    }
+  }
+
+  async #addToSlab(
+    dtypeCode: number,
+    name: string,
+    bytes: Uint8Array,
+    profile: 0 | 1 | 2,
+  ): Promise<DraftPart> {
     let slab = this.#slab;
     if (slab === null || slab.usedBytes + bytes.byteLength > slab.buffer.byteLength) {
       if (slab !== null) this.#dropSlab();
@@ -132,7 +162,7 @@ export class TransactionWriter {
     slab.buffer.set(bytes, offset);
     slab.usedBytes += bytes.byteLength;
     const source: ByteSource = { kind: 'memory', buffer: slab.buffer, offset };
-    const { part, sealed } = this.#shared.add(dtypeCode, name, source, bytes.byteLength);
+    const { part, sealed } = this.#shared.add(dtypeCode, name, source, bytes.byteLength, profile);
     if (!part.chunk.slabs.has(slab)) {
       part.chunk.slabs.add(slab);
       slab.users++;
@@ -142,14 +172,21 @@ export class TransactionWriter {
   }
 
   /** A tensor smaller than a segment. The bytes must stay as they are until its chunk is written. */
-  async addSmall(dtypeCode: number, name: string, source: ByteSource, bytes: number): Promise<DraftPart> {
-    if (!this.#pool.budget.tryAcquire(bytes)) await this.#pool.budget.acquire(bytes);
+  async addSmall(
+    dtypeCode: number,
+    name: string,
+    source: ByteSource,
+    bytes: number,
+    profile: 0 | 1 | 2 = 0,
+  ): Promise<DraftPart> {
+    const heldBytes = profile === 0 ? bytes : 2 * bytes;
+    if (!this.#pool.budget.tryAcquire(heldBytes)) await this.#pool.budget.acquire(heldBytes);
     if (this.#failure !== null) {
-      this.#pool.budget.release(bytes);
+      this.#pool.budget.release(heldBytes);
       throw this.#failure;
     }
-    const { part, sealed } = this.#shared.add(dtypeCode, name, source, bytes);
-    part.chunk.heldBytes += bytes;
+    const { part, sealed } = this.#shared.add(dtypeCode, name, source, bytes, profile);
+    part.chunk.heldBytes += heldBytes;
     if (sealed !== null) this.#enqueue(sealed);
     return part;
   }
@@ -160,15 +197,18 @@ export class TransactionWriter {
     name: string,
     bytes: number,
     source: ByteSource | ((staging: Uint8Array) => void),
+    profile: 0 | 1 | 2 = 0,
   ): Promise<DraftPart> {
     assert(bytes > 0 && bytes <= this.#options.chunkBytes, 'a chunk has 1..chunkBytes bytes');
-    if (!this.#pool.budget.tryAcquire(bytes)) await this.#pool.budget.acquire(bytes);
+    // A coded chunk needs as much memory again for what it becomes.
+    const heldBytes = profile === 0 ? bytes : 2 * bytes;
+    if (!this.#pool.budget.tryAcquire(heldBytes)) await this.#pool.budget.acquire(heldBytes);
     if (this.#failure !== null) {
-      this.#pool.budget.release(bytes);
+      this.#pool.budget.release(heldBytes);
       throw this.#failure;
     }
-    const chunk = new ChunkDraft(dtypeCode, name);
-    chunk.heldBytes = bytes;
+    const chunk = new ChunkDraft(dtypeCode, name, profile);
+    chunk.heldBytes = heldBytes;
     if (typeof source === 'function') {
       chunk.staging = this.#pool.staging.take(this.#options.chunkBytes);
       source(chunk.staging);
@@ -260,7 +300,11 @@ export class TransactionWriter {
     const chunks = this.#open;
     this.#open = [];
     this.#openBytes = 0;
+    // Encoding of this batch runs beside the writing of those before it; ids still follow the order of placement.
+    const coded = this.#encode(chunks);
+    coded.catch(() => undefined);
     const placed = this.#placing.then(async () => {
+      await coded;
       if (this.#failure === null) await this.#place(chunks);
     });
     this.#placing = placed.catch(() => undefined);
@@ -279,6 +323,16 @@ export class TransactionWriter {
     for (const chunk of chunks) chunk.job = job;
   }
 
+  async #encode(chunks: readonly ChunkDraft[]): Promise<void> {
+    const wanting = chunks.filter((chunk) => chunk.profile !== 0);
+    const { io } = this.#context;
+    const { signal } = this.#abort;
+    const result = await encodeChunks(io, this.#pool.staging, this.#options.chunkBytes, wanting, signal);
+    const failed = result?.status.findIndex((status) => status !== 0) ?? -1;
+    const chunk = wanting[failed];
+    if (result !== null && chunk !== undefined) throw this.#writeError(wanting, chunk, result);
+  }
+
   #giveBack(chunks: readonly ChunkDraft[]): void {
     let heldBytes = 0;
     for (const chunk of chunks) {
@@ -286,6 +340,9 @@ export class TransactionWriter {
       chunk.heldBytes = 0;
       if (chunk.staging !== null) this.#pool.staging.give(chunk.staging);
       chunk.staging = null;
+      if (chunk.coded !== null) this.#pool.staging.give(chunk.coded);
+      chunk.coded = null;
+      chunk.written = null;
       for (const slab of chunk.slabs) this.#releaseSlab(slab);
       chunk.slabs.clear();
       // The sources may be large; the sums are all that is still needed.
@@ -298,7 +355,7 @@ export class TransactionWriter {
     const firstId = this.#context.catalog.takeIds(chunks.length);
     for (const [index, chunk] of chunks.entries()) {
       chunk.id = firstId + index;
-      chunk.storedBytes = alignUp(chunk.rawBytes, START_ALIGNMENT_BYTES);
+      chunk.storedBytes = alignUp(chunk.writtenBytes || chunk.rawBytes, START_ALIGNMENT_BYTES);
       this.chunks.push(chunk);
       for (let copy = 0; copy < this.#options.redundancy; copy++) {
         const grant = await this.#allocateCopy(chunk);
@@ -433,7 +490,7 @@ export class TransactionWriter {
   #batchOf(chunks: readonly ChunkDraft[]): WriteBatch {
     const { segmentBytes } = this.#options;
     const count = chunks.length;
-    const pieceTotal = chunks.reduce((sum, chunk) => sum + chunk.pieces.length, 0);
+    const pieceTotal = chunks.reduce((sum, chunk) => sum + piecesToWrite(chunk).length, 0);
     const sumTotal = chunks.reduce((sum, chunk) => sum + Math.ceil(chunk.storedBytes / segmentBytes), 0);
     const sources: IoBuffer[] = [];
     const files: SourceFile[] = [];
@@ -462,17 +519,17 @@ export class TransactionWriter {
     let pieceAt = 0;
     let sumAt = 0;
     for (const [op, chunk] of chunks.entries()) {
-      batch.rawBytes[op] = chunk.rawBytes;
+      batch.rawBytes[op] = chunk.writtenBytes || chunk.rawBytes;
       batch.storedBytes[op] = chunk.storedBytes;
       batch.pieceStart[op] = pieceAt;
-      batch.pieceCount[op] = chunk.pieces.length;
+      batch.pieceCount[op] = piecesToWrite(chunk).length;
       batch.sumIndex[op] = sumAt;
       sumAt += Math.ceil(chunk.storedBytes / segmentBytes);
       for (const [copy, grant] of chunk.grants.entries()) {
         batch.copyMember[op * MAX_COPIES + copy] = this.#slot(grant.member);
         batch.copyOffsetBytes[op * MAX_COPIES + copy] = grant.sector * SECTOR_BYTES;
       }
-      for (const piece of chunk.pieces) {
+      for (const piece of piecesToWrite(chunk)) {
         batch.pieceBytes[pieceAt] = piece.bytes;
         batch.pieceOffsetBytes[pieceAt] = piece.offset;
         batch.pieceSourceOffsetBytes[pieceAt] = piece.source.offset;
@@ -519,6 +576,8 @@ export class TransactionWriter {
       const sumIndex = batch.sumIndex[op] ?? 0;
       const sumCount = Math.ceil(chunk.storedBytes / this.#options.segmentBytes);
       chunk.sums = batch.segmentSums.slice(sumIndex, sumIndex + sumCount);
+      // What was encoded was summed before it was.
+      if (chunk.written !== null) continue;
       chunk.rawSum = batch.rawSums[op] ?? 0n;
       const pieceStart = batch.pieceStart[op] ?? 0;
       for (const [index, piece] of chunk.pieces.entries())
