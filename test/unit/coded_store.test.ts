@@ -87,7 +87,7 @@ async function checkAll(store: Store, run: string): Promise<void> {
   const into = new Map(version.tensors.map((tensor) => [tensor.name, new Uint8Array(tensor.byteLength)]));
   await collect(version.load((tensor) => into.get(tensor.name) ?? null));
   for (const { name, bytes } of TENSORS) assert.deepEqual(into.get(name), bytes, `${name} loaded`);
-  assert.deepEqual(await version.blob('notes').read(), new Uint8Array(100_000).fill(65));
+  assert.deepEqual(await version.blob('notes').bytes(), new Uint8Array(100_000).fill(65));
   const findings = (await collect(version.verify())).filter((event) => event.type === 'finding');
   assert.deepEqual(findings, []);
 }
