@@ -218,7 +218,8 @@ class WindowAudit {
     ) {
       this.#complain(`extent ${id} has a copy placed before its content or after the root`);
     }
-    if (extent.rawBytes > extent.storedBytes) this.#complain(`extent ${id} has more raw than stored bytes`);
+    if (extent.coding === undefined && extent.rawBytes > extent.storedBytes)
+      this.#complain(`extent ${id} has more raw than stored bytes`);
     const members = new Set(extent.copies.map((copy) => copy.member));
     if (members.size < extent.copies.length) this.#complain(`extent ${id} has two copies on one member`);
     if (extent.copies.length < extent.wantedCopies) {

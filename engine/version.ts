@@ -11,6 +11,8 @@
 
 import { dtypeBits } from '../format/dtype.js';
 import { StoreError, assert } from '../format/errors.js';
+import type { Extent } from '../format/extent_record.js';
+import { PLANE_CODEC_NAMES, TRANSFORM_NAMES } from '../format/index.js';
 import type { Blob, File, Manifest, Tensor, VersionRecord } from '../format/index.js';
 import type { IoBuffer } from './io/port.js';
 import { Loader, type Readable, batchesOf, copyInline, partsOf, tensorInfoOf } from './load.js';
@@ -51,6 +53,15 @@ export interface ExtentPlace {
   /** Byte offset on the member of the first byte of this stretch of the tensor. */
   readonly offset: number;
   readonly length: number;
+  readonly extentId: number;
+  /** Of a coded chunk, which `offset` and `length` then tell as a whole: how it is coded, and its lengths. */
+  readonly coding: {
+    readonly transform: string;
+    readonly codec: string;
+    readonly delta: string;
+    readonly rawBytes: number;
+    readonly storedBytes: number;
+  } | null;
 }
 
 /** Public summary of a version record. */
@@ -308,15 +319,20 @@ export class TensorRef implements TensorInfo {
         parts.map((part) => part.extentId),
         object,
       );
-      return parts.flatMap((part) =>
-        (extents.get(part.extentId)?.copies ?? []).map((copy, index) => ({
+      return parts.flatMap((part) => {
+        const extent = extents.get(part.extentId);
+        const coding = extent === undefined ? null : codingInfo(extent);
+        return (extent?.copies ?? []).map((copy, index) => ({
           member: context.memberPath(copy.member),
           memberIndex: copy.member,
           copy: index,
-          offset: copy.sector * 4096 + part.offset,
-          length: part.bytes,
-        })),
-      );
+          // Bytes of a coded chunk have no place of their own: the chunk has.
+          offset: copy.sector * 4096 + (coding === null ? part.offset : 0),
+          length: coding === null ? part.bytes : coding.storedBytes,
+          extentId: part.extentId,
+          coding,
+        }));
+      });
     } finally {
       lease.release();
     }
@@ -333,6 +349,18 @@ export class TensorRef implements TensorInfo {
       },
     );
   }
+}
+
+function codingInfo(extent: Extent): ExtentPlace['coding'] {
+  const { coding, rawBytes, storedBytes } = extent;
+  if (coding === undefined) return null;
+  return {
+    transform: TRANSFORM_NAMES[coding.transform] ?? String(coding.transform),
+    codec: PLANE_CODEC_NAMES[coding.codec] ?? String(coding.codec),
+    delta: coding.base === undefined ? 'NONE' : 'XOR',
+    rawBytes,
+    storedBytes,
+  };
 }
 
 export class BlobRef implements BlobInfo {

@@ -195,10 +195,10 @@ export interface WriteResult extends BatchResult {
 export type CodecProfile = 1 | 2;
 
 /**
- * Encoding of chunks (spec/codecs.md), away from the event loop. Op i gathers its pieces, which cover its raw bytes
- * but for gaps of zeros, into `destinations[i]` (of at least rawBytes), sums them, and codes them there:
- * `streamBytes[i]` says what the stream takes of it; 0 says that the chunk is better stored raw, and then the destination
- * holds the raw bytes.
+ * Encoding of chunks (spec/codecs.md), away from the event loop. Op i gathers its pieces, which cover its raw
+ * bytes but for gaps of zeros, into `destinations[i]` (of at least rawBytes), sums them, and codes them there:
+ * `streamBytes[i]` says what the stream takes of it; 0 says that the chunk is better stored raw, and then the
+ * destination holds the raw bytes.
  */
 export interface EncodeBatch extends BatchOptions {
   readonly count: number;
@@ -228,8 +228,8 @@ export const DECODE_OTHER = 2;
 export const DECODE_WRONG_SUM = 3;
 
 /**
- * Decoding of parts of coded chunks: raw bytes [offset, offset + length) of op i to its destination; XORed into it when
- * the delta of `ids` is 1. Only the blocks that the range touches are decoded. What is not right is zeroed.
+ * Decoding of parts of coded chunks: raw bytes [offset, offset + length) of op i to its destination; XORed into it
+ * when the delta of `ids` is 1. Only the blocks that the range touches are decoded. What is not right is zeroed.
  */
 export interface DecodeBatch extends BatchOptions {
   readonly count: number;

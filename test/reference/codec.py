@@ -154,7 +154,7 @@ def decode_stream(data, base=None):
     if base is not None:
         raw = bytes(a ^ b for a, b in zip(raw, base))
     header = {"transform": transform, "delta": delta, "codec": max(codecs), "rawBytes": raw_bytes, "codecs": codecs}
-    return raw, header
+    return raw, {**header, "streamBytes": stream_bytes}
 
 
 def read_stream(context, data):
@@ -164,6 +164,7 @@ def read_stream(context, data):
     if modulus is not None and len(data) >= 12:
         base = bytes(index % modulus for index in range(struct.unpack_from("<I", data, 8)[0]))
     raw, header = decode_stream(data, base)
+    del header["streamBytes"]
     return {**header, "rawSum": f"0x{crc64(raw):016x}"}
 
 

@@ -319,9 +319,11 @@ class Check:
                 raw_sum_input.append(data)
             else:
                 stored = b"".join(raw_sum_input)
-                raw = extent["raw_bytes"]
+                raw, rest = stored[: extent["raw_bytes"]], stored[extent["raw_bytes"] :]
+                if extent["codec"]:
+                    raw, rest = self.store.decode(extent_id, extent, stored)
                 self.expect(
-                    crc64(stored[:raw]) == extent["raw_sum"] and not any(stored[raw:]),
+                    crc64(raw) == extent["raw_sum"] and not any(rest),
                     f"extent {extent_id}: raw sum",
                 )
 

@@ -13,6 +13,7 @@ import os
 import re
 import struct
 
+from codec import PLANES, decode_stream
 from decoding import (
     Layout,
     StoreError,
@@ -262,6 +263,21 @@ class MemberFile:
 
 
 # ---- The store: root, pages, trees, records ----------------------------------------------------------------
+
+
+def check_coding(extent):
+    """F11a: the four ids and the delta base."""
+    base = [extent[f] for f in ("delta_base_id", "delta_base_offset", "delta_depth")]
+    if not extent["codec"]:
+        require(not (extent["transform"] or extent["delta"] or any(base)), "extent: raw with a transform")
+        return
+    require(extent["codec"] in (1, 2, 4, 5), "extent: codec")
+    require(extent["transform"] in PLANES and extent["raw_bytes"] >= PLANES[extent["transform"]], "extent: transform")
+    require(extent["delta"] <= 1, "extent: delta")
+    if extent["delta"]:
+        require(base[0] >= 1 and base[1] + extent["raw_bytes"] <= 64 * MIB and 1 <= base[2] <= 8, "extent: delta base")
+    else:
+        require(not any(base), "extent: base without a delta")
 
 
 class Store:
@@ -532,12 +548,13 @@ class Store:
 
     def check_extent(self, extent, birth):
         stored, raw = extent["stored_bytes"], extent["raw_bytes"]
+        require(not extent["cipher"], "extent: enciphered")
+        check_coding(extent)
+        require(1 <= raw <= 64 * MIB, "extent: lengths")
+        whole = round_up(raw, SECTOR)
         require(
-            not any(extent[f] for f in ("transform", "delta", "codec", "cipher")),
-            "extent: coded",
-            "E_VERSION",
+            stored % SECTOR == 0 and 0 < stored < whole if extent["codec"] else stored == whole, "extent: lengths"
         )
-        require(1 <= raw <= 64 * MIB and stored == round_up(raw, SECTOR), "extent: lengths")
         require(12 <= extent["segment_shift"] <= 20 and extent["sum_algorithm"] == 1, "extent: segments")
         require(
             1 <= extent["content_birth"] <= birth and extent["reference_count"] >= 1,
@@ -616,10 +633,30 @@ class Store:
             raw_bytes >= 1 and raw_offset + raw_bytes <= extent["raw_bytes"],
             f"piece outside extent {extent_id}",
         )
+        if extent["codec"]:
+            stored = self.stored_bytes(extent_id, extent, 0, extent["stored_bytes"])
+            raw, _ = self.decode(extent_id, extent, stored)
+            require(crc64(raw) == extent["raw_sum"], f"extent {extent_id}: raw sum", "E_CORRUPT")
+            return raw[raw_offset : raw_offset + raw_bytes]
+        return self.stored_bytes(extent_id, extent, raw_offset, raw_bytes)
+
+    def decode(self, extent_id, extent, stored):
+        """The raw bytes of a coded chunk (codecs.md), and what follows its stream."""
+        base = None
+        if extent["delta"]:
+            require(extent["delta_base_id"] < extent_id, f"extent {extent_id}: its base is not older")
+            base = self.read_extent(extent["delta_base_id"], extent["delta_base_offset"], extent["raw_bytes"])
+        raw, header = decode_stream(stored, base)
+        same = all(header[name] == extent[name] for name in ("transform", "delta", "codec"))
+        require(same and header["rawBytes"] == extent["raw_bytes"], f"extent {extent_id}: another stream")
+        return raw, stored[header["streamBytes"] :]
+
+    def stored_bytes(self, extent_id, extent, offset, count):
+        """Verified stored bytes [offset, offset + count)."""
         shift, stored, out = extent["segment_shift"], extent["stored_bytes"], []
         sums = self.segment_sums(extent)
-        first = raw_offset >> shift
-        for k in range(first, (raw_offset + raw_bytes - 1 >> shift) + 1):
+        first = offset >> shift
+        for k in range(first, (offset + count - 1 >> shift) + 1):
             start, end = k << shift, min(k + 1 << shift, stored)
             for copy in extent["copies"]:
                 data = self.read_copy(
@@ -633,8 +670,8 @@ class Store:
             else:
                 raise StoreError("E_CORRUPT", f"no good copy of extent {extent_id} segment {k}")
             out.append(data)
-        start = raw_offset - (first << shift)
-        return b"".join(out)[start : start + raw_bytes]
+        start = offset - (first << shift)
+        return b"".join(out)[start : start + count]
 
     def object_bytes(self, item):
         """The bytes of a tensor or blob, its sum verified (F16)."""

@@ -127,7 +127,7 @@ test('coded versions come back over real files, also from source files', { skip 
     await tx.putFile('w', { path, offset: 2 }, { dtype: 'BF16', shape: [1_000_000] });
     await tx.put('kept', bytes, { dtype: 'BF16', shape: [1_000_001] }, { codec: 'raw' });
     const made = await tx.commit();
-    const version = await store.get(`v:${made.id}`);
+    const version = await store.get(made.id);
     assert.deepEqual(await version.tensor('w').read(), bytes.subarray(2));
     assert.deepEqual(await version.tensor('kept').read(), bytes);
     await writeFile(path, bytes.subarray(0, 1_000_000));

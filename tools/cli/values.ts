@@ -104,3 +104,43 @@ export function parseShape(text: string): readonly number[] {
 export function collect(value: string, previous: readonly string[] | undefined): readonly string[] {
   return [...(previous ?? []), value];
 }
+
+export type CodecName = 'raw' | 'auto' | 'max';
+const CODEC_NAMES: readonly string[] = ['raw', 'auto', 'max'];
+
+export function parseCodec(option: string, text: string): CodecName {
+  if (CODEC_NAMES.includes(text)) return text as CodecName;
+  throw usageError(`${option} ${text}: must be raw, auto or max.`);
+}
+
+/** Which tensors, and how they are stored. */
+export interface CodecRule {
+  readonly matches: (name: string) => boolean;
+  readonly codec: CodecName;
+}
+
+/** `*.bias=raw`: `*` stands for any text, every other character for itself. */
+export function parseCodecRule(option: string, text: string): CodecRule {
+  const at = text.lastIndexOf('=');
+  if (at < 1) throw usageError(`${option} ${text}: must be NAME=CODEC, such as '*.bias=raw'.`);
+  const parts = text.slice(0, at).split('*');
+  const codec = parseCodec(option, text.slice(at + 1));
+  return { codec, matches: (name) => matchesParts(name, parts) };
+}
+
+/** Whether `name` is the parts in order, the first at its start and the last at its end. */
+function matchesParts(name: string, parts: readonly string[]): boolean {
+  const first = parts[0] ?? '';
+  const last = parts.at(-1) ?? '';
+  if (parts.length === 1) return name === first;
+  if (!name.startsWith(first) || !name.endsWith(last) || name.length < first.length + last.length)
+    return false;
+  let from = first.length;
+  const end = name.length - last.length;
+  for (const part of parts.slice(1, -1)) {
+    const found = name.indexOf(part, from);
+    if (found < 0 || found + part.length > end) return false;
+    from = found + part.length;
+  }
+  return true;
+}

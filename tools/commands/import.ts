@@ -2,13 +2,20 @@
 //
 // Invariants
 //   1. Either the whole model becomes visible, with its tags, or nothing does.
-//   2. A codec that this version does not have is refused before anything is read.
+//   2. A codec that this version does not have is refused before anything is read. Coding is lossless: the exported
+//      files are those that were imported.
 
 import { basename, resolve } from 'node:path';
-import { StoreError } from '../../format/errors.js';
 import type { CommandModule } from '../cli/program.js';
 import { formatBytes, formatRate } from '../cli/progress.js';
-import { collect, parseRedundancy, parseSize, parseWhole } from '../cli/values.js';
+import {
+  collect,
+  parseCodec,
+  parseCodecRule,
+  parseRedundancy,
+  parseSize,
+  parseWhole,
+} from '../cli/values.js';
 import { refOf, summaryJson } from '../cli/views.js';
 import { importModel } from '../import/importer.js';
 
@@ -19,6 +26,7 @@ interface Options {
   readonly redundancy?: string;
   readonly chunk?: string;
   readonly codec: string;
+  readonly codecFor?: readonly string[];
   readonly verifySource?: boolean;
 }
 
@@ -32,7 +40,8 @@ export const register: CommandModule = (program, actions) => {
     .option('--tag <tag>', 'tag to move to the version; may be given again', collect)
     .option('--redundancy <n>', "copies of each chunk: 1, 2 or 3 (default: the store's)")
     .option('--chunk <size>', "bytes of a chunk (default: the store's)")
-    .option('--codec <codec>', 'raw; others come later', 'raw')
+    .option('--codec <codec>', 'raw, auto (smaller where it helps) or max (smallest)', 'auto')
+    .option('--codec-for <glob=codec>', 'another codec for tensors of this name; may be given again', collect)
     .option('--verify-source', 'read every source again before the commit and compare')
     .addHelpText(
       'after',
@@ -43,19 +52,13 @@ export const register: CommandModule = (program, actions) => {
     )
     .action(
       actions.action<Options>(async (session, [path = ''], options) => {
-        if (options.codec !== 'raw') {
-          throw new StoreError(
-            'E_UNSUPPORTED',
-            `--codec ${options.codec}: this version stores raw bytes only.`,
-            {
-              next: 'leave --codec away',
-            },
-          );
-        }
+        const codec = parseCodec('--codec', options.codec);
         const settings = {
           run: options.as,
           tags: options.tag ?? [],
           verifySource: options.verifySource === true,
+          codec,
+          codecRules: (options.codecFor ?? []).map((rule) => parseCodecRule('--codec-for', rule)),
           metadata: { 'import.source': basename(resolve(path)) },
           ...(options.step === undefined ? {} : { step: parseWhole('--step', options.step, 0) }),
           ...(options.redundancy === undefined ? {} : { redundancy: parseRedundancy(options.redundancy) }),
@@ -79,6 +82,7 @@ export const register: CommandModule = (program, actions) => {
             ...summaryJson(version),
             format: source.format,
             sourceBytes: source.totalBytes,
+            codec,
             notes: source.notes,
             verifiedSource: options.verifySource === true,
             path: ioPath,
@@ -88,7 +92,7 @@ export const register: CommandModule = (program, actions) => {
           const files = source.files.length + source.sidecars.length;
           session.out.line(
             `${refOf(version)} (${version.id}): ${source.tensorCount} tensors in ${files} files, ` +
-              `${formatBytes(source.totalBytes)} at ${formatRate(bytesPerSec)} through ${ioPath}`,
+              `${formatBytes(source.totalBytes)} (${formatBytes(version.storedBytes)} stored) at ${formatRate(bytesPerSec)} through ${ioPath}`,
           );
         });
         return undefined;

@@ -1,18 +1,23 @@
-// ingot stat: one tensor: type, shape, sum, where its pieces lie, and on request what its values are.
+// ingot stat: one tensor: type, shape, sum, codec, where its pieces lie, and on request what its values are;
+// or, without a tensor, one line for each tensor of a version: type, codec, ratio.
 //
 // Invariants
-//   1. Without --values no byte of the tensor is read.
-//   2. --values streams: memory does not grow with the tensor.
+//   1. Without --values and --entropy no byte of a tensor is read.
+//   2. Both stream: memory does not grow with the tensor.
 
 import { formatShape, hexSum } from '../cli/output.js';
 import type { CommandModule } from '../cli/program.js';
 import { formatBytes } from '../cli/progress.js';
 import { tensorJson } from '../cli/views.js';
+import { codingOf, PlaneEntropy } from '../cli/tensor_coding.js';
 import { ValueStatistics } from '../cli/value_statistics.js';
+import type { Session } from '../cli/session.js';
+import type { TensorRef, Version } from '../../engine/index.js';
 
 interface Options {
   readonly values?: boolean;
   readonly all?: boolean;
+  readonly entropy?: boolean;
 }
 /** Pieces shown without --all. */
 const SHOWN_PIECES = 16;
@@ -21,15 +26,20 @@ const STREAM_CHUNK_BYTES = 4 * 1024 * 1024;
 export const register: CommandModule = (program, actions) => {
   program
     .command('stat')
-    .description('show one tensor: type, shape, sum and where its pieces lie')
+    .description('show one tensor: type, shape, sum, codec and where its pieces lie; or the codecs of all')
     .argument('<ref>', 'run@tag, run@step, run or v:ID')
-    .argument('<tensor>', 'name of a tensor')
+    .argument('[tensor]', 'name of a tensor; without it every tensor is listed')
     .option('--values', 'read it, and show minimum, maximum, mean and counts of NaN and infinity')
+    .option('--entropy', 'read it, and show the bits that each byte of its planes holds')
     .option('--all', 'show every piece')
     .action(
-      actions.action<Options>(async (session, [ref = '', name = ''], options) => {
+      actions.action<Options>(async (session, [ref = '', name], options) => {
         await session.withStore('r', async (store) => {
           const version = await store.get(ref, { signal: session.signal });
+          if (name === undefined) {
+            await listCodings(session, version, options);
+            return;
+          }
           const tensor = version.tensor(name);
           const pieces = await tensor.extents();
           const members = [...new Set(pieces.map(({ member }) => member))];
@@ -49,6 +59,8 @@ export const register: CommandModule = (program, actions) => {
             meter.finish({ bytes });
             values = statistics.result();
           }
+          const coding = codingOf(tensor, pieces);
+          const planeBits = options.entropy === true ? await entropyOf(session, tensor) : null;
           session.out.object('ingot.stat/1', {
             version: version.id,
             ...tensorJson(tensor),
@@ -56,6 +68,8 @@ export const register: CommandModule = (program, actions) => {
             members,
             pieces,
             values,
+            coding,
+            planeBits,
           });
           session.out.fields([
             ['tensor', tensor.name],
@@ -64,6 +78,9 @@ export const register: CommandModule = (program, actions) => {
             ['shape', formatShape(tensor.shape)],
             ['bytes', `${tensor.byteLength} (${formatBytes(tensor.byteLength)})`],
             ['crc64', hexSum(Buffer.from(tensor.checksum).readBigUInt64BE())],
+            ['codec', coding.codec],
+            ['stored', `${coding.storedBytes} (${coding.ratio.toFixed(4)} of raw, one copy)`],
+            ...(planeBits === null ? [] : [['plane bits', planeBits.join(', ')] as const]),
             ['members', pieces.length === 0 ? 'inside the catalog' : members.join(', ')],
             ...(values === null
               ? []
@@ -83,3 +100,46 @@ export const register: CommandModule = (program, actions) => {
       }),
     );
 };
+
+async function entropyOf(session: Session, tensor: TensorRef): Promise<readonly number[]> {
+  const entropy = new PlaneEntropy(tensor.dtype);
+  for await (const chunk of tensor.stream({ chunkBytes: STREAM_CHUNK_BYTES, signal: session.signal }))
+    entropy.add(chunk);
+  return entropy.result();
+}
+
+async function listCodings(session: Session, version: Version, options: Options): Promise<void> {
+  const rows: object[] = [];
+  const lines: (string | number)[][] = [];
+  let rawBytes = 0;
+  let storedBytes = 0;
+  for (const { name } of version.tensors) {
+    const tensor = version.tensor(name);
+    const coding = codingOf(tensor, await tensor.extents());
+    const planeBits = options.entropy === true ? await entropyOf(session, tensor) : null;
+    rawBytes += tensor.byteLength;
+    storedBytes += coding.storedBytes;
+    rows.push({ name, dtype: tensor.dtype, byteLength: tensor.byteLength, ...coding, planeBits });
+    lines.push([
+      name,
+      tensor.dtype,
+      formatBytes(tensor.byteLength),
+      coding.codec,
+      coding.ratio.toFixed(4),
+      ...(planeBits === null ? [] : [planeBits.map((bits) => bits.toFixed(2)).join(' ')]),
+    ]);
+  }
+  const ratio = rawBytes === 0 ? 1 : storedBytes / rawBytes;
+  session.out.object('ingot.stat-version/1', {
+    version: version.id,
+    rawBytes,
+    storedBytes,
+    ratio,
+    tensors: rows,
+  });
+  const bits = options.entropy === true ? ['PLANE BITS'] : [];
+  session.out.table(['TENSOR', 'DTYPE', 'BYTES', 'CODEC', 'RATIO', ...bits], lines);
+  session.out.line(
+    `${formatBytes(rawBytes)} in ${formatBytes(storedBytes)}: ${ratio.toFixed(4)} of raw, one copy`,
+  );
+}

@@ -16,6 +16,7 @@ import type { FileHandle } from 'node:fs/promises';
 import type { Store, Transaction, Version } from '../../engine/index.js';
 import { isStoreError, StoreError } from '../../format/errors.js';
 import { INLINE_OBJECT_BYTES_MAX } from '../../format/limits.js';
+import type { CodecName, CodecRule } from '../cli/values.js';
 import type { SafetensorsTensor } from '../safetensors/header.js';
 import { inspect, type SafetensorsSource, type SourceTensorFile } from '../safetensors/source.js';
 import { type FoundFile, sourceError } from '../safetensors/walk.js';
@@ -34,6 +35,9 @@ export interface ImportOptions {
   readonly redundancy?: 1 | 2 | 3;
   readonly chunkBytes?: number;
   readonly metadata?: Readonly<Record<string, string>>;
+  /** How tensors are stored; default raw. The first rule that a name matches goes before it. */
+  readonly codec?: CodecName;
+  readonly codecRules?: readonly CodecRule[];
   /** Read every source once more before the commit. */
   readonly verifySource?: boolean;
   readonly signal?: AbortSignal;
@@ -59,6 +63,7 @@ export async function importModel(store: Store, path: string, options: ImportOpt
     ...(options.step === undefined ? {} : { step: options.step }),
     ...(options.redundancy === undefined ? {} : { redundancy: options.redundancy }),
     ...(options.chunkBytes === undefined ? {} : { chunkBytes: options.chunkBytes }),
+    ...(options.codec === undefined ? {} : { codec: options.codec }),
     metadata: { 'import.format': source.format, ...options.metadata },
   });
   try {
@@ -165,7 +170,8 @@ class Importer {
     small: SmallReader,
   ): Promise<void> {
     const { name, dtype, shape, fileOffset, byteLength } = tensor;
-    const place = { file: index, fileOffset };
+    const rule = this.#options.codecRules?.find((each) => each.matches(name));
+    const place = { file: index, fileOffset, ...(rule === undefined ? {} : { codec: rule.codec }) };
     if (byteLength <= INLINE_OBJECT_BYTES_MAX) {
       // These live in the catalog, so they come through here anyway; reading them together is what is fast.
       const bytes = await small.read(fileOffset, byteLength);

@@ -14,6 +14,7 @@ import {
   encodeTag,
   encodeVersion,
 } from '../../format/index.js';
+import { PLANE_CODEC, TRANSFORM } from '../../format/index.js';
 import type { Extent, Manifest } from '../../format/index.js';
 import type { VectorCase, VectorFile } from './cases_fixed.js';
 import { STORE_UUID, patched } from './cases_fixed.js';
@@ -198,6 +199,10 @@ export function recordFiles(): VectorFile[] {
     repaired: 3,
     unrepairable: 1,
   });
+  const coding = { transform: TRANSFORM.BF16E, codec: PLANE_CODEC.RANS32 };
+  const coded = encodeExtent({ ...extent, rawBytes: 200_000, coding });
+  const base = { extentId: 2 ** 40, offsetBytes: 4_096, depth: 8 };
+  const delta = encodeExtent({ ...extent, rawBytes: 200_000, coding: { ...coding, base } });
   const bad = (name: string, bytes: Uint8Array): VectorCase => ({ name, bytes, error: 'E_FORMAT' });
   return [
     { structure: 'Run', note: 'IGRN', cases: [{ name: 'run', bytes: run }, ...hostile(run)] },
@@ -231,6 +236,8 @@ export function recordFiles(): VectorFile[] {
       cases: [
         { name: 'three sums inside', bytes: extentBytes },
         { name: '1,024 sums in leaves', bytes: leafed },
+        { name: 'coded by BF16E and RANS32', bytes: coded },
+        { name: 'a delta of depth 8', bytes: delta },
         ...hostile(extentBytes),
       ],
     },

@@ -234,7 +234,9 @@ class DecodeBatch final : public CodeBatch {
     const ingot_buffer& target = columns.destinations[columns.destination[index]];
     const uint64_t stream_offset = whole(columns.stream_offset_bytes[index]);
     op.stored_bytes = whole(columns.stored_bytes[index]);
-    if (stream_offset > stream.length_bytes || op.stored_bytes > stream.length_bytes - stream_offset) return "storedBytes";
+    if (stream_offset > stream.length_bytes || op.stored_bytes > stream.length_bytes - stream_offset) {
+      return "storedBytes";
+    }
     op.stream = static_cast<const uint8_t*>(stream.data) + stream_offset;
     op.raw_bytes = whole(columns.raw_bytes[index]);
     op.offset_bytes = whole(columns.offset_bytes[index]);
