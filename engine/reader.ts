@@ -126,9 +126,9 @@ export class PartReader {
       object,
     );
     const sums = await this.#source.sums(snapshot, extents.values(), object);
-    const balanced = this.#context.balance.begin();
     const ops = this.#plan(parts, extents);
     await this.#readBases(snapshot, object, ops, options);
+    const balanced = this.#context.balance.begin();
     const scratchBytes = ops.reduce((sum, op) => sum + (needsScratch(op) ? op.bytes : 0), 0);
     const scratch: Uint8Array[] = [];
     if (scratchBytes > 0) await this.#context.gatherBudget.acquire(scratchBytes);

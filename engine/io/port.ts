@@ -228,8 +228,8 @@ export const DECODE_OTHER = 2;
 export const DECODE_WRONG_SUM = 3;
 
 /**
- * Decoding of parts of coded chunks: raw bytes [offset, offset + length) of op i to its destination; XORed into it
- * when the delta of `ids` is 1. Only the blocks that the range touches are decoded. What is not right is zeroed.
+ * Decoding of parts of coded chunks: raw bytes [offset, offset + length) of op i to its destination; XORed into
+ * it when the delta of `ids` is 1. Only the blocks that the range touches are decoded. What is not right is zeroed.
  */
 export interface DecodeBatch extends BatchOptions {
   readonly count: number;

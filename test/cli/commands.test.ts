@@ -96,8 +96,9 @@ test('import, ls, tree, info and export agree with one another and with the mode
   const info = await store.json('ingot.info/1', 'info', 'llama@7');
   assert.equal(info.rawBytes, imported.rawBytes);
   assert.ok(
-    info.storedBytes >= info.rawBytes * 0.99 &&
-      info.storedBytes <= info.rawBytes * 1.01 + 4096 * info.tensorCount,
+    info.storedBytes >= info.rawBytes * 0.6 &&
+      info.storedBytes <= info.rawBytes * 0.7 + 4096 * info.tensorCount,
+    `${info.storedBytes} of ${info.rawBytes} are stored`,
   );
   assert.equal(info.dtypes.BF16.tensors, info.tensorCount);
   const tree = await store.json('ingot.tree/1', 'tree', 'llama@base');
@@ -134,9 +135,18 @@ test('stat shows a tensor, its places and its values', async () => {
   const stat = await store.json('ingot.stat/1', 'stat', 'llama', 'model.embed_tokens.weight', '--values');
   assert.equal(stat.dtype, 'BF16');
   assert.equal(
-    stat.pieces.reduce((sum: number, piece: { length: number }) => sum + piece.length, 0),
+    stat.pieces.reduce(
+      (sum: number, piece: { coding: { rawBytes: number } }) => sum + piece.coding.rawBytes,
+      0,
+    ),
     stat.rawBytes,
   );
+  assert.equal(stat.coding.codec, 'BF16E/RANS32');
+  assert.ok(stat.coding.ratio > 0.6 && stat.coding.ratio < 0.7);
+  const all = await store.json('ingot.stat-version/1', 'stat', 'llama', '--entropy');
+  const embed = all.tensors.find((one: { name: string }) => one.name === 'model.embed_tokens.weight');
+  assert.equal(embed.ratio, stat.coding.ratio);
+  assert.ok(embed.planeBits[0] > 2 && embed.planeBits[0] < 3.5 && embed.planeBits[1] > 7.5);
   assert.equal(stat.values.elements, stat.rawBytes / 2);
   assert.equal(stat.values.nan, 0);
   assert.ok(stat.values.minimum < -0.05 && stat.values.maximum > 0.05 && Math.abs(stat.values.mean) < 0.01);
@@ -292,7 +302,7 @@ test('--verbose adds the causes, INGOT_STORE names the store, a codec of later i
   assert.ok(loud.stderr.length > quiet.stderr.length);
   const listed = await ingot(['ls', '--json'], { env: { INGOT_STORE: store.path } });
   parseObject('ingot.ls/1', listed.stdout);
-  await store.fails('E_UNSUPPORTED', 1, 'import', model, '--as', 'x', '--codec', 'zstd');
+  await store.fails('E_USAGE', 2, 'import', model, '--as', 'x', '--codec', 'zstd');
   await store.fails('E_FORMAT', 1, 'import', join(base, 'empty'), '--as', 'x');
 });
 

@@ -214,9 +214,6 @@ RESERVED = {
     "slice_start",
     "ordinal",
     "tags",
-    "delta_base_id",
-    "delta_base_offset",
-    "delta_depth",
 }
 
 

@@ -117,13 +117,40 @@ test('a reader that knows only the specification exports what was imported, also
     Array.from({ length: 400 }, (_, index) => 1 + index * 3),
     2,
   );
-  for (const [name, bytes] of Object.entries({ first, many })) {
+  // Weights of few exponents: stored coded.
+  const coded = safetensors([20_000], 3);
+  for (let at = coded.length - 80_000; at < coded.length; at += 4) coded[at + 3] = 0x3c;
+  for (const [name, bytes] of Object.entries({ first, many, coded })) {
     writeFileSync(join(base, `${name}.safetensors`), bytes);
   }
   ingot('create', store, '--members', '2', '--size', String(MEMBER_BYTES));
-  ingot('import', join(base, 'many.safetensors'), '--as', 'other', '--store', store);
-  ingot('import', join(base, 'first.safetensors'), '--as', 'run/a', '--step', '7', '--store', store);
-  ingot('import', join(base, 'many.safetensors'), '--as', 'run/a', '--step', '8', '--store', store);
+  ingot('import', join(base, 'many.safetensors'), '--as', 'other', '--codec', 'raw', '--store', store);
+  ingot(
+    'import',
+    join(base, 'first.safetensors'),
+    '--as',
+    'run/a',
+    '--step',
+    '7',
+    '--codec',
+    'raw',
+    '--store',
+    store,
+  );
+  ingot(
+    'import',
+    join(base, 'many.safetensors'),
+    '--as',
+    'run/a',
+    '--step',
+    '8',
+    '--codec',
+    'raw',
+    '--store',
+    store,
+  );
+  ingot('import', join(base, 'coded.safetensors'), '--as', 'coded', '--store', store);
+  assert.match(ingot('stat', 'coded', 'layers.0.weight', '--store', store), /FP32E\/RANS32/);
   ingot('tag', 'run/a@7', 'best', '--store', store);
   ingot('rm', 'other@latest', '--force', '--store', store);
   assert.deepEqual(read(store, '--check', '--data').errors, []);
@@ -131,7 +158,14 @@ test('a reader that knows only the specification exports what was imported, also
   const member = openSync(join(store, '0.member'), 'r+');
   writeSync(member, Buffer.alloc(MEMBER_BYTES - 2 * MIB, 0xa5), 0, MEMBER_BYTES - 2 * MIB, MIB);
   closeSync(member);
-  const expected = { 'run/a@7': first, 'run/a@best': first, 'run/a@8': many, 'run/a': many, 'v:2': first };
+  const expected = {
+    'run/a@7': first,
+    'run/a@best': first,
+    'run/a@8': many,
+    'run/a': many,
+    'v:2': first,
+    coded,
+  };
   for (const [index, [reference, bytes]] of Object.entries(expected).entries()) {
     const out = join(base, `out-${index}.safetensors`);
     read(store, '--export', reference, out);

@@ -36,7 +36,7 @@ export const register: CommandModule = (program, actions) => {
       actions.action<Options>(async (session, [ref = '', name], options) => {
         await session.withStore('r', async (store) => {
           const version = await store.get(ref, { signal: session.signal });
-          if (name === undefined) {
+          if (name === undefined || name === '') {
             await listCodings(session, version, options);
             return;
           }
