@@ -221,7 +221,7 @@ export interface EncodeBatch extends BatchOptions {
   readonly pieceSums: BigUint64Array;
 }
 
-/** What a decoder says of one op: right, a broken stream, not the stream of its record, a wrong sum of the raw bytes. */
+/** What a decoder says of one op: right, a broken stream, not the stream of its record, a wrong raw sum. */
 export const DECODE_RIGHT = 0;
 export const DECODE_BROKEN = 1;
 export const DECODE_OTHER = 2;

@@ -90,9 +90,10 @@ export const register: CommandModule = (program, actions) => {
             bytesPerSec,
           });
           const files = source.files.length + source.sidecars.length;
+          const sizes = `${formatBytes(source.totalBytes)} (${formatBytes(version.storedBytes)} stored)`;
           session.out.line(
             `${refOf(version)} (${version.id}): ${source.tensorCount} tensors in ${files} files, ` +
-              `${formatBytes(source.totalBytes)} (${formatBytes(version.storedBytes)} stored) at ${formatRate(bytesPerSec)} through ${ioPath}`,
+              `${sizes} at ${formatRate(bytesPerSec)} through ${ioPath}`,
           );
         });
         return undefined;
