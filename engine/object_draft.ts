@@ -10,8 +10,8 @@
 // This file never does I/O.
 
 import { StoreError, assert, crc64Combine } from '../format/index.js';
-import type { Piece } from '../format/index.js';
-import type { DraftPart } from './chunk_packer.js';
+import type { Blob, Piece, Tensor } from '../format/index.js';
+import { BLOB_DTYPE_CODE, type DraftPart } from './chunk_packer.js';
 
 export interface ObjectDraft {
   readonly name: string;
@@ -32,6 +32,43 @@ export interface FileDraft {
   readonly name: string;
   readonly prefix: Uint8Array | null;
   readonly mode: number;
+}
+
+/** `format` of a file that is made of a prefix and tensors (format F17). */
+export const FILE_OF_TENSORS = 1;
+
+/** A tensor of another version, referenced; its place in a file counts only with a file index. */
+export function linkedTensor(record: Tensor, name: string, fileIndex: number): ObjectDraft {
+  return {
+    name,
+    dtypeCode: record.dtype,
+    shape: record.shape,
+    rawBytes: record.rawBytes,
+    fileIndex,
+    fileOffset: fileIndex < 0 ? 0 : record.fileOffset,
+    contentType: null,
+    inline: record.inlineBytes.byteLength > 0 ? record.inlineBytes : null,
+    knownSum: record.rawSum,
+    parts: [],
+    linked: record.pieces,
+  };
+}
+
+/** A blob of another version, referenced. */
+export function linkedBlob(record: Blob): ObjectDraft {
+  return {
+    name: record.name,
+    dtypeCode: BLOB_DTYPE_CODE,
+    shape: [],
+    rawBytes: record.rawBytes,
+    fileIndex: -1,
+    fileOffset: 0,
+    contentType: record.contentType,
+    inline: record.inlineBytes.byteLength > 0 ? record.inlineBytes : null,
+    knownSum: record.rawSum,
+    parts: [],
+    linked: record.pieces,
+  };
 }
 
 /** Sum of the draft's bytes; every part must be written. */

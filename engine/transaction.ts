@@ -19,7 +19,13 @@ import { type CodecChoice, PROFILES } from './chunk_encoder.js';
 import { BLOB_DTYPE_CODE, type ByteSource, type DraftPart, INLINE_LIMIT_BYTES } from './chunk_packer.js';
 import { type CommitPlan, applyCommit, buildManifest } from './commit_change.js';
 import { MAX_READ_RANGE_BYTES } from './io/directory_port.js';
-import type { FileDraft, ObjectDraft } from './object_draft.js';
+import {
+  FILE_OF_TENSORS,
+  type FileDraft,
+  type ObjectDraft,
+  linkedBlob,
+  linkedTensor,
+} from './object_draft.js';
 import { ProgressTracker } from './progress.js';
 import { bufferOf, rechunk, wrongSize } from './put_source.js';
 import { SourceFiles } from './source_files.js';
@@ -180,19 +186,31 @@ export class Transaction implements AsyncDisposable {
       const record = base.tensorRecord(from);
       validateObjectName(name);
       this.#checkNew(this.#tensors, name);
-      this.#tensors.set(name, {
-        name,
-        dtypeCode: record.dtype,
-        shape: record.shape,
-        rawBytes: record.rawBytes,
-        fileIndex: -1,
-        fileOffset: 0,
-        contentType: null,
-        inline: record.inlineBytes.byteLength > 0 ? record.inlineBytes : null,
-        knownSum: record.rawSum,
-        parts: [],
-        linked: record.pieces,
-      });
+      this.#tensors.set(name, linkedTensor(record, name, -1));
+    });
+  }
+
+  /**
+   * References everything of the base version: its tensors, its blobs and its files, so that what was imported can
+   * still be exported byte for byte. The transaction must not hold any of these names yet (E_EXISTS).
+   */
+  linkAll(): Promise<void> {
+    return this.#track(async () => {
+      const base = this.#settings.base;
+      if (base === null)
+        throw new StoreError('E_USAGE', 'linkAll: the transaction was begun without { base }');
+      const { tensors, blobs, files } = base.manifest;
+      for (const { name } of tensors) this.#checkNew(this.#tensors, name);
+      for (const { name } of blobs) this.#checkNew(this.#blobs, name);
+      for (const file of files) this.#checkNewFile(file.name);
+      const firstFile = this.#files.length;
+      for (const { name, format, prefix, mode } of files)
+        this.#files.push({ name, prefix: format === FILE_OF_TENSORS ? prefix : null, mode });
+      for (const record of tensors) {
+        const fileIndex = record.fileIndex < 0 ? -1 : firstFile + record.fileIndex;
+        this.#tensors.set(record.name, linkedTensor(record, record.name, fileIndex));
+      }
+      for (const record of blobs) this.#blobs.set(record.name, linkedBlob(record));
     });
   }
 
@@ -203,11 +221,7 @@ export class Transaction implements AsyncDisposable {
   addFile(options: AddFileOptions): number {
     this.#checkState('addFile');
     validateObjectName(options.name);
-    if (this.#files.some((file) => file.name === options.name)) {
-      throw new StoreError('E_EXISTS', `file ${options.name} is in this version already`, {
-        where: { file: options.name },
-      });
-    }
+    this.#checkNewFile(options.name);
     assert(this.#files.length < MAX_OBJECTS_PER_VERSION, 'too many files in one version');
     return (
       this.#files.push({
@@ -618,6 +632,12 @@ export class Transaction implements AsyncDisposable {
       });
     }
     assert(map.size < MAX_OBJECTS_PER_VERSION, 'too many objects in one version');
+  }
+
+  #checkNewFile(name: string): void {
+    if (this.#files.some((file) => file.name === name)) {
+      throw new StoreError('E_EXISTS', `file ${name} is in this version already`, { where: { file: name } });
+    }
   }
 
   #checkState(what: string): void {

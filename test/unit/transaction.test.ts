@@ -267,6 +267,39 @@ test('links reference the base version: nothing is written twice, and each versi
   await rig.store.close();
 });
 
+test('linkAll keeps files and blobs, so that the linked version is exported byte for byte', async () => {
+  const rig = await makeRig({ members: 2, redundancy: 1 });
+  const first = await rig.store.begin('run');
+  const prefix = contents(9, 64);
+  const file = first.addFile({ name: 'model.safetensors', prefix, mode: 0o600 });
+  await first.put('b', contents(1, 100_000), U8(100_000), { file, fileOffset: 64 });
+  await first.put('a', contents(2, 50), U8(50), { file, fileOffset: 100_064 });
+  await first.put('empty', new Uint8Array(0), U8(0), { file, fileOffset: 100_114 });
+  first.addFile({ name: 'config.json' });
+  await first.putBlob('config.json', contents(3, 9000), { contentType: 'application/json' });
+  const base = await first.commit();
+  const written = rig.store.stats().writtenBytes;
+  const second = await rig.store.begin('other', { base: base.id });
+  await second.linkAll();
+  await assert.rejects(second.linkAll(), { code: 'E_EXISTS' });
+  await second.put('extra', contents(4, 10), U8(10));
+  const linked = await second.commit();
+  assert.ok(rig.store.stats().writtenBytes - written < MEBIBYTE);
+  assert.deepEqual(linked.manifest.files, base.manifest.files);
+  assert.deepEqual(linked.manifest.blobs, base.manifest.blobs);
+  assert.deepEqual(
+    linked.manifest.tensors.filter(({ name }) => name !== 'extra'),
+    base.manifest.tensors,
+  );
+  await rig.store.remove(base.id);
+  assert.deepEqual(await linked.blob('config.json').bytes(), contents(3, 9000));
+  assert.deepEqual(await linked.tensor('b').read(), contents(1, 100_000));
+  assert.deepEqual(await fsckFindings(rig.store), []);
+  await rig.store.remove(linked.id);
+  assert.deepEqual(await fsckFindings(rig.store), []);
+  await rig.store.close();
+});
+
 test('a link to a version that was removed meanwhile is E_CONFLICT and leaves nothing', async () => {
   const rig = await makeRig();
   const first = await rig.store.begin('run');
