@@ -545,12 +545,16 @@ export class StoreCatalog implements Catalog {
       const { members } = this.#core;
       const attached = members.attached(index);
       const isInStep = attached !== null && members.failure(index) === null && holdsRoots(entry);
-      const heldSequence = attached?.held?.sequence ?? this.#chosen.tipSequences.get(index) ?? -1;
+      const tip = attached?.held?.sequence ?? this.#chosen.tipSequences.get(index) ?? -1;
+      // What a root names on a holder was flushed there before any of its superblocks was written (M7).
+      const named = holdsRoots(entry) ? this.superblock.sequence : entry.leftSequence;
+      const heldSequence = attached === null ? tip : Math.max(tip, named);
       return { device: found, path, isInStep, heldSequence, takesWrites: members.takesWrites(index) };
     }
     const standing = this.#chosen.standings.get(index);
     const isInStep = standing === 'current' || standing === 'one-behind';
-    const heldSequence = this.#chosen.tipSequences.get(index) ?? -1;
+    const tip = this.#chosen.tipSequences.get(index) ?? -1;
+    const heldSequence = standing === 'returning' ? Math.max(tip, entry.leftSequence) : tip;
     return { device: found, path, isInStep, heldSequence, takesWrites: false };
   }
 

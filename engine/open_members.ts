@@ -62,6 +62,8 @@ export class MemberFinder {
   readonly #options: FindOptions;
   readonly #report: OpenReport;
   readonly #devices = new Map<string, MemberDevice>();
+  /** Paths whose flush failed: never asked again by this open (commit.md C1). */
+  readonly #refused = new Set<string>();
   readonly #hintedPaths = new Map<string, string>();
 
   constructor(io: Io, options: FindOptions, report: OpenReport) {
@@ -128,7 +130,7 @@ export class MemberFinder {
   }
 
   async #open(path: string): Promise<MemberDevice | null> {
-    if (this.#devices.has(path)) return null;
+    if (this.#devices.has(path) || this.#refused.has(path)) return null;
     const { mode, direct, force } = this.#options;
     try {
       const device = await this.#io.openMember(path, { mode, direct, force });
@@ -149,19 +151,26 @@ export class MemberFinder {
       devices.map((device) => device.slot),
       { priority: 0 },
     );
-    for (const result of results) {
-      if (result.errno === 0) continue;
-      const device = devices.find((entry) => entry.slot === result.slot);
-      throw new StoreError(
-        'E_IO',
-        `flushing ${device?.path ?? 'a member'} before it is trusted failed with errno ${result.errno}`,
-        {
-          where: { member: device?.path ?? '', errno: result.errno },
-          safe: 'nothing was written',
-          next: 'ingot doctor; a read-only open still works',
-        },
-      );
+    for (const { slot, errno } of results) {
+      if (errno === 0) continue;
+      const device = devices.find((entry) => entry.slot === slot);
+      if (device !== undefined) await this.#setAside(device, errno);
     }
+  }
+
+  /** Nobody knows what is durable on a member whose flush failed: it is as one that was not found. */
+  async #setAside(device: MemberDevice, errno: number): Promise<void> {
+    const { path, slot } = device;
+    const error = new StoreError('E_IO', `flushing ${path} before it is trusted failed with errno ${errno}`, {
+      where: { member: path, errno },
+      safe: 'nothing was written',
+      next: 'ingot doctor; a read-only open still works',
+    });
+    this.unusable.push({ path, error });
+    this.#refused.add(path);
+    this.#devices.delete(path);
+    this.#io.unlockWriter(slot);
+    await this.#io.closeMember(slot).catch(() => undefined);
   }
 
   async #read(device: MemberDevice): Promise<void> {
@@ -244,6 +253,7 @@ export class MemberFinder {
     const device = await this.#open(path);
     if (device === null) return false;
     if (this.#options.mode === 'rw') await this.#lockAndFlush([device]);
+    if (!this.#devices.has(path)) return false;
     await this.#read(device);
     const last = this.found.at(-1);
     if (last?.device === device && equalBytes(last.tip.memberUuid, uuid)) {

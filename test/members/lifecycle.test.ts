@@ -220,6 +220,43 @@ test('a member that fails and is brought back in one session never shows what it
   await rig.store.close();
 });
 
+test('what a member got before its superblock failed is acknowledged, and read from it', async () => {
+  const rig = await makeRig({ members: 2, redundancy: 1 });
+  const large = 40 * MEBIBYTE;
+  const tx = await rig.store.begin('run');
+  await tx.put('t', contents(1, large), { dtype: 'U8', shape: [large] });
+  rig.world.faults.add({
+    operation: 'write',
+    action: 'errno',
+    errno: 5,
+    path: 'b.member',
+    fromBytes: 64 * 1024,
+    toBytes: 576 * 1024,
+    probability: 1,
+  });
+  await tx.commit();
+  assert.equal(statesOf(rig), 'online,stale');
+  assert.deepEqual(await (await rig.store.get('run')).tensor('t').read(), contents(1, large));
+  rig.world.faults.clear();
+  await reopen(rig, 'r');
+  assert.deepEqual(await (await rig.store.get('run')).tensor('t').read(), contents(1, large));
+  await rig.store.close();
+});
+
+test('a member whose flush fails at open is left out, and is back at the next one', async () => {
+  const rig = await makeRig({ members: 2, redundancy: 2 });
+  await write(rig, 'run', 1);
+  await rig.store.close();
+  rig.world.faults.add({ operation: 'flush', action: 'errno', errno: 5, path: 'b.member', nth: 1 });
+  await openWithPaths(rig, rig.paths);
+  assert.equal(statesOf(rig), 'online,missing');
+  await write(rig, 'run', 2);
+  await reopen(rig);
+  assert.equal(statesOf(rig), 'online,resilvering');
+  await holds(rig, 'run', 2);
+  await rig.store.close();
+});
+
 test('an older copy of a member is read and not taken back', async () => {
   const rig = await makeRig({ members: 3, redundancy: 2 });
   await write(rig, 'run', 1);

@@ -362,9 +362,10 @@ export class Simulation {
   // ---- judgement, without faults
 
   private async judge(): Promise<void> {
-    // A write that failed late behind a process's back is told to the next flush, once.
+    // A write that failed late behind a process's back is told to the next flush, once; the last writes of a process
+    // that was killed may end so while this one opens.
     const again = (): Promise<StoreSession> => this.open(this.world.process());
-    const late = [...this.world.devices.values()].filter(({ disk }) => disk.lateErrno !== 0).length;
+    const late = 2 + [...this.world.devices.values()].filter(({ disk }) => disk.lateErrno !== 0).length;
     let opening = again();
     for (let i = 0; i < late; i += 1) opening = opening.catch(again);
     let session = await opening.catch((error: unknown) => {

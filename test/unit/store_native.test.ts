@@ -158,7 +158,9 @@ test('a copied store that lacks a member does not take the one of its original',
     await store.close();
     await cp(original, copy, { recursive: true });
     await rm(join(copy, 'b.member'));
-    await assert.rejects(open(copy, { mode: 'rw' }), { code: 'E_DEGRADED' });
+    const writer = await open(copy, { mode: 'rw' });
+    assert.equal(writer.info.members[1]?.state, 'missing');
+    await writer.close();
     const reader = await open(copy, { mode: 'r' });
     assert.equal(reader.info.state, 'degraded');
     assert.deepEqual(await (await reader.get('demo/run')).tensor('weight').read(), contents(3, 5000));
