@@ -20,7 +20,8 @@ export async function checkRewound(
   if (sequence - roots < 1) return [];
   const world = SimWorld.fromImage(image, sequence);
   const zeroes = new Uint8Array(SLOT_BYTES);
-  for (const path of shape.members) {
+  // A member whose creation is under way may be in no image yet.
+  for (const path of shape.members.filter((each) => image.members.has(each))) {
     for (let copy = 0; copy < RING_COPIES; copy += 1) {
       for (let gone = 0; gone < roots; gone += 1) {
         world.overwrite(path, slotOffset(copy, sequence - gone, shape.memberBytes), zeroes);
