@@ -25,7 +25,13 @@ export const BLOB_DTYPE_CODE = 255;
 export const MAX_PIECES_PER_CHUNK = 16_384;
 
 export type ByteSource =
-  | { readonly kind: 'memory'; readonly buffer: IoBuffer; readonly offset: number }
+  | {
+      readonly kind: 'memory';
+      readonly buffer: IoBuffer;
+      readonly offset: number;
+      /** The caller keeps it unchanged until it is written: it may be written from where it lies. */
+      readonly lent?: boolean;
+    }
   | { readonly kind: 'file'; readonly file: SourceFile; readonly offset: number };
 
 export interface ChunkPiece {

@@ -20,7 +20,7 @@ import {
 } from '../format/index.js';
 import type { Extent, SumLeaf } from '../format/index.js';
 import type { CatalogSnapshot } from './contract.js';
-import { MAX_COPIES, NO_MEMBER, type ReadBatch } from './io/port.js';
+import { type FaultKind, MAX_COPIES, NO_MEMBER, type ReadBatch } from './io/port.js';
 import { isHealable } from './repair/suspects.js';
 import type { StoreContext } from './store_context.js';
 import { INLINE_SUM_LIMIT, SUMS_PER_LEAF } from './sum_leaves.js';
@@ -257,7 +257,7 @@ export class ExtentSource {
       copy: number;
       offsetBytes: number;
       lengthBytes: number;
-      kind: 'io' | 'short' | 'checksum' | 'missing' | 'deadline' | 'aborted';
+      kind: FaultKind;
       errno: number;
     },
   ): void {

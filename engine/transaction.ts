@@ -113,7 +113,8 @@ export class Transaction implements AsyncDisposable {
       if (described === undefined) throw new StoreError('E_USAGE', `put of ${name} needs { dtype, shape }`);
       const buffer = bufferOf(src, name);
       const draft = this.#draft(ticket, this.#tensors, name, described, buffer.byteLength, options, null);
-      return this.#putBytes(ticket, draft, { kind: 'memory', buffer, offset: 0 }, options);
+      const lent = options.buffer === 'borrow';
+      return this.#putBytes(ticket, draft, { kind: 'memory', buffer, offset: 0, lent }, options);
     });
   }
 
@@ -141,7 +142,8 @@ export class Transaction implements AsyncDisposable {
       const contentType = options.contentType ?? null;
       if (src instanceof Uint8Array) {
         const draft = this.#draft(ticket, this.#blobs, name, null, src.byteLength, options, contentType);
-        return this.#putBytes(ticket, draft, { kind: 'memory', buffer: src, offset: 0 }, options);
+        const lent = options.buffer === 'borrow';
+        return this.#putBytes(ticket, draft, { kind: 'memory', buffer: src, offset: 0, lent }, options);
       }
       return this.#putBlobStream(ticket, name, src, options);
     });

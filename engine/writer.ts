@@ -21,6 +21,9 @@ import type { ChunkPiece, DraftPart, Slab } from './chunk_packer.js';
 import { encodeChunks } from './chunk_encoder.js';
 import type { MemberState, SpaceGrant } from './contract.js';
 import {
+  GATHER,
+  IN_PLACE_LENT,
+  IN_PLACE_OWN,
   type IoBuffer,
   MAX_BATCH_OPS,
   MAX_COPIES,
@@ -80,6 +83,14 @@ export interface WriterOptions {
   readonly segmentBytes: number;
   /** For messages. */
   readonly object: string;
+}
+
+/** Whether a chunk may be written from where it lies: staging memory is ours alone, lent memory is the caller's word. */
+function inPlaceOf(chunk: ChunkDraft): number {
+  const only = chunk.pieces.length === 1 ? chunk.pieces[0]?.source : undefined;
+  if (only?.kind !== 'memory') return GATHER;
+  if (only.buffer === chunk.staging) return IN_PLACE_OWN;
+  return only.lent === true ? IN_PLACE_LENT : GATHER;
 }
 
 export class TransactionWriter {
@@ -437,13 +448,15 @@ export class TransactionWriter {
   /** Resolves to the chunks that were placed anew because a member failed and have to be written again. */
   async #writeOnce(chunks: readonly ChunkDraft[], mayMove: boolean): Promise<readonly ChunkDraft[]> {
     const batch = this.#batchOf(chunks);
+    const errorsBefore = this.#writeErrors(batch);
     let result: WriteResult;
     try {
       result = await this.#context.io.write(batch);
     } catch (error) {
-      // A batch that our own abort cut short settles when none of it is in flight (the port's rule 4): its
-      // space is good. After any other failure nobody knows.
-      if (!this.#abort.signal.aborted) for (const chunk of chunks) chunk.writeFailed = true;
+      // A batch that our own abort cut short settles when none of it is in flight (the port's rule 4): its space is
+      // good, unless a write of its members failed meanwhile. After any other failure nobody knows.
+      const good = this.#abort.signal.aborted && this.#writeErrors(batch) === errorsBefore;
+      if (!good) for (const chunk of chunks) chunk.writeFailed = true;
       throw error;
     }
     const moved = mayMove ? await this.#moveFailed(chunks, result) : [];
@@ -487,6 +500,14 @@ export class TransactionWriter {
     return moved;
   }
 
+  /** Failed writes so far of all members that the batch writes to. */
+  #writeErrors(batch: WriteBatch): number {
+    const slots = new Set(batch.copyMember);
+    return this.#context.io
+      .stats()
+      .perSlot.reduce((sum, { slot, writeErrors }) => sum + (slots.has(slot) ? writeErrors : 0), 0);
+  }
+
   #batchOf(chunks: readonly ChunkDraft[]): WriteBatch {
     const { segmentBytes } = this.#options;
     const count = chunks.length;
@@ -514,6 +535,7 @@ export class TransactionWriter {
       segmentSums: new BigUint64Array(sumTotal),
       rawSums: new BigUint64Array(count),
       pieceSums: new BigUint64Array(pieceTotal),
+      inPlace: new Uint8Array(count),
       signal: this.#abort.signal,
     };
     let pieceAt = 0;
@@ -524,6 +546,7 @@ export class TransactionWriter {
       batch.pieceStart[op] = pieceAt;
       batch.pieceCount[op] = piecesToWrite(chunk).length;
       batch.sumIndex[op] = sumAt;
+      batch.inPlace[op] = inPlaceOf(chunk);
       sumAt += Math.ceil(chunk.storedBytes / segmentBytes);
       for (const [copy, grant] of chunk.grants.entries()) {
         batch.copyMember[op * MAX_COPIES + copy] = this.#slot(grant.member);
@@ -568,8 +591,12 @@ export class TransactionWriter {
     for (const [op, chunk] of chunks.entries()) {
       if (moved.has(chunk)) continue;
       if (result.status[op] !== 0) {
-        // Status 2 was cancelled before it failed: that space is good and goes back on abort.
-        chunk.writeFailed = result.status[op] === 1;
+        // Status 2 was cancelled before it failed, and of changed memory all writes ended: that space is good and
+        // goes back on abort. But a write of a cancelled op that did fail says so with a fault of its own.
+        const faults = result.faults.filter((fault) => fault.op === op);
+        chunk.writeFailed =
+          faults.some(({ kind }) => kind === 'io' || kind === 'short' || kind === 'missing') ||
+          (result.status[op] === 1 && !faults.some(({ kind }) => kind === 'changed'));
         failed ??= chunk;
         continue;
       }
@@ -605,6 +632,17 @@ export class TransactionWriter {
     if (fault === undefined || fault.kind === 'aborted') {
       return (
         this.#failure ?? new StoreError('E_IO', `writing ${failed.name} was aborted`, { where: base, safe })
+      );
+    }
+    if (fault.kind === 'changed') {
+      return new StoreError(
+        'E_BUFFER_CHANGED',
+        `the memory of ${failed.name} changed while it was being written`,
+        {
+          where: base,
+          safe,
+          next: 'keep lent memory unchanged until commit() settles, or put it without { buffer: "borrow" }',
+        },
       );
     }
     const memberIndex = this.#context.memberOfSlot(fault.slot);

@@ -52,7 +52,15 @@ import { MAX_BATCH_OPS, MAX_COPIES, MAX_EXTENT_BYTES, NO_MEMBER } from './port.j
 /** In the order of ingot_path in ingot_core.h. */
 const PATHS: readonly IoPath[] = ['io_uring', 'threads', 'buffered'];
 /** In the order of ingot_fault_kind. */
-const FAULT_KINDS: readonly FaultKind[] = ['io', 'short', 'checksum', 'missing', 'deadline', 'aborted'];
+const FAULT_KINDS: readonly FaultKind[] = [
+  'io',
+  'short',
+  'checksum',
+  'missing',
+  'deadline',
+  'aborted',
+  'changed',
+];
 const FAULT_COLUMNS = 7;
 const SOURCE_FAULT_COLUMNS = 4;
 const SECTOR_BYTES = 4096;

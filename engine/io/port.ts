@@ -131,7 +131,7 @@ export interface ReadBatch extends BatchOptions {
   readonly destinations: readonly IoBuffer[];
 }
 
-export type FaultKind = 'io' | 'short' | 'checksum' | 'missing' | 'deadline' | 'aborted';
+export type FaultKind = 'io' | 'short' | 'checksum' | 'missing' | 'deadline' | 'aborted' | 'changed';
 /** One copy of one place that could not be used. */
 export interface IoFault {
   readonly op: number;
@@ -151,12 +151,22 @@ export interface BatchResult {
   readonly bytesByPath: Partial<Record<IoPath, number>>;
 }
 
+/** In `inPlace`: gather the op's pieces into the core's own memory. */
+export const GATHER = 0;
+/** Write lent memory from where it lies; sum it again after its last write, and a change is a fault. */
+export const IN_PLACE_LENT = 1;
+/** Write from where it lies memory that nobody else knows. */
+export const IN_PLACE_OWN = 2;
+
 /**
  * Writes of extents and pages.
  * Op i gathers its pieces [pieceStart[i], pieceStart[i] + pieceCount[i]) into one zero-filled,
  * aligned, engine-owned buffer of storedBytes, computes the sum of every segment of it
  * (padding included), the CRC of its first rawBytes and the CRC of every piece,
  * and then writes that one buffer to every copy. It is ok only when every copy was written in full.
+ * With `inPlace` an op of one suitably aligned piece of memory is written from where it lies; whether the
+ * implementation does so or gathers is its choice. Either way no copy of an op that is ok was written from bytes that
+ * differ from the sums when its writes began and when they had ended.
  */
 export interface WriteBatch extends BatchOptions {
   readonly count: number;
@@ -180,6 +190,8 @@ export interface WriteBatch extends BatchOptions {
   readonly segmentSums: BigUint64Array;
   readonly rawSums: BigUint64Array;
   readonly pieceSums: BigUint64Array;
+  /** Per op GATHER, IN_PLACE_LENT or IN_PLACE_OWN; absent: all GATHER. */
+  readonly inPlace?: Uint8Array;
 }
 export interface WriteResult extends BatchResult {
   /** A source file that gave an error or fewer bytes than asked, by op. */

@@ -48,8 +48,15 @@ enum ingot_path { INGOT_PATH_RING = 0, INGOT_PATH_THREADS = 1, INGOT_PATH_BUFFER
 enum ingot_status { INGOT_OP_OK = 0, INGOT_OP_FAILED = 1, INGOT_OP_ABORTED = 2 };
 enum ingot_fault_kind {
   INGOT_FAULT_IO = 0, INGOT_FAULT_SHORT = 1, INGOT_FAULT_CHECKSUM = 2,
-  INGOT_FAULT_MISSING = 3, INGOT_FAULT_DEADLINE = 4, INGOT_FAULT_ABORTED = 5
+  INGOT_FAULT_MISSING = 3, INGOT_FAULT_DEADLINE = 4, INGOT_FAULT_ABORTED = 5,
+  INGOT_FAULT_CHANGED = 6       /* Lent memory changed while it was written. */
 };
+/*
+ * From where an op's bytes are written. GATHER: from a copy of the core's own. LENT and OWN: from where they lie, when
+ * the op is one aligned piece of memory of at least 64 KiB (else gathered). LENT memory is summed again after its last
+ * write, and a change is a fault; OWN memory is the caller's word that nobody changes it before `done`.
+ */
+enum ingot_in_place { INGOT_GATHER = 0, INGOT_IN_PLACE_LENT = 1, INGOT_IN_PLACE_OWN = 2 };
 
 /* Zero in a field means the default. */
 typedef struct ingot_options {
@@ -158,6 +165,7 @@ typedef struct ingot_write_columns {
   size_t segment_sums_count;
   uint64_t *raw_sums;           /* count entries */
   uint64_t *piece_sums;         /* pieces_count entries */
+  const uint8_t *in_place;      /* count entries of ingot_in_place; NULL: gather all. Copied. */
   uint8_t *status;
 } ingot_write_columns;
 

@@ -166,6 +166,9 @@ void parse_write(const Napi::Object& batch, WriteColumns& out) {
   columns.segment_sums_count = sums.length;
   columns.raw_sums = entries<uint64_t>(batch, "rawSums", napi_biguint64_array, count);
   columns.piece_sums = entries<uint64_t>(batch, "pieceSums", napi_biguint64_array, pieces.length);
+  if (!batch.Get("inPlace").IsUndefined()) {
+    columns.in_place = entries<uint8_t>(batch, "inPlace", napi_uint8_array, count);
+  }
   out.sources = buffers(batch, "sources");
   columns.sources = out.sources.data();
   columns.sources_count = out.sources.size();

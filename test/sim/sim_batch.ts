@@ -239,7 +239,7 @@ async function writeCopy(
   state.io.totals.writtenBytes += movedBytes;
   if (errno === 0 && movedBytes === bytes.length) return;
   const counters = state.io.errors[slot];
-  if (counters !== undefined) counters.writeErrors += 1;
+  if (counters !== undefined && errno !== ERRNO_ECANCELED) counters.writeErrors += 1;
   state.faults.push({
     op,
     copy,

@@ -2,10 +2,8 @@
 #include "context.h"
 
 #include <fcntl.h>
-#include <linux/magic.h>
 #include <pthread.h>
 #include <sys/stat.h>
-#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -16,6 +14,7 @@
 #include "core_limits.h"
 #include "ring_io.h"
 #include "thread_io.h"
+#include "worker_io.h"
 
 namespace ingot {
 
@@ -65,6 +64,7 @@ Status Context::start(const ingot_options& options) {
   if (Status status = choose_backend(options); !status.ok()) return status;
   int ignored = 0;
   source_queue_ = make_queue(-1, -1, ignored);
+  memory_source_queue_ = std::make_unique<WorkerIo>(*workers_, faults_, limits_);
   ticker_ = std::thread([this] { tick(); });
   pthread_setname_np(ticker_.native_handle(), "ingot-ticker");
   return {};
@@ -80,6 +80,7 @@ Status Context::choose_backend(const ingot_options& options) {
     else if (std::strcmp(environment, "io_uring") == 0) wanted = INGOT_BACKEND_RING;
     else return {"E_USAGE", 0, std::string("INGOT_BACKEND is '") + environment + "'; it takes io_uring or threads"};
   }
+  any_backend_ = wanted == INGOT_BACKEND_AUTO;
   if (wanted == INGOT_BACKEND_THREADS) {
     path_ = INGOT_PATH_THREADS;
     reason_ = asked_by;
@@ -116,7 +117,7 @@ Context::~Context() {
     closing_ = true;
     for (auto& [id, cancel] : live_) cancel->aborted.store(true, std::memory_order_release);
   }
-  if (workers_ != nullptr && source_queue_ != nullptr) {
+  if (workers_ != nullptr && memory_source_queue_ != nullptr) {
     sweep_all();
     std::map<uint32_t, std::shared_ptr<Member>> members;
     std::unique_lock lock(mutex_);
@@ -136,6 +137,7 @@ Context::~Context() {
   // Workers may still be letting go of members; they run dry before the queues go.
   if (workers_ != nullptr) workers_->stop();
   source_queue_.reset();
+  memory_source_queue_.reset();
   sources_.clear();
 }
 
@@ -192,6 +194,7 @@ void Context::sweep_all() {
   }
   for (const auto& each : members) each->queue->sweep();
   source_queue_->sweep();
+  memory_source_queue_->sweep();
   pool_->sweep();
 }
 
@@ -258,7 +261,12 @@ Status Context::open_member(const std::string& path, const ingot_member_options&
 Status Context::adopt(DirectFile file, ingot_member_info& info) {
   const bool direct = file.direct;
   auto opened = std::make_shared<Member>(*this, std::move(file));
-  opened->queue = make_queue(opened->file.data.get(), opened->file.writer_lock.get(), opened->path);
+  if (opened->file.in_memory && any_backend_) {
+    opened->queue = std::make_unique<WorkerIo>(*workers_, faults_, limits_);
+    opened->path = INGOT_PATH_THREADS;
+  } else {
+    opened->queue = make_queue(opened->file.data.get(), opened->file.writer_lock.get(), opened->path);
+  }
   if (!direct) opened->path = INGOT_PATH_BUFFERED;
   const std::lock_guard lock(mutex_);
   uint32_t slot = 0;
@@ -322,8 +330,9 @@ Status Context::open_source(const std::string& path, ingot_source_info& out) {
     if (opened->alignment_bytes > kSectorBytes) opened->direct = Descriptor();
   }
   // tmpfs takes O_DIRECT and ignores it: exact reads into place then spare the shift of an aligned superset.
-  struct statfs system{};
-  if (fstatfs(opened->buffered.get(), &system) == 0 && system.f_type == TMPFS_MAGIC) opened->direct = Descriptor();
+  const bool in_memory = lives_in_memory(opened->buffered.get());
+  if (in_memory) opened->direct = Descriptor();
+  opened->in_memory = in_memory && any_backend_;
   const std::lock_guard lock(mutex_);
   if (sources_.size() >= kSourcesMax) return {"E_USAGE", EMFILE, "more than 65,536 source files are open"};
   while (sources_.count(next_source_) != 0 || next_source_ == 0) ++next_source_;
@@ -374,7 +383,7 @@ void Context::stats(ingot_stats& out) {
   for (const IoKind kind : {IoKind::read, IoKind::write, IoKind::flush, IoKind::source}) {
     out.issued[static_cast<size_t>(kind)] = faults_.issued(kind);
   }
-  out.transfers = closed_transfers_.load() + source_queue_->transfers();
+  out.transfers = closed_transfers_.load() + source_queue_->transfers() + memory_source_queue_->transfers();
   const std::lock_guard lock(mutex_);
   for (const auto& [slot, each] : members_) out.transfers += each->queue->transfers();
 }

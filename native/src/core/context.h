@@ -71,6 +71,7 @@ struct Source {
   Descriptor buffered;
   uint64_t size_bytes = 0;
   uint32_t alignment_bytes = 1;  // of memory and offset, for `direct`
+  bool in_memory = false;        // tmpfs
 };
 
 class Context {
@@ -99,7 +100,7 @@ class Context {
   WorkerPool& workers() { return *workers_; }
   BufferPool& pool() { return *pool_; }
   FaultHook& faults() { return faults_; }
-  DeviceQueue& source_queue() { return *source_queue_; }
+  DeviceQueue& source_queue(const Source& source) { return source.in_memory ? *memory_source_queue_ : *source_queue_; }
   [[nodiscard]] uint64_t transfer_bytes() const { return transfer_bytes_; }
   [[nodiscard]] int path() const { return path_; }
   [[nodiscard]] const char* reason() const { return reason_.c_str(); }
@@ -117,10 +118,12 @@ class Context {
   uint64_t transfer_bytes_ = 0;
   int path_ = INGOT_PATH_THREADS;
   std::string reason_;
+  bool any_backend_ = true;  // nobody asked for one: files in memory may take the workers
   FaultHook faults_;
   std::unique_ptr<WorkerPool> workers_;
   std::unique_ptr<BufferPool> pool_;
   std::unique_ptr<DeviceQueue> source_queue_;
+  std::unique_ptr<DeviceQueue> memory_source_queue_;  // of sources that live in memory
 
   std::mutex mutex_;
   std::condition_variable changed_;

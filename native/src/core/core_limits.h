@@ -52,6 +52,13 @@ inline constexpr uint64_t kCopyBlockBytes = 64 * kKiB;
 /// A large extent goes to its device in steps of so many bytes while the rest is still gathered: few enough to
 /// be in the L3 cache when the device (or a RAM disk) reads them, enough for one large transfer.
 inline constexpr uint64_t kGatherStepBytes = 2 * kMiB;
+/// One transfer of a file in memory: it and its sum stay within a core's L2 cache.
+inline constexpr uint64_t kMemoryTransferBytes = 1 * kMiB;
+/// Workers that at once move bytes of one such file for callers that are not workers; writers of one file
+/// exclude each other in the kernel anyway.
+inline constexpr unsigned kMemoryMoversMax = 2;
+/// A piece that is written from where it lies, at least: below, gathering costs less than looking at it twice.
+inline constexpr uint64_t kInPlaceBytesMin = 64 * kKiB;
 inline constexpr uint32_t kMembersMax = 256;
 inline constexpr uint32_t kSourcesMax = 65536;
 /// An exclusive open of a device is tried again this often, this far apart.

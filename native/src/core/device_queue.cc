@@ -1,7 +1,11 @@
 // See device_queue.h.
 #include "device_queue.h"
 
+#include <unistd.h>
+
 #include <cerrno>
+#include <chrono>
+#include <thread>
 
 #include "core_limits.h"
 
@@ -208,6 +212,28 @@ void DeviceQueue::finish(Transfer& transfer, int errno_value) {
     workers_.post(request);
     request = next;
   }
+}
+
+void DeviceQueue::perform(Transfer& transfer) {
+  if (transfer.fault.effect == InjectedFault::Effect::hang) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(transfer.fault.hang_ms));
+    transfer.fault.effect = InjectedFault::Effect::none;
+  }
+  for (;;) {
+    int64_t result = 0;
+    if (!injected_result(transfer, result)) result = transfer_once(transfer);
+    if (settle(transfer, result) == Next::finished) return;
+  }
+}
+
+int64_t DeviceQueue::transfer_once(const Transfer& transfer) {
+  const auto offset = static_cast<off_t>(transfer.offset_bytes + transfer.done_bytes);
+  const auto count = static_cast<int>(transfer.remaining.size());
+  ssize_t moved = 0;
+  if (transfer.kind == IoKind::flush) moved = fdatasync(transfer.fd);
+  else if (transfer.kind == IoKind::write) moved = pwritev(transfer.fd, transfer.remaining.data(), count, offset);
+  else moved = preadv(transfer.fd, transfer.remaining.data(), count, offset);
+  return moved < 0 ? -errno : moved;
 }
 
 }  // namespace ingot

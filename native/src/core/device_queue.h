@@ -75,6 +75,8 @@ class DeviceQueue {
   static bool injected_result(Transfer& transfer, int64_t& result);
   /// Accounts for one try: bytes moved or -errno.
   Next settle(Transfer& transfer, int64_t result);
+  /// Moves a transfer's bytes in the calling thread, to its end.
+  void perform(Transfer& transfer);
 
   WorkerPool& workers_;
   FaultHook& faults_;
@@ -83,6 +85,7 @@ class DeviceQueue {
 
  private:
   void finish(Transfer& transfer, int errno_value);
+  static int64_t transfer_once(const Transfer& transfer);
   bool refuse(IoRequest* request);
   static bool fits(const Transfer& transfer, const IoRequest& request, uint64_t limit_bytes);
 

@@ -2,7 +2,9 @@
 #include "direct_file.h"
 
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -142,6 +144,11 @@ Status open_locks(DirectFile& out) {
 
 }  // namespace
 
+bool lives_in_memory(int fd) {
+  struct statfs system{};
+  return fstatfs(fd, &system) == 0 && system.f_type == TMPFS_MAGIC;
+}
+
 void probe_alignment(int fd, uint32_t& memory_alignment_bytes, uint32_t& offset_alignment_bytes) {
   memory_alignment_bytes = 0;
   offset_alignment_bytes = 0;
@@ -179,6 +186,7 @@ Status open_direct_file(const std::string& path, const ingot_member_options& opt
     if (Status status = adopt_block(info, options, out); !status.ok()) return status;
   } else {
     out.size_bytes = static_cast<uint64_t>(info.st_size);
+    out.in_memory = lives_in_memory(out.data.get());
     out.failure_domain = failure_domain_of(info.st_dev);
     out.numa_node = numa_node_of(info.st_dev);
   }

@@ -37,6 +37,7 @@ struct DirectFile {
   bool writable = false;
   bool is_block = false;
   bool direct = false;
+  bool in_memory = false;  // tmpfs: a transfer is a copy by the processor
   uint64_t size_bytes = 0;
   uint32_t memory_alignment_bytes = 4096;
   uint32_t offset_alignment_bytes = 4096;
@@ -45,6 +46,9 @@ struct DirectFile {
 };
 
 Status open_direct_file(const std::string& path, const ingot_member_options& options, DirectFile& out);
+
+/// Whether the file's bytes live in memory (tmpfs).
+bool lives_in_memory(int fd);
 
 /// Fills the alignment that direct I/O on this descriptor asks for.
 void probe_alignment(int fd, uint32_t& memory_alignment_bytes, uint32_t& offset_alignment_bytes);

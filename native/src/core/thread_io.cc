@@ -2,9 +2,6 @@
 #include "thread_io.h"
 
 #include <pthread.h>
-#include <unistd.h>
-
-#include <cerrno>
 
 #include "core_limits.h"
 
@@ -48,28 +45,6 @@ void ThreadIo::work() {
     perform(transfer);
     lock.lock();
   }
-}
-
-void ThreadIo::perform(Transfer& transfer) {
-  if (transfer.fault.effect == InjectedFault::Effect::hang) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(transfer.fault.hang_ms));
-    transfer.fault.effect = InjectedFault::Effect::none;
-  }
-  for (;;) {
-    int64_t result = 0;
-    if (!injected_result(transfer, result)) result = transfer_once(transfer);
-    if (settle(transfer, result) == Next::finished) return;
-  }
-}
-
-int64_t ThreadIo::transfer_once(const Transfer& transfer) {
-  const auto offset = static_cast<off_t>(transfer.offset_bytes + transfer.done_bytes);
-  const auto count = static_cast<int>(transfer.remaining.size());
-  ssize_t moved = 0;
-  if (transfer.kind == IoKind::flush) moved = fdatasync(transfer.fd);
-  else if (transfer.kind == IoKind::write) moved = pwritev(transfer.fd, transfer.remaining.data(), count, offset);
-  else moved = preadv(transfer.fd, transfer.remaining.data(), count, offset);
-  return moved < 0 ? -errno : moved;
 }
 
 }  // namespace ingot

@@ -23,8 +23,6 @@ class ThreadIo final : public DeviceQueue {
  private:
   void wake() override;
   void work();
-  void perform(Transfer& transfer);
-  static int64_t transfer_once(const Transfer& transfer);
 
   std::condition_variable work_ready_;
   std::vector<std::thread> threads_;

@@ -4,6 +4,11 @@
 #include <pthread.h>
 
 namespace ingot {
+namespace {
+thread_local bool this_thread_works = false;
+}  // namespace
+
+bool WorkerPool::on_worker() { return this_thread_works; }
 
 WorkerPool::WorkerPool(unsigned thread_count) {
   for (unsigned i = 0; i < thread_count; ++i) {
@@ -37,6 +42,7 @@ Task* WorkerPool::take() {
 }
 
 void WorkerPool::work() {
+  this_thread_works = true;
   std::unique_lock lock(mutex_);
   for (;;) {
     Task* task = take();

@@ -29,6 +29,8 @@ class WorkerPool {
   ~WorkerPool();
   void post(Task* task);
   void stop();
+  /// Whether the calling thread is a worker of some pool.
+  static bool on_worker();
 
  private:
   struct Lane { Task* head = nullptr; Task* tail = nullptr; };

@@ -1,4 +1,5 @@
-// Writes: gather the pieces into one engine-owned buffer, sum it once, write that buffer to every copy.
+// Writes: gather the pieces into one engine-owned buffer (or take lent memory as it lies), sum it, write that one
+// memory to every copy.
 //
 // An op takes one grant of pool memory: its stored bytes, then room for source files whose position
 // does not line up with the extent's. Source ranges are read with O_DIRECT as aligned supersets,
@@ -11,7 +12,10 @@
 //   2. All copies are written from the same buffer; the op is ok only when each was written in full.
 //   3. Nothing is written when a source failed.
 //   4. Nothing is written beyond the end of a member.
-//   5. A large op is written while it is gathered: a stretch goes to the queues once its last byte is in
+//   5. Lent memory that is one aligned piece is written from where it lies, and summed again once every write of it
+//      has ended: a difference is a fault of kind `changed`, and the op fails (the idea is that of ZFS, which verifies
+//      direct writes). A change that is undone in between is not seen; then no copy matches its sum.
+//   6. A large op is written while it is gathered: a stretch goes to the queues once its last byte is in
 //      place and summed, while it is still in the processor's cache, and is not touched again.
 #include <algorithm>
 #include <cerrno>
@@ -59,6 +63,12 @@ struct WriteOp : PoolWaiter {
   uint64_t raw_bytes = 0;
   uint64_t stored_bytes = 0;
   uint64_t segment_bytes = 0;
+  /// ingot_in_place as asked; GATHER once the plan found that the op cannot be written in place.
+  uint8_t in_place = INGOT_GATHER;
+  /// Where the stored bytes lie while they are written: `body`, then the grant (all of them in it when gathered).
+  const std::byte* body = nullptr;
+  uint64_t body_bytes = 0;
+  uint64_t body_sum = 0;
   uint32_t piece_start = 0;
   uint32_t piece_count = 0;
   uint64_t* segment_sums = nullptr;
@@ -92,6 +102,7 @@ class WriteBatch final : public Batch {
  private:
   Status adopt_op(const ingot_write_columns& columns, uint32_t index);
   Status adopt_pieces(const ingot_write_columns& columns, WriteOp& op);
+  void plan_in_place(WriteOp& op);
   uint64_t plan_sources(WriteOp& op);
   void plan_direct(WriteOp& op, uint32_t first, uint32_t end, uint64_t& staging);
   void plan_buffered(WriteOp& op);
@@ -101,6 +112,7 @@ class WriteBatch final : public Batch {
   void granted(WriteOp& op);
   void source_done(SourceRead& read);
   void gather(WriteOp& op);
+  bool unchanged(WriteOp& op);
   void plan_writes(WriteOp& op);
   void submit_writes(WriteOp& op, uint64_t ready_bytes);
   void write_done(CopyWrite& write);
@@ -116,11 +128,11 @@ class WriteBatch final : public Batch {
   std::vector<ingot_source_fault> source_faults_;
 };
 
-/// Walks the buffer once from front to back, cutting at every segment and at the end of the raw
-/// bytes, and keeps the three running sums (CRC is linear, so parts combine).
+/// Walks the stored bytes once from front to back, cutting at every segment, at the end of the body and at the end of
+/// the raw bytes, and keeps the running sums (CRC is linear, so parts combine).
 class SumWalk {
  public:
-  SumWalk(std::byte* buffer, const WriteOp& op) : buffer_(buffer), op_(op) {}
+  explicit SumWalk(WriteOp& op) : op_(op) {}
 
   /// `from` null: the bytes are in place. Returns the sum of this stretch.
   uint64_t take(uint64_t length_bytes, const std::byte* from) {
@@ -129,8 +141,14 @@ class SumWalk {
       const uint64_t segment_end = std::min(op_.stored_bytes, (position_ / op_.segment_bytes + 1) * op_.segment_bytes);
       uint64_t part = std::min(length_bytes, segment_end - position_);
       if (position_ < op_.raw_bytes) part = std::min(part, op_.raw_bytes - position_);
-      std::byte* at = buffer_ + position_;
-      const uint64_t sum = from == nullptr ? crc64(0, at, part) : crc64_copy(0, at, from, part);
+      if (position_ < op_.body_bytes) part = std::min(part, op_.body_bytes - position_);
+      const bool in_body = position_ < op_.body_bytes;
+      const std::byte* body = op_.body + position_;
+      const bool lies = from == nullptr || (in_body && from == body);
+      std::byte* at = in_body ? nullptr : op_.grant.data + (position_ - op_.body_bytes);
+      const std::byte* bytes = in_body ? body : at;
+      const uint64_t sum = lies ? crc64(0, bytes, part) : crc64_copy(0, at, from, part);
+      if (in_body) op_.body_sum = crc64_combine(op_.body_sum, sum, part);
       if (from != nullptr) from += part;
       total = crc64_combine(total, sum, part);
       segment_ = crc64_combine(segment_, sum, part);
@@ -147,15 +165,14 @@ class SumWalk {
 
   void zeros(uint64_t end) {
     if (end <= position_) return;
-    std::memset(buffer_ + position_, 0, end - position_);
+    std::memset(op_.grant.data + (position_ - op_.body_bytes), 0, end - position_);
     take(end - position_, nullptr);
   }
   [[nodiscard]] uint64_t raw() const { return raw_; }
   [[nodiscard]] uint64_t position() const { return position_; }
 
  private:
-  std::byte* buffer_;
-  const WriteOp& op_;
+  WriteOp& op_;
   uint64_t position_ = 0;
   uint64_t segment_ = 0;
   uint64_t raw_ = 0;
@@ -206,6 +223,8 @@ Status WriteBatch::adopt_op(const ingot_write_columns& columns, uint32_t i) {
   op.piece_start = columns.piece_start[i];
   op.piece_count = columns.piece_count[i];
   if (uint64_t{op.piece_start} + op.piece_count > columns.pieces_count) return bad("pieces");
+  if (columns.in_place != nullptr) op.in_place = columns.in_place[i];
+  if (op.in_place > INGOT_IN_PLACE_OWN) return bad("inPlace");
   return adopt_pieces(columns, op);
 }
 
@@ -331,16 +350,40 @@ uint64_t WriteBatch::plan_sources(WriteOp& op) {
   return staging;
 }
 
+/// One piece from the first byte to the last, aligned for every copy: its whole sectors need no gathering.
+void WriteBatch::plan_in_place(WriteOp& op) {
+  const bool asked = op.in_place != INGOT_GATHER;
+  op.body_bytes = 0;
+  if (!asked) return;
+  const uint8_t wanted = op.in_place;
+  op.in_place = INGOT_GATHER;
+  if (op.piece_count != 1) return;
+  const Piece& piece = pieces_[op.piece_start];
+  if (piece.memory == nullptr || piece.offset_bytes != 0 || piece.length_bytes != op.raw_bytes) return;
+  if (piece.length_bytes < kInPlaceBytesMin) return;
+  for (const uint16_t slot : op.slot) {
+    if (slot == INGOT_NO_MEMBER) continue;
+    const Member* target = member(slot);
+    if (target == nullptr) return;
+    if (reinterpret_cast<uintptr_t>(piece.memory) % target->file.memory_alignment_bytes != 0) return;
+  }
+  op.in_place = wanted;
+  op.body = piece.memory;
+  op.body_bytes = round_down(op.raw_bytes, kSectorBytes);
+}
+
 void WriteBatch::start_op(uint32_t index) {
   WriteOp& op = ops_[index];
   op.priority = call_.priority;
   op.cancel = call_.cancel.get();
-  op.wanted_bytes = plan_sources(op);
+  plan_in_place(op);
+  op.wanted_bytes = op.in_place == INGOT_GATHER ? plan_sources(op) : op.stored_bytes - op.body_bytes;
   op.run = [](Task* task) {
     auto* waiting = static_cast<WriteOp*>(static_cast<PoolWaiter*>(task));
     waiting->batch->granted(*waiting);
   };
-  context_.pool().request(&op);
+  if (op.wanted_bytes == 0) context_.workers().post(&op);
+  else context_.pool().request(&op);
 }
 
 void WriteBatch::granted(WriteOp& op) {
@@ -354,18 +397,25 @@ void WriteBatch::granted(WriteOp& op) {
     return;
   }
   op.pending.store(static_cast<uint32_t>(op.reads.size()));
-  IoRequest* chain = nullptr;
+  // Sources in memory have a queue of their own; the op may be gone once the last chain was submitted.
+  IoRequest* chains[2] = {nullptr, nullptr};
+  DeviceQueue* queues[2] = {nullptr, nullptr};
   for (auto read = op.reads.rbegin(); read != op.reads.rend(); ++read) {
+    const Source& source = *files_[read->file];
+    const size_t which = source.in_memory ? 1 : 0;
+    queues[which] = &context_.source_queue(source);
     read->op = &op;
     read->memory = op.grant.data + read->grant_offset_bytes;
     read->run = [](Task* task) {
       auto* done = static_cast<SourceRead*>(task);
       done->op->batch->source_done(*done);
     };
-    read->next_request = chain;
-    chain = &*read;
+    read->next_request = chains[which];
+    chains[which] = &*read;
   }
-  context_.source_queue().submit(chain);
+  for (size_t which = 0; which < 2; ++which) {
+    if (chains[which] != nullptr) queues[which]->submit(chains[which]);
+  }
 }
 
 void WriteBatch::source_done(SourceRead& read) {
@@ -392,14 +442,13 @@ void WriteBatch::gather(WriteOp& op) {
     finish(op);
     return;
   }
-  std::byte* buffer = op.grant.data;
   plan_writes(op);
-  SumWalk walk(buffer, op);
+  SumWalk walk(op);
   for (uint32_t i = op.piece_start; i < op.piece_start + op.piece_count; ++i) {
     const Piece& piece = pieces_[i];
     walk.zeros(piece.offset_bytes);
     const std::byte* from = piece.memory;
-    if (from == nullptr && piece.staged_at != piece.offset_bytes) from = buffer + piece.staged_at;
+    if (from == nullptr && piece.staged_at != piece.offset_bytes) from = op.grant.data + piece.staged_at;
     uint64_t sum = 0;
     for (uint64_t done = 0; done < piece.length_bytes;) {
       const uint64_t part = std::min(piece.length_bytes - done, kGatherStepBytes);
@@ -444,8 +493,11 @@ void WriteBatch::plan_writes(WriteOp& op) {
       write.priority = call_.priority;
       write.cancel = call_.cancel.get();
       write.offset_bytes = op.copy_offset_bytes[copy] + done;
-      write.memory = op.grant.data + done;
-      write.length_bytes = std::min(op.stored_bytes - done, context_.transfer_bytes());
+      const bool in_body = done < op.body_bytes;
+      const uint64_t end_here = in_body ? op.body_bytes : op.stored_bytes;
+      // Only ever written from: nothing of the core stores through `memory` of a write.
+      write.memory = in_body ? const_cast<std::byte*>(op.body) + done : op.grant.data + (done - op.body_bytes);
+      write.length_bytes = std::min(end_here - done, context_.transfer_bytes());
       write.run = [](Task* task) {
         auto* ended = static_cast<CopyWrite*>(task);
         ended->op->batch->write_done(*ended);
@@ -465,7 +517,7 @@ void WriteBatch::submit_writes(WriteOp& op, uint64_t ready_bytes) {
     uint64_t bytes = 0;
     for (; next < op.end_write[copy]; ++next) {
       CopyWrite& write = op.writes[next];
-      const uint64_t end = static_cast<uint64_t>(write.memory - op.grant.data) + write.length_bytes;
+      const uint64_t end = write.offset_bytes - op.copy_offset_bytes[copy] + write.length_bytes;
       if (end > ready_bytes) break;
       bytes += write.length_bytes;
       if (next > first) op.writes[next - 1].next_request = &write;
@@ -506,7 +558,22 @@ void WriteBatch::copy_failed(WriteOp& op, uint32_t copy, ingot_fault_kind kind, 
   add_fault(op.index, copy, op.slot[copy], op.copy_offset_bytes[copy], op.stored_bytes, kind, errno_value);
 }
 
+/// Sums lent memory again, after the last write of it. Says where it differs from what was summed before.
+bool WriteBatch::unchanged(WriteOp& op) {
+  if (op.in_place != INGOT_IN_PLACE_LENT || op.outcome.load() != INGOT_OP_OK) return true;
+  if (crc64(0, op.body, op.body_bytes) == op.body_sum) return true;
+  uint64_t segment = 0;
+  for (uint64_t end = op.segment_bytes; end <= op.body_bytes; end += op.segment_bytes, ++segment) {
+    if (crc64(0, op.body + end - op.segment_bytes, op.segment_bytes) != op.segment_sums[segment]) break;
+  }
+  const uint64_t start = segment * op.segment_bytes;
+  add_fault(op.index, 0, op.slot[0], op.copy_offset_bytes[0] + start, std::min(op.segment_bytes, op.stored_bytes - start),
+            INGOT_FAULT_CHANGED, 0);
+  return false;
+}
+
 void WriteBatch::finish(WriteOp& op) {
+  if (!unchanged(op)) op.outcome.store(INGOT_OP_FAILED);
   context_.pool().release(op.grant);
   op.grant = {};
   op.reads = {};

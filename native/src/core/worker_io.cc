@@ -1,0 +1,88 @@
+// See worker_io.h.
+#include "worker_io.h"
+
+#include "core_limits.h"
+
+namespace ingot {
+
+/// Outlives the queue for as long as a mover is queued.
+struct WorkerIo::Shared {
+  std::mutex mutex;
+  std::condition_variable idle;
+  WorkerIo* queue = nullptr;
+  unsigned movers = 0;   // queued or running
+  unsigned running = 0;
+};
+
+struct WorkerIo::Mover : Task {
+  std::shared_ptr<Shared> shared;
+
+  static void move(Task* task) {
+    std::unique_ptr<Mover> self(static_cast<Mover*>(task));
+    Shared& shared = *self->shared;
+    std::unique_lock lock(shared.mutex);
+    WorkerIo* queue = shared.queue;
+    if (queue == nullptr) return;
+    ++shared.running;
+    lock.unlock();
+    const bool more = queue->move_one();
+    lock.lock();
+    --shared.running;
+    // Looked at under the lock that `wake` counts movers under: nothing added meanwhile is left without one.
+    const bool stay = shared.queue != nullptr && (more || queue->has_work());
+    // Going to the end of the line lets what was just moved be verified first, while it is in the cache.
+    if (stay) {
+      queue->workers_.post(self.release());
+      return;
+    }
+    --shared.movers;
+    shared.idle.notify_all();
+  }
+};
+
+WorkerIo::WorkerIo(WorkerPool& workers, FaultHook& faults, const QueueLimits& limits)
+    : DeviceQueue(workers, faults, {limits.depth, limits.in_flight_bytes, kMemoryTransferBytes}),
+      shared_(std::make_shared<Shared>()) {
+  shared_->queue = this;
+}
+
+WorkerIo::~WorkerIo() {
+  // What is queued is performed first, as the other backends do.
+  while (move_one()) continue;
+  std::unique_lock lock(shared_->mutex);
+  shared_->queue = nullptr;
+  shared_->idle.wait(lock, [this] { return shared_->running == 0; });
+}
+
+void WorkerIo::wake() {
+  if (WorkerPool::on_worker()) {
+    while (move_one()) continue;
+    return;
+  }
+  {
+    const std::lock_guard lock(shared_->mutex);
+    if (shared_->movers >= kMemoryMoversMax) return;
+    ++shared_->movers;
+  }
+  auto mover = std::make_unique<Mover>();
+  mover->run = &Mover::move;
+  mover->shared = shared_;
+  workers_.post(mover.release());
+}
+
+bool WorkerIo::has_work() {
+  const std::lock_guard lock(mutex_);
+  return !empty_locked();
+}
+
+bool WorkerIo::move_one() {
+  Transfer transfer;
+  {
+    const std::lock_guard lock(mutex_);
+    if (!take_locked(transfer)) return false;
+  }
+  perform(transfer);
+  return true;
+}
+
+}  // namespace ingot
