@@ -11,7 +11,7 @@
 //          through JavaScript; `alloc` gives host memory as a Uint8Array.
 //        - `prune` returns every version with what was decided and why, not only the removed ones.
 //        - `refresh`, `runs`, `lookup` and OpenOptions.cacheBytes are additions.
-//        - E_BUFFER_CHANGED is never raised: bytes are gathered once into engine memory and summed there.
+//        - E_BUFFER_CHANGED is raised for 'borrow' only; 'copy' copies bytes into engine memory and sums them there.
 //        - `addFile` returns an index that `put`/`putFile` name, so that a file can be exported exactly.
 //
 // This file has no behaviour.
@@ -186,8 +186,8 @@ export interface PutOptions extends OpOptions {
   readonly codec?: 'raw' | 'auto' | 'max';
   /**
    * 'copy' (default): the memory is the caller's again when the promise settles.
-   * 'borrow': nothing is copied in JavaScript; the memory must stay unchanged until commit() or
-   * abort() settles. The stored sums are always those of the bytes stored.
+   * 'borrow': large aligned memory is written from where it lies; it must stay unchanged until commit() or
+   * abort() settles. It is summed before and after: a change that is seen is E_BUFFER_CHANGED.
    */
   readonly buffer?: 'copy' | 'borrow';
   /** Index from `addFile`, when the tensor is part of a file that must be exportable exactly. */

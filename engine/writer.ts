@@ -85,7 +85,7 @@ export interface WriterOptions {
   readonly object: string;
 }
 
-/** Whether a chunk may be written from where it lies: staging memory is ours alone, lent memory is the caller's word. */
+/** Whether a chunk may be written from where it lies: staging memory is ours alone, lent memory the caller keeps. */
 function inPlaceOf(chunk: ChunkDraft): number {
   const only = chunk.pieces.length === 1 ? chunk.pieces[0]?.source : undefined;
   if (only?.kind !== 'memory') return GATHER;

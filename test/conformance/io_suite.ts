@@ -9,7 +9,14 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import type { Io, IoBuffer, MemberDevice } from '../../engine/io/port.js';
+import {
+  GATHER,
+  IN_PLACE_LENT,
+  IN_PLACE_OWN,
+  type Io,
+  type IoBuffer,
+  type MemberDevice,
+} from '../../engine/io/port.js';
 import { isStoreError } from '../../format/errors.js';
 import { pattern, readBatch, writeBatch } from './batches.js';
 import type { Copy, ReadSpec, WriteSpec } from './batches.js';
@@ -227,6 +234,58 @@ function sumsAndPieces(it: It): void {
       );
     }
   });
+
+  it(
+    'bytes written from where they lie are those of the sums, whatever their length and address',
+    2,
+    async ({ io, member }) => {
+      const memory = io.allocate(MIB + 8192);
+      memory.set(pattern(memory.byteLength, 24));
+      const before = memory.slice();
+      // Aligned and whole, aligned with an odd end, at an odd address, and too short to be worth it.
+      for (const [start, length] of [
+        [0, MIB],
+        [4096, MIB + 5],
+        [3, MIB],
+        [4096, 300],
+      ] as const) {
+        const source = memory.subarray(start, start + length);
+        const copies = [
+          { slot: member(0).slot, offsetBytes: 4096 },
+          { slot: member(1).slot, offsetBytes: 8192 },
+        ];
+        const storedBytes = padded(length) + 4096;
+        const spec = {
+          copies,
+          rawBytes: length,
+          storedBytes,
+          segmentBytes: SEGMENT_BYTES,
+          pieces: [{ offsetBytes: 0, source }],
+        };
+        const expected = new Uint8Array(storedBytes);
+        expected.set(source);
+        for (const how of [GATHER, IN_PLACE_LENT, IN_PLACE_OWN]) {
+          for (const { slot, offsetBytes } of copies)
+            await io.writeRaw(slot, offsetBytes, new Uint8Array(storedBytes).fill(9));
+          const batch = { ...writeBatch([spec]), inPlace: Uint8Array.of(how) };
+          assert.deepEqual([...(await io.write(batch)).status], [0]);
+          assert.equal(batch.rawSums[0], io.checksum.crc64(source));
+          assert.equal(batch.pieceSums[0], batch.rawSums[0]);
+          const sums = Array.from({ length: Math.ceil(storedBytes / SEGMENT_BYTES) }, (_, segment) =>
+            io.checksum.crc64(expected.subarray(segment * SEGMENT_BYTES, (segment + 1) * SEGMENT_BYTES)),
+          );
+          assert.deepEqual([...batch.segmentSums], sums, `${start} ${length} ${how}`);
+          for (const { slot, offsetBytes } of copies)
+            assert.ok(
+              same(await io.readRaw(slot, offsetBytes, storedBytes), expected),
+              `${start} ${length} ${how}`,
+            );
+        }
+      }
+      assert.ok(same(memory, before), 'the memory was only read');
+      io.release(memory);
+    },
+  );
 
   it('the checksum is CRC-64/NVME and continues from a seed', 0, async ({ io }) => {
     const text = new TextEncoder().encode('123456789');

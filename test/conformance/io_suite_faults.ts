@@ -8,6 +8,7 @@ import assert from 'node:assert/strict';
 import { pattern, readBatch, writeBatch } from './batches.js';
 import { MIB, SEGMENT_BYTES, same, reading } from './io_suite.js';
 import type { It } from './io_suite.js';
+import { IN_PLACE_LENT } from '../../engine/io/port.js';
 
 export function faults(it: It): void {
   it(
@@ -76,6 +77,38 @@ export function faults(it: It): void {
       }
       setFaults('');
       assert.ok(same(await io.readRaw(member(0).slot, 0, MIB), source));
+    },
+  );
+
+  it(
+    'lent memory that changes while it is written fails the op, on one copy and on two',
+    2,
+    async ({ io, member, setFaults, skip }) => {
+      if (setFaults === undefined) return skip('no injected faults here');
+      const source = io.allocate(2 * MIB);
+      const both = [
+        { slot: member(0).slot, offsetBytes: 0 },
+        { slot: member(1).slot, offsetBytes: 0 },
+      ];
+      for (const copies of [both.slice(1), both]) {
+        source.set(pattern(2 * MIB, 22));
+        const pieces = [{ offsetBytes: 0, source }];
+        const spec = { copies, rawBytes: 2 * MIB, storedBytes: 2 * MIB, segmentBytes: SEGMENT_BYTES, pieces };
+        // The device answers late: the memory changes after it was summed and before the last write has ended.
+        setFaults(`write@${member(1).slot}:1:hang=200:once`);
+        const running = io.write({ ...writeBatch([spec]), inPlace: Uint8Array.of(IN_PLACE_LENT) });
+        await io.clock.sleep(50);
+        source[MIB + 70_000] = 1 + (source[MIB + 70_000] ?? 0);
+        const { status, faults } = await running;
+        assert.deepEqual([...status], [1]);
+        const segment = Math.floor((MIB + 70_000) / SEGMENT_BYTES) * SEGMENT_BYTES;
+        assert.deepEqual(
+          faults.map(({ kind, offsetBytes, lengthBytes }) => [kind, offsetBytes, lengthBytes]),
+          [['changed', segment, SEGMENT_BYTES]],
+        );
+        setFaults('');
+      }
+      io.release(source);
     },
   );
 

@@ -6,7 +6,13 @@
 //   3. Faults are listed in the order they were found, one for each failing segment (read) or copy (write).
 
 import { assert, StoreError } from '../../format/errors.js';
-import { MAX_BATCH_OPS, MAX_COPIES, MAX_EXTENT_BYTES, NO_MEMBER } from '../../engine/io/port.js';
+import {
+  IN_PLACE_LENT,
+  MAX_BATCH_OPS,
+  MAX_COPIES,
+  MAX_EXTENT_BYTES,
+  NO_MEMBER,
+} from '../../engine/io/port.js';
 import type {
   BatchOptions,
   BatchResult,
@@ -215,6 +221,32 @@ async function writeOp(
   }
   assert(copies.length > 0, `op ${op}: a write without a copy`);
   await Promise.all(copies);
+  if (batch.inPlace?.[op] === IN_PLACE_LENT) judgeLent(state, batch, op, gathered);
+}
+
+/** Lent memory is looked at again after the last write; the devices got the bytes of the beginning. */
+function judgeLent(state: BatchState, batch: WriteBatch, op: number, written: Uint8Array): void {
+  if (batch.pieceCount[op] !== 1 || state.status[op] !== STATUS_OK) return;
+  const piece = batch.pieceStart[op]!;
+  const source = batch.pieceSource[piece]!;
+  if (source < 0) return;
+  const from = batch.pieceSourceOffsetBytes[piece]!;
+  const now = viewOf(batch.sources[source]!).subarray(from, from + batch.pieceBytes[piece]!);
+  const at = batch.pieceOffsetBytes[piece]!;
+  const changed = now.findIndex((value, index) => value !== written[at + index]);
+  if (changed < 0) return;
+  const segmentBytes = batch.segmentBytes[op]!;
+  const start = Math.floor((at + changed) / segmentBytes) * segmentBytes;
+  state.faults.push({
+    op,
+    copy: 0,
+    slot: batch.copyMember[op * MAX_COPIES]!,
+    offsetBytes: batch.copyOffsetBytes[op * MAX_COPIES]! + start,
+    lengthBytes: Math.min(segmentBytes, written.length - start),
+    kind: 'changed',
+    errno: 0,
+  });
+  state.status[op] = STATUS_FAILED;
 }
 
 async function writeCopy(

@@ -2,6 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { isStoreError } from '../../format/errors.js';
 import { MemoryBudget } from '../../engine/memory_budget.js';
 import { StoreContext } from '../../engine/store_context.js';
 import { TransactionWriter, WriterPool } from '../../engine/writer.js';
@@ -105,5 +106,29 @@ test('borrowed memory is read until the commit and not copied', async () => {
   const version = await tx.commit();
   assert.deepEqual(await version.tensor('large').read(), large);
   assert.deepEqual(await version.tensor('small').read(), small);
+  await rig.store.close();
+});
+
+test('lent memory that changes under its mirrored write is E_BUFFER_CHANGED, and its space comes back', async () => {
+  const rig = await makeRig({ members: 2, redundancy: 2, memberBytes: 128 * MEBIBYTE });
+  const before = rig.store.catalog.freeSectors(0);
+  const tx = await rig.store.begin('run');
+  const large = contents(1, 20 * MEBIBYTE);
+  // The simulator sums a batch when it is handed over; its devices answer later.
+  const write = rig.io.write.bind(rig.io);
+  rig.io.write = (batch) => {
+    const running = write(batch);
+    large[5 * MEBIBYTE] = 1 + (large[5 * MEBIBYTE] ?? 0);
+    return running;
+  };
+  await Promise.allSettled([tx.put('large', large, U8(large.length), { buffer: 'borrow' })]);
+  await assert.rejects(tx.commit(), (error: unknown) => {
+    assert.ok(isStoreError(error, 'E_BUFFER_CHANGED'), String(error));
+    assert.equal(error.where?.tensor, 'large');
+    return true;
+  });
+  await assert.rejects(rig.store.get('run'), { code: 'E_NOT_FOUND' });
+  assert.equal(rig.store.catalog.freeSectors(0), before);
+  assert.deepEqual(await fsckFindings(rig.store), []);
   await rig.store.close();
 });

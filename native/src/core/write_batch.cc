@@ -567,8 +567,8 @@ bool WriteBatch::unchanged(WriteOp& op) {
     if (crc64(0, op.body + end - op.segment_bytes, op.segment_bytes) != op.segment_sums[segment]) break;
   }
   const uint64_t start = segment * op.segment_bytes;
-  add_fault(op.index, 0, op.slot[0], op.copy_offset_bytes[0] + start, std::min(op.segment_bytes, op.stored_bytes - start),
-            INGOT_FAULT_CHANGED, 0);
+  const uint64_t length = std::min(op.segment_bytes, op.stored_bytes - start);
+  add_fault(op.index, 0, op.slot[0], op.copy_offset_bytes[0] + start, length, INGOT_FAULT_CHANGED, 0);
   return false;
 }
 
