@@ -474,7 +474,8 @@ export class TransactionWriter {
     if (result.sourceFaults.length > 0 || this.#abort.signal.aborted) return moved;
     const failing = new Map<number, Set<number>>();
     for (const { op, slot, kind } of result.faults) {
-      if (kind === 'aborted' || kind === 'deadline') continue;
+      // Changed memory is its owner's doing: no member is to blame, and writing it again would not mend it.
+      if (kind === 'aborted' || kind === 'deadline' || kind === 'changed') continue;
       const members = failing.get(op) ?? new Set<number>();
       failing.set(op, members.add(this.#context.memberOfSlot(slot)));
     }

@@ -129,6 +129,8 @@ test('lent memory that changes under its mirrored write is E_BUFFER_CHANGED, and
   });
   await assert.rejects(rig.store.get('run'), { code: 'E_NOT_FOUND' });
   assert.equal(rig.store.catalog.freeSectors(0), before);
+  const blamed = rig.store.info.members.map(({ errors }) => errors.write);
+  assert.deepEqual(blamed, [0, 0], 'no member is to blame');
   assert.deepEqual(await fsckFindings(rig.store), []);
   await rig.store.close();
 });
