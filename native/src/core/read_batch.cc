@@ -177,8 +177,16 @@ void ReadBatch::start_run(uint32_t index, uint32_t copy, uint64_t segment, uint6
     ReadRun* granted = static_cast<ReadRun::Wait*>(task)->owner;
     granted->grant = granted->wait.grant;
     granted->memory = granted->grant.data;
-    if (granted->wait.errno_value != 0) granted->batch->refused(granted, granted->wait.errno_value);
-    else granted->batch->submit(granted);
+    if (granted->wait.errno_value != 0) {
+      granted->batch->refused(granted, granted->wait.errno_value);
+      return;
+    }
+    // The request may end, and with it the batch and its hold on the queue, before submit returns.
+    ReadBatch& batch = *granted->batch;
+    const uint32_t op_index = granted->op;
+    batch.ops_[op_index].pending.fetch_add(1);
+    batch.submit(granted);
+    batch.leave(op_index);
   };
   run->wait.owner = run;
   run->wait.priority = call_.priority;
