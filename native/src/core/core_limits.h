@@ -21,7 +21,7 @@ inline constexpr uint64_t kCoalesceBytesMax = 16 * kMiB;
 inline constexpr size_t kMergedRequestsMax = 64;
 /// Defaults measured on virtual disks and tmpfs; see BENCHMARKS.md.
 inline constexpr uint32_t kTransferBytesDefault = 1 * kMiB;
-inline constexpr uint32_t kCoalesceBytesDefault = 4 * kMiB;
+inline constexpr uint32_t kCoalesceBytesDefault = 8 * kMiB;
 inline constexpr uint32_t kQueueDepthDefault = 128;
 inline constexpr uint32_t kQueueDepthMax = 1024;
 inline constexpr uint64_t kQueueBytesDefault = 64 * kMiB;
