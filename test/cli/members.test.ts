@@ -55,7 +55,7 @@ test('members are added, removed, set aside and brought back by name', async () 
   assert.match(removed.stdout, /member 0 is empty and detached/);
   await store.ok('verify', 'run');
   await store.ok('fsck');
-  await store.fails('E_USAGE', 1, 'remove', '7');
+  await store.fails('E_USAGE', 2, 'remove', '7');
 });
 
 test('the half without the first member does not write alone, and status goes on at an interval', async () => {
