@@ -7,7 +7,8 @@
  *      failure of the calling thread are in ingot_error_last(). No exception and no signal crosses this line.
  *   2. A byte is handed out only after the CRC-64/NVME over its segment matched; when a copy fails, the next is
  *      read. No option turns that off. Where no copy was good the destination is zeroed and the call fails,
- *      naming the object, the member and the byte offset.
+ *      naming the object, the member and the byte offset. A chunk that is stored coded is decoded after that, and is
+ *      handed out, in whole or in part, only when all of it has the sum of its raw bytes.
  *   3. Nothing is ever written to a member. While a store or a version is open its root is pinned by a byte-range
  *      lock on every member, so that a writer beside it does not reuse what it reads (spec/commit.md, C17).
  *   4. Structures begin with `size`: the caller sets it to sizeof the structure; the library reads and fills no

@@ -1,7 +1,7 @@
 // The C ABI (native/include/ingot.h) against stores that the engine wrote.
 //
-//   1. What was imported and put comes out of the C example byte for byte: striped and mirrored, many versions, large
-//      manifests, blobs, empty and 0-dim tensors; with a copy damaged, with a member missing, by DLPack.
+//   1. What was imported and put comes out of the C example byte for byte: raw and coded, striped and mirrored, many
+//      versions, large manifests, blobs, empty and 0-dim tensors; with a copy damaged, with a member missing, by DLPack.
 //   2. It lists what the reader of test/reference lists, which shares nothing with it but spec/.
 //   3. What cannot be read is named: tensor, member, byte.
 //   4. A version that is open stays readable while a writer removes it and fills its place.
@@ -66,6 +66,19 @@ const tensor = (dtype: string, shape: readonly number[], elementBytes: number): 
   data: noise(shape.reduce((product, length) => product * length, elementBytes)),
 });
 
+/** Small weights: exponents repeat and mantissas do not, so that the floats are stored coded. */
+function weights(dtype: 'BF16' | 'F32', shape: readonly number[]): Source {
+  const count = shape.reduce((product, length) => product * length, 1);
+  const random = noise(4 * count);
+  const floats = new Float32Array(count);
+  for (let i = 0; i < count; i += 1) floats[i] = (random.readInt32LE(4 * i) >> 3) * 2e-11 + 1e-4;
+  const wide = Buffer.from(floats.buffer);
+  if (dtype === 'F32') return { dtype, shape, data: wide };
+  const data = Buffer.alloc(2 * count);
+  for (let i = 0; i < count; i += 1) data.writeUInt16LE(wide.readUInt16LE(4 * i + 2), 2 * i);
+  return { dtype, shape, data };
+}
+
 function safetensors(tensors: Readonly<Record<string, Source>>): Buffer {
   const header: Record<string, object> = { __metadata__: { format: 'pt' } };
   let at = 0;
@@ -83,6 +96,9 @@ function safetensors(tensors: Readonly<Record<string, Source>>): Buffer {
 /** Of every kind of place: inline, in shared chunks, with sums in the record, in sum leaves, over several chunks. */
 const big: Readonly<Record<string, Source>> = {
   weight: tensor('BF16', [3000, 2111], 2),
+  'coded.bf16': weights('BF16', [1501, 999]),
+  'coded.f32': weights('F32', [333, 1001]),
+  'coded.norm': weights('BF16', [2049]),
   'layers.0': tensor('F32', [300, 1001], 4),
   scalar: tensor('I64', [], 8),
   empty: tensor('F32', [0, 7], 4),
@@ -99,15 +115,18 @@ function ingot(...args: string[]): string {
   return succeed(process.execPath, [join(CHECKOUT, 'dist/tools/ingot.js'), ...args]);
 }
 
+const CODECS = ['raw', 'auto', 'max'] as const;
+
 /** A store with both models and a version of blobs; its path. */
-function makeStore(name: string, members: number, redundancy: number): string {
+function makeStore(name: string, members: number, redundancy: number, codec: string): string {
   const store = join(base, name);
   writeFileSync(join(base, 'big.safetensors'), safetensors(big));
   writeFileSync(join(base, 'many.safetensors'), safetensors(many));
   writeFileSync(join(base, 'notes'), noise(70_001));
   ingot('create', store, '--members', String(members), '--size', '64MiB', '--redundancy', String(redundancy));
-  ingot('import', join(base, 'big.safetensors'), '--as', 'a/big', '--step', '7', '--store', store);
-  ingot('import', join(base, 'many.safetensors'), '--as', 'a/many', '--tag', 'best', '--store', store);
+  const to = ['--codec', codec, '--store', store];
+  ingot('import', join(base, 'big.safetensors'), '--as', 'a/big', '--step', '7', ...to);
+  ingot('import', join(base, 'many.safetensors'), '--as', 'a/many', '--tag', 'best', ...to);
   ingot('put', 'a/many', 'notes', join(base, 'notes'), '--store', store);
   return store;
 }
@@ -143,24 +162,54 @@ function compare(store: string, ref: string, model: Readonly<Record<string, Sour
 
 const options = { skip: noDoor, timeout: TIMEOUT_MS };
 
+/** How a tensor is stored, as the CLI says: 'raw', or transform and codec. */
+function codingOf(store: string, tensorName: string): string {
+  const text = ingot('stat', 'a/big@7', tensorName, '--json', '--store', store);
+  return (JSON.parse(text) as { coding: { codec: string } }).coding.codec;
+}
+
 test(
   'the C example exports what was imported, striped and mirrored, by host memory and by DLPack',
   options,
   () => {
-    for (const [members, redundancy] of [
-      [3, 1],
-      [2, 2],
-    ] as const) {
-      const store = makeStore(`plain-${redundancy}`, members, redundancy);
-      assert.equal(compare(store, 'a/big@7', big, 'big.safetensors'), '');
-      compare(store, 'a/big', big, '--dlpack');
-      compare(store, 'a/many@best', many, 'many.safetensors');
-      compare(store, 'a/many@best', many, '--dlpack');
-      // One member is enough to find the others.
-      compare(join(store, '0.member'), 'a/big@7', big, 'big.safetensors');
-      const out = mkdtempSync(join(base, 'blob-'));
-      succeed(programs.read, [store, 'a/many', out]);
-      assert.ok(readFileSync(join(out, 'b0')).equals(readFileSync(join(base, 'notes'))));
+    for (const codec of CODECS) {
+      for (const [members, redundancy] of [
+        [3, 1],
+        [2, 2],
+      ] as const) {
+        const store = makeStore(`${codec}-${redundancy}`, members, redundancy, codec);
+        for (const [name, expected] of [
+          ['coded.bf16', 'BF16E/RANS32'],
+          ['coded.f32', 'FP32E/RANS32'],
+        ] as const) {
+          assert.equal(codingOf(store, name), codec === 'raw' ? 'raw' : expected, `${codec} ${name}`);
+        }
+        assert.equal(compare(store, 'a/big@7', big, 'big.safetensors'), '');
+        compare(store, 'a/big', big, '--dlpack');
+        compare(store, 'a/many@best', many, 'many.safetensors');
+        compare(store, 'a/many@best', many, '--dlpack');
+        // One member is enough to find the others.
+        compare(join(store, '0.member'), 'a/big@7', big, 'big.safetensors');
+        const out = mkdtempSync(join(base, 'blob-'));
+        succeed(programs.read, [store, 'a/many', out]);
+        assert.ok(readFileSync(join(out, 'b0')).equals(readFileSync(join(base, 'notes'))));
+      }
+    }
+  },
+);
+
+test(
+  'any part of a tensor that is stored coded is the same part of the whole, by every contract',
+  options,
+  () => {
+    for (const codec of ['auto', 'max']) {
+      const store = join(base, `parts-${codec}`);
+      const model = { weight: weights('BF16', [300, 501]), bias: weights('F32', [5001]) };
+      writeFileSync(join(base, 'parts.safetensors'), safetensors(model));
+      ingot('create', store, '--members', '2', '--size', '16MiB');
+      ingot('import', join(base, 'parts.safetensors'), '--as', 'm', '--codec', codec, '--store', store);
+      const members = ['0.member', '1.member'].map((member) => join(store, member));
+      assert.equal(succeed(programs.check, ['contracts', ...members]), 'ok\n');
     }
   },
 );
@@ -173,30 +222,34 @@ function damage(member: string): void {
 }
 
 test('a damaged copy is passed over, and one without another is named', options, () => {
-  const mirrored = join(base, 'plain-2');
-  tensorNames(mirrored, 'a/big@7');
-  damage(join(mirrored, '0.member'));
-  assert.match(compare(mirrored, 'a/big@7', big, 'big.safetensors'), /copies failed, others were read/);
-  const striped = join(base, 'plain-1');
-  damage(join(striped, '1.member'));
-  const done = run(programs.read, [striped, 'a/big@7', mkdtempSync(join(base, 'bad-'))]);
-  assert.equal(done.status, 1);
-  assert.match(
-    done.stderr,
-    /E_CORRUPT: tensor '[^']+' of a\/big v:1 cannot .*plain-1\/1.member at byte \d+ does not match/,
-  );
+  for (const codec of CODECS) {
+    const mirrored = join(base, `${codec}-2`);
+    tensorNames(mirrored, 'a/big@7');
+    damage(join(mirrored, '0.member'));
+    assert.match(compare(mirrored, 'a/big@7', big, 'big.safetensors'), /copies failed, others were read/);
+    const striped = join(base, `${codec}-1`);
+    damage(join(striped, '1.member'));
+    const done = run(programs.read, [striped, 'a/big@7', mkdtempSync(join(base, 'bad-'))]);
+    assert.equal(done.status, 1);
+    assert.match(
+      done.stderr,
+      /E_CORRUPT: tensor '[^']+' of a\/big v:1 cannot .*-1\/1.member at byte \d+ does not match/,
+    );
+  }
 });
 
 test('a missing member of a mirror costs nothing, of a stripe what it alone had', options, () => {
-  const mirrored = join(base, 'plain-2');
-  renameSync(join(mirrored, '0.member'), join(base, 'away-2'));
-  compare(mirrored, 'a/big@7', big, 'big.safetensors');
-  assert.match(succeed(programs.read, [mirrored]), /1 of 2 members, degraded/);
-  const striped = join(base, 'plain-1');
-  renameSync(join(striped, '1.member'), join(base, 'away-1'));
-  const done = run(programs.read, [striped, 'a/big@7', mkdtempSync(join(base, 'bad-'))]);
-  assert.equal(done.status, 1);
-  assert.match(done.stderr, /E_DEVICE_LOST: tensor '/);
+  for (const codec of CODECS) {
+    const mirrored = join(base, `${codec}-2`);
+    renameSync(join(mirrored, '0.member'), join(base, `away-${codec}-2`));
+    compare(mirrored, 'a/big@7', big, 'big.safetensors');
+    assert.match(succeed(programs.read, [mirrored]), /1 of 2 members, degraded/);
+    const striped = join(base, `${codec}-1`);
+    renameSync(join(striped, '1.member'), join(base, `away-${codec}-1`));
+    const done = run(programs.read, [striped, 'a/big@7', mkdtempSync(join(base, 'bad-'))]);
+    assert.equal(done.status, 1);
+    assert.match(done.stderr, /E_DEVICE_LOST: tensor '/);
+  }
 });
 
 /** spec/vectors/store-small, unpacked. */

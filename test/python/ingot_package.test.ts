@@ -6,7 +6,7 @@
 
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
@@ -40,6 +40,31 @@ function installWheel(python: string): string {
 const ingot = (...args: string[]): string =>
   run(process.execPath, [join(CHECKOUT, 'dist/tools/ingot.js'), ...args]);
 
+/** Small weights in bf16 and fp32: exponents repeat and mantissas do not, so that they are stored coded. */
+function weightsFile(): Buffer {
+  const [rows, columns] = [300, 401];
+  const floats = new Float32Array(rows * columns);
+  let state = 7;
+  for (let i = 0; i < floats.length; i += 1) {
+    state = (Math.imul(state, 1664525) + 1013904223) | 0;
+    floats[i] = state * 2e-11 + 1e-4;
+  }
+  const wide = Buffer.from(floats.buffer);
+  const narrow = Buffer.alloc(2 * floats.length);
+  for (let i = 0; i < floats.length; i += 1) narrow.writeUInt16LE(wide.readUInt16LE(4 * i + 2), 2 * i);
+  const shape = [rows, columns];
+  const end = narrow.length + wide.length;
+  const header = Buffer.from(
+    JSON.stringify({
+      'bfloat16.weight': { dtype: 'BF16', shape, data_offsets: [0, narrow.length] },
+      'float32.weight': { dtype: 'F32', shape, data_offsets: [narrow.length, end] },
+    }),
+  );
+  const length = Buffer.alloc(8);
+  length.writeBigUInt64LE(BigInt(header.length));
+  return Buffer.concat([length, header, narrow, wide]);
+}
+
 test('the Python package reads what the safetensors package wrote', { timeout: TIMEOUT_MS }, async (t) => {
   if (LIBRARY === undefined) return t.skip('libingot.so was not built');
   const found = await ensurePython(['numpy', 'safetensors']);
@@ -53,8 +78,8 @@ test('the Python package reads what the safetensors package wrote', { timeout: T
   await runPython(python, 'make.py', [raw, '--seed', '3']);
   await runPython(python, 'make.py', [plain, '--numpy', '--seed', '4']);
   ingot('create', store, '--members', '2', '--size', '64MiB', '--redundancy', '2');
-  ingot('import', raw, '--as', 'made/raw', '--store', store);
-  ingot('import', plain, '--as', 'made/plain', '--store', store);
+  ingot('import', raw, '--as', 'made/raw', '--codec', 'raw', '--store', store);
+  ingot('import', plain, '--as', 'made/plain', '--codec', 'raw', '--store', store);
   const check = join(CHECKOUT, 'test/python/check_ingot.py');
   for (const [ref, file, least] of [
     ['made/raw@latest', raw, 40],
@@ -65,6 +90,27 @@ test('the Python package reads what the safetensors package wrote', { timeout: T
     assert.ok((counts['tensors'] ?? 0) >= least, JSON.stringify(counts));
     assert.ok((counts['slices'] ?? 0) >= 12 * least);
   }
+  const floats = join(base, 'weights.safetensors');
+  writeFileSync(floats, weightsFile());
+  await t.test('stored coded too', { timeout: TIMEOUT_MS }, () => {
+    for (const codec of ['auto', 'max']) {
+      const ref = `coded/${codec}`;
+      ingot('import', floats, '--as', ref, '--codec', codec, '--store', store);
+      for (const [name, expected] of [
+        ['bfloat16.weight', 'BF16E/RANS32'],
+        ['float32.weight', 'FP32E/RANS32'],
+      ] as const) {
+        const stat = JSON.parse(ingot('stat', ref, name, '--json', '--store', store)) as {
+          coding: { codec: string } | null;
+        };
+        assert.equal(stat.coding?.codec, expected);
+      }
+      const counts = JSON.parse(run(python, [check, store, ref, floats], env)) as Record<string, number>;
+      // numpy has no bf16: the package gives its bytes, which are compared too.
+      assert.equal((counts['tensors'] ?? 0) + (counts['unsupported'] ?? 0), 2, JSON.stringify(counts));
+      assert.ok((counts['slices'] ?? 0) >= 12);
+    }
+  });
   await t.test('and with torch, bf16 included', { timeout: TIMEOUT_MS }, (sub) => {
     if (spawnSync(python, ['-c', 'import torch']).status !== 0)
       return sub.skip('torch is not installed in .venv');

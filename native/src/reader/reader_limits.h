@@ -34,6 +34,8 @@ inline constexpr uint64_t kLargeValueMax = 512 * kMiBytes;
 inline constexpr uint32_t kPieceRawBytes = 245760;
 inline constexpr uint64_t kExtentBytesMax = 64 * kMiBytes;
 inline constexpr uint32_t kCopiesMax = 3;
+/// Bases of a delta below each other (codecs.md K11).
+inline constexpr uint32_t kDeltaDepthMax = 8;
 inline constexpr uint32_t kInlineSumsMax = 32;
 inline constexpr uint32_t kLeafSumsMax = 504;
 inline constexpr uint32_t kRunNameMax = 512, kTagNameMax = 128, kObjectNameMax = 1000;
@@ -56,6 +58,9 @@ inline constexpr uint64_t kGatherPartBytes = 256 * 1024;
 inline constexpr uint64_t kGatherGapBytes = 64 * 1024;
 /// Bytes that small neighbours are gathered through at once before they are scattered to their destinations.
 inline constexpr uint64_t kGatherBytes = 32 * kMiBytes;
+/// Stored bytes of coded extents that a round reads before it decodes them; the last one may go beyond. They are
+/// decoded one after the other, each with at most one extent's stored bytes and two's raw bytes beside them.
+inline constexpr uint64_t kCodedBytes = 64 * kMiBytes;
 /// Reads of one round, and the sums held for them (64 MiB): a call of any size works in rounds.
 inline constexpr size_t kRoundParts = 65536;
 inline constexpr size_t kRoundSums = 8u << 20;

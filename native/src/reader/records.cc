@@ -3,6 +3,7 @@
 
 #include "failure.h"
 #include "names.h"
+#include "stream.h"
 
 namespace ingot::reader {
 
@@ -80,6 +81,37 @@ void check_sums(const Cursor& cursor, ExtentRecord& extent, const std::string& p
   if (!sums.empty() || extent.sum_leaf_id == 0 || !fits) refuse(place, "place of its sums");
 }
 
+/// F11a: all ids 0, or a codec with what belongs to it. `raw_bytes` was judged before.
+void take_coding(const Cursor& cursor, ExtentRecord& extent, const std::string& place) {
+  namespace field = catalog::extent_field;
+  extent.transform = cursor.u8(field::kTransform);
+  extent.delta = cursor.u8(field::kDelta);
+  extent.codec = cursor.u8(field::kCodec);
+  extent.delta_base_id = cursor.u64(field::kDeltaBaseId);
+  extent.delta_base_offset = cursor.u32(field::kDeltaBaseOffset);
+  extent.delta_depth = cursor.u8(field::kDeltaDepth);
+  if (extent.delta > codec::kDeltaXor) refuse(place, "delta");
+  if (extent.delta == codec::kDeltaNone &&
+      (extent.delta_base_id != 0 || extent.delta_base_offset != 0 || extent.delta_depth != 0)) {
+    refuse(place, "a base without a delta");
+  }
+  if (extent.codec == codec::kPlaneRaw) {
+    if (extent.transform != 0 || extent.delta != 0) refuse(place, "codec 0 beside a transform or delta");
+    return;
+  }
+  const uint32_t element_bytes = codec::element_bytes(extent.transform);
+  if (element_bytes == 0 || extent.raw_bytes < element_bytes) refuse(place, "transform");
+  if (extent.codec != codec::kPlaneConst && extent.codec != codec::kPlaneRans32 &&
+      extent.codec != codec::kPlaneLz4 && extent.codec != codec::kPlaneZstd) {
+    refuse(place, "codec");
+  }
+  if (extent.delta == codec::kDeltaNone) return;
+  if (extent.delta_depth < 1 || extent.delta_depth > kDeltaDepthMax) refuse(place, "delta depth");
+  if (extent.delta_base_id < 1 || uint64_t{extent.delta_base_offset} + extent.raw_bytes > kExtentBytesMax) {
+    refuse(place, "delta base");
+  }
+}
+
 }  // namespace
 
 ExtentRecord decode_extent(const Value& value, uint64_t id, const layout::Superblock& root) {
@@ -87,16 +119,7 @@ ExtentRecord decode_extent(const Value& value, uint64_t id, const layout::Superb
   const std::string place = "extent " + std::to_string(id);
   if (has_identifier(value.bytes, "IGSL")) refuse(place, "is a sum leaf");
   const Cursor cursor = verify_record(value.bytes, Table::Extent, "IGEX");
-  const uint32_t coded = cursor.u8(field::kTransform) | cursor.u8(field::kDelta) | cursor.u8(field::kCodec) |
-                         cursor.u8(field::kCipher);
-  if (coded != 0) {
-    fail(INGOT_E_VERSION, place + " is coded (transform " + std::to_string(cursor.u8(field::kTransform)) + ", delta " +
-                              std::to_string(cursor.u8(field::kDelta)) + ", codec " +
-                              std::to_string(cursor.u8(field::kCodec)) + ", cipher " +
-                              std::to_string(cursor.u8(field::kCipher)) + "); this reader has no decoder for it");
-  }
-  if (cursor.sum(field::kKeyId) != 0 || cursor.sum(field::kOrdinal) != 0 || cursor.sum(field::kDeltaBaseId) != 0 ||
-      cursor.u32(field::kDeltaBaseOffset) != 0 || cursor.u8(field::kDeltaDepth) != 0 ||
+  if (cursor.u8(field::kCipher) != 0 || cursor.sum(field::kKeyId) != 0 || cursor.sum(field::kOrdinal) != 0 ||
       cursor.count(field::kTags) != 0) {
     refuse(place, "reserved fields");
   }
@@ -108,10 +131,13 @@ ExtentRecord decode_extent(const Value& value, uint64_t id, const layout::Superb
   extent.sum_leaf_id = cursor.u64(field::kSumLeafId);
   extent.sum_leaf_slot = cursor.u16(field::kSumLeafSlot);
   extent.dtype = cursor.u8(field::kDtype);
-  if (extent.raw_bytes < 1 || extent.raw_bytes > kExtentBytesMax ||
-      extent.stored_bytes != round_up(extent.raw_bytes, kSector)) {
-    refuse(place, "lengths");
-  }
+  if (extent.raw_bytes < 1 || extent.raw_bytes > kExtentBytesMax) refuse(place, "lengths");
+  take_coding(cursor, extent, place);
+  const uint64_t raw_stored_bytes = round_up(extent.raw_bytes, kSector);
+  const bool fits = extent.is_coded() ? extent.stored_bytes >= kSector && extent.stored_bytes % kSector == 0 &&
+                                            extent.stored_bytes < raw_stored_bytes
+                                      : extent.stored_bytes == raw_stored_bytes;
+  if (!fits) refuse(place, "lengths");
   if (cursor.u8(field::kSumAlgorithm) != 1 || extent.segment_shift < 12 || extent.segment_shift > 20) {
     refuse(place, "segments");
   }

@@ -82,9 +82,17 @@ struct ExtentRecord {
   uint64_t raw_sum = 0, sum_leaf_id = 0;
   uint32_t sum_leaf_slot = 0;
   uint8_t dtype = 0;
+  /// How the stored bytes become the raw bytes (spec/codecs.md); codec 0: they are the raw bytes.
+  uint8_t transform = 0, delta = 0, codec = 0;
+  /// Of a delta: raw bytes [delta_base_offset, delta_base_offset + raw_bytes) of an older extent. Depth 0: no delta.
+  uint64_t delta_base_id = 0;
+  uint32_t delta_base_offset = 0;
+  uint8_t delta_depth = 0;
   std::vector<uint64_t> sums;
+
+  [[nodiscard]] bool is_coded() const { return codec != 0; }
 };
-/// Errors: E_FORMAT, E_RANGE; E_VERSION for an extent that is coded, enciphered or a delta.
+/// Errors: E_FORMAT, E_RANGE.
 ExtentRecord decode_extent(const Value& value, uint64_t id, const layout::Superblock& root);
 
 struct SumLeafRecord { layout::PagePointer pointer{}; uint32_t sum_count = 0; };

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "coded_extent.h"
 #include "crc64.h"
 #include "failure.h"
 
@@ -31,7 +32,8 @@ class VersionReader::Round {
   Round(VersionReader& owner, ReadTotals& totals) : owner_(owner), totals_(totals) {}
 
   [[nodiscard]] bool is_full() const {
-    return parts_.size() >= kRoundParts || held_sums_ >= kRoundSums || gather_bytes_ >= kGatherBytes;
+    return parts_.size() >= kRoundParts || held_sums_ >= kRoundSums || gather_bytes_ >= kGatherBytes ||
+           coded_bytes_ >= kCodedBytes;
   }
 
   void add(Task& task, const Piece& piece, uint64_t raw_offset, uint64_t length, uint8_t* destination) {
@@ -42,6 +44,10 @@ class VersionReader::Round {
     if (extent.dtype != (task.is_tensor ? task.object->dtype_code : 255)) {
       refuse(owner_.name_of(*task.object, task.is_tensor), "an extent of another dtype");
     }
+    if (extent.is_coded()) {
+      add_coded(task, piece.extent_id, extent, raw_offset, length, destination);
+      return;
+    }
     const bool joins = !ops_.empty() && ops_.back().extent_id == piece.extent_id && ops_.back().is_small &&
                        length < kGatherPartBytes && raw_offset >= ops_.back().end &&
                        raw_offset - ops_.back().end <= kGatherGapBytes &&
@@ -50,7 +56,7 @@ class VersionReader::Round {
       gather_bytes_ += raw_offset + length - ops_.back().end;
       ops_.back().end = raw_offset + length;
     } else {
-      ops_.push_back({piece.extent_id, raw_offset, raw_offset + length, parts_.size(), 0, length < kGatherPartBytes});
+      ops_.push_back({piece.extent_id, raw_offset, raw_offset + length, parts_.size(), 0, length < kGatherPartBytes, false});
       if (length < kGatherPartBytes) gather_bytes_ += length;
     }
     parts_.push_back({&task, raw_offset, length, destination});
@@ -59,25 +65,30 @@ class VersionReader::Round {
 
   void run() {
     std::vector<ReadOp> reads(ops_.size());
-    uint64_t scratch_bytes = 0;
-    for (const Op& op : ops_) if (op.part_count > 1) scratch_bytes += round_up(op.end - op.start, kSector);
+    uint64_t scratch_bytes = kSector;
+    for (const Op& op : ops_) if (needs_scratch(op)) scratch_bytes += round_up(read_bytes(op), kSector);
     std::vector<uint8_t> scratch(scratch_bytes);
-    uint64_t scratch_at = 0;
+    // Aligned, so that the members are read without a bounce.
+    uint8_t* scratch_at = scratch.data() + (kSector - reinterpret_cast<uintptr_t>(scratch.data()) % kSector);
     for (size_t index = 0; index < ops_.size(); ++index) {
       const Op& op = ops_[index];
       uint8_t* destination = parts_[op.first_part].destination;
-      if (op.part_count > 1) {
-        destination = scratch.data() + scratch_at;
-        scratch_at += round_up(op.end - op.start, kSector);
+      if (needs_scratch(op)) {
+        destination = scratch_at;
+        scratch_at += round_up(read_bytes(op), kSector);
       }
       plan(reads[index], op, destination);
     }
     Snapshot& snapshot = *owner_.snapshot_;
     const ReadOutcome outcome = snapshot.files().io().read(reads, sums_);
-    totals_.faults += outcome.fault_count;
-    for (int path = 0; path < 4; ++path) totals_.bytes_by_path[path] += outcome.bytes_by_path[path];
-    for (size_t index = 0; index < ops_.size(); ++index) scatter(ops_[index], reads[index]);
-    snapshot.note_faults(outcome, "version v:" + std::to_string(owner_.record_.id));
+    count(outcome);
+    for (size_t index = 0; index < ops_.size(); ++index) {
+      if (!ops_[index].is_coded) scatter(ops_[index], reads[index].destination);
+      else if (!reads[index].ok) clear(ops_[index]);
+    }
+    for (size_t index = 0; index < ops_.size(); ++index) {
+      if (ops_[index].is_coded && reads[index].ok) decode(ops_[index], reads[index].destination);
+    }
     for (size_t index = 0; index < ops_.size(); ++index) {
       if (reads[index].ok) continue;
       const Task& task = *parts_[failed_part(outcome, reads[index], index)].task;
@@ -91,15 +102,18 @@ class VersionReader::Round {
     parts_.clear();
     sums_.clear();
     extents_.clear();
-    gather_bytes_ = 0;
+    gather_bytes_ = coded_bytes_ = 0;
     held_sums_ = 0;
   }
 
  private:
+  class Bases;
   struct Op {
     uint64_t extent_id, start, end;
     size_t first_part, part_count;
     bool is_small;
+    /// `start` and `end` are then those of the extent, all of which is read and decoded.
+    bool is_coded;
   };
   struct Part {
     Task* task;
@@ -113,17 +127,45 @@ class VersionReader::Round {
     return key;
   }
 
+  /// One read and one decoding for all parts that follow each other in a coded extent, whatever lies between them.
+  void add_coded(Task& task, uint64_t id, const ExtentRecord& extent, uint64_t raw_offset, uint64_t length,
+                 uint8_t* destination) {
+    if (ops_.empty() || ops_.back().extent_id != id) {
+      ops_.push_back({id, 0, extent.raw_bytes, parts_.size(), 0, false, true});
+      coded_bytes_ += extent.stored_bytes;
+    }
+    parts_.push_back({&task, raw_offset, length, destination});
+    ++ops_.back().part_count;
+  }
+
+  static bool needs_scratch(const Op& op) { return op.is_coded || op.part_count > 1; }
+
+  [[nodiscard]] uint64_t read_bytes(const Op& op) const {
+    return op.is_coded ? extents_.at(op.extent_id).stored_bytes : op.end - op.start;
+  }
+
+  void count(const ReadOutcome& outcome) {
+    totals_.faults += outcome.fault_count;
+    for (int path = 0; path < 4; ++path) totals_.bytes_by_path[path] += outcome.bytes_by_path[path];
+    owner_.snapshot_->note_faults(outcome, "version v:" + std::to_string(owner_.record_.id));
+  }
+
   const ExtentRecord& extent_of(uint64_t id) {
     if (const auto found = extents_.find(id); found != extents_.end()) return found->second;
+    ExtentRecord extent = fetch_extent(id);
+    held_sums_ += extent.sums.size();
+    return extents_.emplace(id, std::move(extent)).first->second;
+  }
+
+  ExtentRecord fetch_extent(uint64_t id) {
     Snapshot& snapshot = *owner_.snapshot_;
     Value value;
     if (id >= snapshot.block().nextId || !snapshot.get(kTreeExtents, as_bytes(extent_key(id)), value)) {
-      refuse("extent " + std::to_string(id), "is named by a manifest and not in the extent tree");
+      refuse("extent " + std::to_string(id), "is named and not in the extent tree");
     }
     ExtentRecord extent = decode_extent(value, id, snapshot.block());
     if (extent.sums.empty()) load_sums(extent, id);
-    held_sums_ += extent.sums.size();
-    return extents_.emplace(id, std::move(extent)).first->second;
+    return extent;
   }
 
   void load_sums(ExtentRecord& extent, uint64_t id) {
@@ -152,15 +194,21 @@ class VersionReader::Round {
 
   void plan(ReadOp& read, const Op& op, uint8_t* destination) {
     const ExtentRecord& extent = extents_.at(op.extent_id);
-    read.stored_bytes = extent.stored_bytes;
-    read.segment_bytes = 1ULL << extent.segment_shift;
-    read.wanted_offset_bytes = op.start;
-    read.wanted_bytes = op.end - op.start;
-    read.destination = destination;
+    plan_extent(read, extent, destination);
+    if (!op.is_coded) read.wanted_offset_bytes = op.start;
+    read.wanted_bytes = read_bytes(op);
     read.sum_index = sums_.size();
-    const uint64_t first = op.start >> extent.segment_shift, last = (op.end - 1) >> extent.segment_shift;
+    const uint64_t first = read.wanted_offset_bytes >> extent.segment_shift;
+    const uint64_t last = (read.wanted_offset_bytes + read.wanted_bytes - 1) >> extent.segment_shift;
     sums_.insert(sums_.end(), extent.sums.begin() + static_cast<int64_t>(first),
                  extent.sums.begin() + static_cast<int64_t>(last) + 1);
+  }
+
+  /// A read of all stored bytes.
+  void plan_extent(ReadOp& read, const ExtentRecord& extent, uint8_t* destination) const {
+    read.stored_bytes = read.wanted_bytes = extent.stored_bytes;
+    read.segment_bytes = 1ULL << extent.segment_shift;
+    read.destination = destination;
     for (uint32_t copy = 0; copy < extent.copy_count; ++copy) {
       const ExtentRecord::Copy& place = extent.copies[copy];
       owner_.snapshot_->place_copy(read, copy, place.member, place.sector, place.placement_birth);
@@ -170,6 +218,7 @@ class VersionReader::Round {
   /// The part that the first fault of an op fell on: gathered parts may belong to several objects.
   size_t failed_part(const ReadOutcome& outcome, const ReadOp& read, size_t op_index) const {
     const Op& op = ops_[op_index];
+    if (op.is_coded) return op.first_part;
     for (const ReadFault& fault : outcome.faults) {
       if (fault.op != op_index || fault.copy >= kCopiesMax || read.slot[fault.copy] == kNoSlot) continue;
       const uint64_t start = fault.offset_bytes - read.copy_offset_bytes[fault.copy];
@@ -180,20 +229,33 @@ class VersionReader::Round {
     return op.first_part;
   }
 
-  void scatter(const Op& op, const ReadOp& read) {
-    if (op.part_count == 1) return;
+  void scatter(const Op& op, const uint8_t* bytes) {
+    if (!needs_scratch(op)) return;
     for (size_t index = op.first_part; index < op.first_part + op.part_count; ++index) {
       const Part& part = parts_[index];
-      std::memcpy(part.destination, read.destination + (part.raw_offset - op.start), part.length);
+      std::memcpy(part.destination, bytes + (part.raw_offset - op.start), part.length);
     }
   }
+
+  /// What could not be decoded is delivered as zeros.
+  void clear(const Op& op) {
+    for (size_t index = op.first_part; index < op.first_part + op.part_count; ++index) {
+      std::memset(parts_[index].destination, 0, parts_[index].length);
+    }
+  }
+
+  /// A part that is the whole extent is decoded in its place, anything else by way of the extent's raw bytes.
+  void decode(const Op& op, const uint8_t* stored);
 
   /// Adds the sum of a part to that of its object: from the verified segment sums where it is a whole extent.
   void sum_part(const Part& part, const Op& op) {
     if (!part.task->is_whole) return;
     const ExtentRecord& extent = extents_.at(op.extent_id);
     uint64_t sum = 0;
-    if (part.raw_offset == 0 && part.length == extent.raw_bytes) {
+    const bool is_extent = part.raw_offset == 0 && part.length == extent.raw_bytes;
+    if (is_extent && extent.is_coded()) {
+      sum = extent.raw_sum;  // which was compared when it was decoded
+    } else if (is_extent) {
       const uint64_t segment_bytes = 1ULL << extent.segment_shift;
       const uint64_t last_start = uint64_t{extent.segments - 1} * segment_bytes;
       for (uint32_t index = 0; index + 1 < extent.segments; ++index) {
@@ -221,9 +283,49 @@ class VersionReader::Round {
   std::vector<Part> parts_;
   std::vector<uint64_t> sums_;
   std::unordered_map<uint64_t, ExtentRecord> extents_;
-  uint64_t gather_bytes_ = 0;
+  uint64_t gather_bytes_ = 0, coded_bytes_ = 0;
   size_t held_sums_ = 0;
 };
+
+/// The bases of a delta: records and bytes are fetched one at a time and kept no longer than they are decoded.
+class VersionReader::Round::Bases final : public ExtentSource {
+ public:
+  Bases(Round& round, const Task& task) : round_(round), task_(task) {}
+
+  ExtentRecord record(uint64_t id) override { return round_.fetch_extent(id); }
+
+  void read_stored(uint64_t id, const ExtentRecord& extent, std::vector<uint8_t>& stored) override {
+    stored.resize(extent.stored_bytes);
+    ReadOp read;
+    round_.plan_extent(read, extent, stored.data());
+    Snapshot& snapshot = *round_.owner_.snapshot_;
+    const ReadOutcome outcome = snapshot.files().io().read(std::span(&read, 1), extent.sums);
+    round_.count(outcome);
+    if (read.ok) return;
+    snapshot.fail_unreadable(round_.owner_.name_of(*task_.object, task_.is_tensor) + ": its base, extent " +
+                                 std::to_string(id) + ",", task_.object->name, outcome, 0);
+  }
+
+ private:
+  Round& round_;
+  const Task& task_;
+};
+
+void VersionReader::Round::decode(const Op& op, const uint8_t* stored) {
+  const ExtentRecord& extent = extents_.at(op.extent_id);
+  const Part& first = parts_[op.first_part];
+  const bool in_place = op.part_count == 1 && first.length == extent.raw_bytes;
+  std::vector<uint8_t> raw(in_place ? 0 : extent.raw_bytes);
+  Bases bases(*this, *first.task);
+  try {
+    decode_coded(op.extent_id, extent, stored, bases, owner_.name_of(*first.task->object, first.task->is_tensor),
+                 first.task->object->name, in_place ? first.destination : raw.data());
+  } catch (...) {
+    clear(op);
+    throw;
+  }
+  if (!in_place) scatter(op, raw.data());
+}
 
 std::string VersionReader::name_of(const StoredObject& object, bool is_tensor) const {
   return std::string(is_tensor ? "tensor '" : "blob '") + object.name + "' of " + record_.run + " v:" +

@@ -1,7 +1,9 @@
 // One version: its record, its manifest, and verified reads of stretches of its tensors, blobs and files.
 //
 // Invariants
-//   1. A destination gets bytes only from segments whose sums matched, or from the catalog's pages, whose sums did.
+//   1. A destination gets bytes only from segments whose sums matched, or from the catalog's pages, whose sums did;
+//      of a coded extent only when all of it decoded to its raw sum too (coded_extent.h). A part of one is cut from the
+//      whole.
 //   2. An object (or file) that is read from end to end is compared with its own sum too, put together from the sums
 //      that were verified (a CRC is linear), so that the data is not walked twice.
 //   3. Memory beside the destinations is bounded by the round limits of reader_limits.h, whatever is asked for.
