@@ -1,7 +1,8 @@
 // The C ABI (native/include/ingot.h) against stores that the engine wrote.
 //
-//   1. What was imported and put comes out of the C example byte for byte: raw and coded, striped and mirrored, many
-//      versions, large manifests, blobs, empty and 0-dim tensors; with a copy damaged, with a member missing, by DLPack.
+//   1. What was imported and put comes out of the C example byte for byte: raw and coded, striped and mirrored,
+//      many versions, large manifests, blobs, empty and 0-dim tensors; with a copy damaged, with a member missing,
+//      by DLPack.
 //   2. It lists what the reader of test/reference lists, which shares nothing with it but spec/.
 //   3. What cannot be read is named: tensor, member, byte.
 //   4. A version that is open stays readable while a writer removes it and fills its place.
@@ -116,6 +117,8 @@ function ingot(...args: string[]): string {
 }
 
 const CODECS = ['raw', 'auto', 'max'] as const;
+/** Those with a striped store too. */
+const DAMAGED = ['raw', 'auto'] as const;
 
 /** A store with both models and a version of blobs; its path. */
 function makeStore(name: string, members: number, redundancy: number, codec: string): string {
@@ -177,6 +180,7 @@ test(
         [3, 1],
         [2, 2],
       ] as const) {
+        if (codec === 'max' && redundancy === 1) continue;
         const store = makeStore(`${codec}-${redundancy}`, members, redundancy, codec);
         for (const [name, expected] of [
           ['coded.bf16', 'BF16E/RANS32'],
@@ -222,7 +226,7 @@ function damage(member: string): void {
 }
 
 test('a damaged copy is passed over, and one without another is named', options, () => {
-  for (const codec of CODECS) {
+  for (const codec of DAMAGED) {
     const mirrored = join(base, `${codec}-2`);
     tensorNames(mirrored, 'a/big@7');
     damage(join(mirrored, '0.member'));
@@ -239,7 +243,7 @@ test('a damaged copy is passed over, and one without another is named', options,
 });
 
 test('a missing member of a mirror costs nothing, of a stripe what it alone had', options, () => {
-  for (const codec of CODECS) {
+  for (const codec of DAMAGED) {
     const mirrored = join(base, `${codec}-2`);
     renameSync(join(mirrored, '0.member'), join(base, `away-${codec}-2`));
     compare(mirrored, 'a/big@7', big, 'big.safetensors');

@@ -1,6 +1,6 @@
 // Goal: the reader's coded extents give back every byte through chains of bases, and refuse chains and streams that
 // break a rule.
-// Method: chains of every depth over raw and coded bases, made with the encoder and held in memory; then one rule broken
+// Method: chains of every depth over raw and coded bases, made with the encoder, held in memory; then one rule broken
 // at a time, in the record of an extent or of a base, and one byte of raw data that the streams cannot see.
 #include <cstring>
 #include <map>

@@ -40,7 +40,7 @@ function installWheel(python: string): string {
 const ingot = (...args: string[]): string =>
   run(process.execPath, [join(CHECKOUT, 'dist/tools/ingot.js'), ...args]);
 
-/** Small weights in bf16 and fp32: exponents repeat and mantissas do not, so that they are stored coded. */
+/** Small weights in bf16 and fp32, which are stored coded: exponents repeat, mantissas do not. And a small F64 one. */
 function weightsFile(): Buffer {
   const [rows, columns] = [300, 401];
   const floats = new Float32Array(rows * columns);
@@ -56,13 +56,14 @@ function weightsFile(): Buffer {
   const end = narrow.length + wide.length;
   const header = Buffer.from(
     JSON.stringify({
+      'float64.cube': { dtype: 'F64', shape: [6, 5, 4], data_offsets: [end, end + 960] },
       'bfloat16.weight': { dtype: 'BF16', shape, data_offsets: [0, narrow.length] },
       'float32.weight': { dtype: 'F32', shape, data_offsets: [narrow.length, end] },
     }),
   );
   const length = Buffer.alloc(8);
   length.writeBigUInt64LE(BigInt(header.length));
-  return Buffer.concat([length, header, narrow, wide]);
+  return Buffer.concat([length, header, narrow, wide, Buffer.alloc(960, wide.subarray(0, 960))]);
 }
 
 test('the Python package reads what the safetensors package wrote', { timeout: TIMEOUT_MS }, async (t) => {
@@ -107,7 +108,7 @@ test('the Python package reads what the safetensors package wrote', { timeout: T
       }
       const counts = JSON.parse(run(python, [check, store, ref, floats], env)) as Record<string, number>;
       // numpy has no bf16: the package gives its bytes, which are compared too.
-      assert.equal((counts['tensors'] ?? 0) + (counts['unsupported'] ?? 0), 2, JSON.stringify(counts));
+      assert.equal((counts['tensors'] ?? 0) + (counts['unsupported'] ?? 0), 3, JSON.stringify(counts));
       assert.ok((counts['slices'] ?? 0) >= 12);
     }
   });

@@ -56,7 +56,8 @@ class VersionReader::Round {
       gather_bytes_ += raw_offset + length - ops_.back().end;
       ops_.back().end = raw_offset + length;
     } else {
-      ops_.push_back({piece.extent_id, raw_offset, raw_offset + length, parts_.size(), 0, length < kGatherPartBytes, false});
+      ops_.push_back({piece.extent_id, raw_offset, raw_offset + length, parts_.size(), 0, length < kGatherPartBytes,
+                      false});
       if (length < kGatherPartBytes) gather_bytes_ += length;
     }
     parts_.push_back({&task, raw_offset, length, destination});
