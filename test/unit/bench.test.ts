@@ -4,6 +4,7 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { BF16, E4M3, FP16, roundTo } from '../../tools/bench/codec_data.js';
 import { fioArguments, parseFio, SETTINGS } from '../../tools/bench/fio.js';
 import { parseOptions } from '../../tools/bench/options.js';
 import { table, verdict } from '../../tools/bench/report.js';
@@ -128,4 +129,34 @@ test('an unknown subject, option or value is refused before anything is measured
     [['write', 'mirrored'], ['RAM'], [2], 0],
   );
   assert.deepEqual([options.only.length, options.places.length, options.memberCounts], [5, 2, [1, 2]]);
+});
+
+/** The value of an E4M3 code below 0x7f, from the format's definition. */
+function e4m3Value(code: number): number {
+  const exponent = code >> 3;
+  const mantissa = code & 7;
+  return exponent === 0 ? mantissa * 2 ** -9 : (8 + mantissa) * 2 ** (exponent - 10);
+}
+
+test('weights are rounded to the nearest value, ties to even, subnormals included', () => {
+  for (let code = 0; code < 0x7e; code += 1) {
+    const value = e4m3Value(code);
+    const next = e4m3Value(code + 1);
+    const even = code % 2 === 0 ? code : code + 1;
+    assert.equal(roundTo(E4M3, value), code);
+    assert.equal(roundTo(E4M3, -value), code | 0x80);
+    assert.equal(roundTo(E4M3, value + (next - value) * 0.5), even);
+    assert.equal(roundTo(E4M3, value + (next - value) * 0.49), code);
+    assert.equal(roundTo(E4M3, value + (next - value) * 0.51), code + 1);
+  }
+  assert.equal(roundTo(E4M3, 448), 0x7e);
+  assert.equal(roundTo(E4M3, 1e6), 0x7e);
+  assert.deepEqual(
+    [1, -2, 65504, 2 ** -24, 2 ** -25, 1 + 2 ** -11, 1 + 3 * 2 ** -11].map((value) => roundTo(FP16, value)),
+    [0x3c00, 0xc000, 0x7bff, 1, 0, 0x3c00, 0x3c02],
+  );
+  assert.deepEqual(
+    [1, -0.5, 1 + 2 ** -8, 1 + 3 * 2 ** -8, 2 ** -130].map((value) => roundTo(BF16, value)),
+    [0x3f80, 0xbf00, 0x3f80, 0x3f82, 0x0008],
+  );
 });

@@ -17,6 +17,7 @@
 import { readFileSync } from 'node:fs';
 import { performance } from 'node:perf_hooks';
 import { create, NativeIo, open, type Store, type TensorInfo, type Version } from '../../engine/index.js';
+import type { CodecName } from '../cli/values.js';
 import { importModel } from '../import/importer.js';
 
 export type Job =
@@ -27,6 +28,8 @@ export type Job =
       readonly source: string;
       readonly run: string;
       readonly keep: boolean;
+      /** Default raw. */
+      readonly codec?: CodecName;
     }
   | { readonly kind: 'read'; readonly members: readonly string[]; readonly run: string }
   | {
@@ -43,6 +46,8 @@ export type Job =
       readonly redundancy: 1 | 2;
       readonly count: number;
     };
+
+type ImportJob = Extract<Job, { readonly kind: 'import' }>;
 
 export interface Measured {
   readonly bytes: number;
@@ -175,9 +180,11 @@ async function write(store: Store, run: string, redundancy: 1 | 2): Promise<Meas
   return measured;
 }
 
-async function importOnce(store: Store, source: string, run: string, keep: boolean): Promise<Measured> {
+async function importOnce(store: Store, { source, run, keep, codec }: ImportJob): Promise<Measured> {
   const before = store.info.storedBytes;
-  const { value, durationMs, coreMs } = await timed(() => importModel(store, source, { run, redundancy: 1 }));
+  const { value, durationMs, coreMs } = await timed(() =>
+    importModel(store, source, { run, redundancy: 1, codec: codec ?? 'raw' }),
+  );
   const allocated = store.info.storedBytes - before;
   const { version } = value;
   const bytes = value.source.totalBytes;
@@ -240,7 +247,7 @@ async function perform(job: Job): Promise<Measured | null> {
     return null;
   }
   if (job.kind === 'write') return write(writer, job.run, job.redundancy);
-  return importOnce(writer, job.source, job.run, job.keep);
+  return importOnce(writer, job);
 }
 
 process.on('message', ({ id, job }: { readonly id: number; readonly job: Job }) => {
