@@ -16,6 +16,8 @@ export interface JudgeReport {
   foundDone: number;
   versionsCompared: number;
   bytesCompared: number;
+  /** Tensors among them that lie in coded chunks. */
+  codedTensorsCompared: number;
   /** Copies that a commit cut short had not come to, seen by read-only opens. */
   superblocksCutShort: number;
 }
@@ -28,6 +30,7 @@ export function newJudgeReport(): JudgeReport {
     foundDone: 0,
     versionsCompared: 0,
     bytesCompared: 0,
+    codedTensorsCompared: 0,
     superblocksCutShort: 0,
   };
 }
@@ -112,6 +115,8 @@ export class KillJudge {
       assert.deepEqual([...version.names].sort(), content.map((each) => each.name).sort(), where);
       for (const { name, bytes } of content) {
         const read = await version.tensor(name).read();
+        const places = await version.tensor(name).extents();
+        if (places.some(({ coding }) => coding !== null)) this.#report.codedTensorsCompared += 1;
         assert.ok(Buffer.from(read.buffer).equals(bytes), `${where}: ${info.id} ${name} has other bytes`);
         this.#report.bytesCompared += bytes.byteLength;
       }

@@ -30,28 +30,39 @@ export type LogLine =
   | { readonly type: 'acknowledged'; readonly operation: Operation }
   | { readonly type: 'refused'; readonly operation: Operation; readonly code: string };
 
+/** How version `number` is stored: each in its turn. */
+export function codecOf(number: number): 'raw' | 'auto' | 'max' {
+  return (['auto', 'raw', 'max', 'auto'] as const)[number % 4] ?? 'auto';
+}
+
 export interface Content {
   readonly name: string;
+  readonly dtype: 'U8' | 'BF16';
   readonly bytes: Uint8Array;
 }
 
-/** The tensor that other versions link to; several chunks. */
-export function bigTensor(number: number): Uint8Array {
+/** The tensor that other versions link to; several chunks. Of every fifth version noise, else like weights. */
+function bigTensor(number: number, name: string): Content {
   const prng = new Prng(number * 4 + 1);
-  return prng.bytes(prng.between(64 * 1024, 6 * CHUNK_BYTES));
+  const elements = prng.between(32 * 1024, 3 * CHUNK_BYTES);
+  if (number % 5 === 0) return { name, dtype: 'U8', bytes: prng.bytes(2 * elements) };
+  return { name, dtype: 'BF16', bytes: prng.weights(2 * elements) };
 }
 
 /** All that version `number` holds: a tensor inside the manifest, packed ones, a large one, a linked one. */
 export function contentOf(number: number, linkTo: number | null): Content[] {
   const prng = new Prng(number * 4 + 2);
-  const all = [
-    { name: 'inline', bytes: prng.bytes(prng.between(1, 2_000)) },
-    { name: 'big', bytes: bigTensor(number) },
+  const all: Content[] = [
+    { name: 'inline', dtype: 'U8', bytes: prng.bytes(prng.between(1, 2_000)) },
+    bigTensor(number, 'big'),
   ];
   const packed = prng.between(0, 6);
-  for (let i = 0; i < packed; i += 1)
-    all.push({ name: `packed.${i}`, bytes: prng.bytes(prng.between(2_100, 60_000)) });
-  if (linkTo !== null) all.push({ name: 'linked', bytes: bigTensor(linkTo) });
+  for (let i = 0; i < packed; i += 1) {
+    const length = prng.between(2_100, 60_000);
+    const bytes = i % 2 === 0 ? prng.weights(length) : prng.bytes(length);
+    all.push({ name: `packed.${i}`, dtype: 'U8', bytes });
+  }
+  if (linkTo !== null) all.push(bigTensor(linkTo, 'linked'));
   return all;
 }
 

@@ -23,6 +23,7 @@ import {
   type Operation,
   RUN,
   TAG,
+  codecOf,
   contentOf,
 } from './kill_model.js';
 
@@ -86,12 +87,13 @@ async function put(store: Store, operation: Operation & { kind: 'put' }): Promis
   const { number, linkTo } = operation;
   const base = linkTo === null ? undefined : live.get(linkTo)?.id;
   const metadata = { number: `${number}`, ...(linkTo === null ? {} : { linkTo: `${linkTo}` }) };
-  const options = { metadata, step: number, chunkBytes: CHUNK_BYTES };
+  const options = { metadata, step: number, chunkBytes: CHUNK_BYTES, codec: codecOf(number) };
   const tx = await store.begin(RUN, base === undefined ? options : { ...options, base });
   try {
-    for (const { name, bytes } of contentOf(number, linkTo)) {
+    for (const { name, dtype, bytes } of contentOf(number, linkTo)) {
+      const shape = [dtype === 'BF16' ? bytes.byteLength / 2 : bytes.byteLength];
       if (name === 'linked') await tx.link(name, 'big');
-      else await tx.put(name, bytes, { dtype: 'U8', shape: [bytes.byteLength] });
+      else await tx.put(name, bytes, { dtype, shape });
     }
     note(await tx.commit());
   } catch (error) {

@@ -6,6 +6,9 @@
 //   5122, 5289   a killed process that went on to its next step took a lock (test/sim/sim_io.ts)
 //   20380, 20483 a reopen trusted a root whose flush had failed, and a power cut took it away (engine/catalog.ts)
 //   243          a late write error of a killed process reached the next open's flush
+//
+// They failed before there were codecs, so they run without: the same histories, event by event. And once more as
+// seeds run today, with coded versions, whose shorter writes move every later event.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -15,7 +18,7 @@ const SEEDS = [17, 39, 45, 86, 88, 117, 243, 5122, 5289, 20380, 20483];
 
 test('seeds that once failed hold', async () => {
   const reports = await runJobs(
-    SEEDS.map((from) => ({ kind: 'simulate' as const, from, count: 1 })),
+    SEEDS.flatMap((from) => [true, false].map((raw) => ({ kind: 'simulate' as const, from, count: 1, raw }))),
     2,
   );
   assert.deepEqual(

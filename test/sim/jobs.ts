@@ -53,8 +53,14 @@ export type Job =
   | { readonly kind: 'misplace'; readonly members: number; readonly count: number; readonly seed: number }
   /** Bit `from`, `from + stride`, .. of every block of a store on two members. */
   | { readonly kind: 'bits'; readonly from: number; readonly stride: number; readonly seed: number }
-  /** Random histories; `twice` runs each again and compares the hashes. */
-  | { readonly kind: 'simulate'; readonly from: number; readonly count: number; readonly twice?: boolean };
+  /** Random histories; `twice` runs each again and compares the hashes; `raw` leaves codecs out. */
+  | {
+      readonly kind: 'simulate';
+      readonly from: number;
+      readonly count: number;
+      readonly twice?: boolean;
+      readonly raw?: boolean;
+    };
 
 export interface JobReport {
   readonly job: Job;
@@ -193,12 +199,15 @@ async function simulate(
     healed: 0,
     faultsFired: 0,
     ioCount: 0,
+    streamsEncoded: 0,
+    streamsDecoded: 0,
   };
   const violations: string[] = [];
+  const options = { raw: job.raw === true };
   let note = '';
   for (let seed = job.from; seed < job.from + job.count && violations.length < VIOLATIONS_MAX; seed += 1) {
     try {
-      const result = await new Simulation(seed).run();
+      const result = await new Simulation(seed, options).run();
       counts['seeds'] = (counts['seeds'] ?? 0) + 1;
       for (const name of [
         'operations',
@@ -211,16 +220,20 @@ async function simulate(
         'healed',
         'faultsFired',
         'ioCount',
+        'streamsEncoded',
+        'streamsDecoded',
       ] as const) {
         counts[name] = (counts[name] ?? 0) + result[name];
       }
       note = `seed ${seed}: trace ${result.traceHash}, image ${result.imageHash}`;
       if (job.twice !== true) continue;
-      const again = await new Simulation(seed).run();
+      const again = await new Simulation(seed, options).run();
       if (again.traceHash !== result.traceHash) violations.push(`seed ${seed}: two runs gave two traces`);
       if (again.imageHash !== result.imageHash) violations.push(`seed ${seed}: two runs gave two images`);
     } catch (error) {
-      violations.push(`seed ${seed} (replay: npm run sim -- --seed ${seed} --seeds 1): ${errorText(error)}`);
+      violations.push(
+        `seed ${seed} (replay: npm run sim -- --seed ${seed} --seeds 1${options.raw ? ' --raw' : ''}): ${errorText(error)}`,
+      );
     }
   }
   const report = done(counts, violations);

@@ -79,6 +79,18 @@ export class Prng {
     return out;
   }
 
+  /** Bytes of bf16 numbers: exponents as uneven as a model's, signs and mantissas noise. A codec takes a third off. */
+  weights(count: number): Uint8Array {
+    const out = new Uint8Array(count);
+    for (let at = 0; at < count; at += 2) {
+      const word = this.u32();
+      const code = ((word & 0x80) << 8) | ((120 - Math.clz32(word | 0x1000)) << 7) | (word & 0x7f);
+      out[at] = code;
+      if (at + 1 < count) out[at + 1] = code >>> 8;
+    }
+    return out;
+  }
+
   fork(): Prng {
     return new Prng(this.u32());
   }

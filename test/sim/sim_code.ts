@@ -29,6 +29,7 @@ export function runEncodeBatch(io: SimIo, batch: EncodeBatch): WriteResult {
     const stream = encodeChunk(raw, { transform: batch.transform[op]! });
     batch.streamBytes[op] = stream === null ? 0 : stream.byteLength;
     batch.codecs[op] = stream === null ? 0 : codecOfStream(parseStream(stream));
+    if (stream !== null) io.world.streams.encoded += 1;
     batch.destinations[op]!.set(stream ?? raw);
   }
   return { status, faults: [], bytesByPath: {}, sourceFaults };
@@ -56,7 +57,7 @@ function decodeOp(batch: DecodeBatch, op: number, target: Uint8Array): number {
   return DECODE_RIGHT;
 }
 
-export function runDecodeBatch(batch: DecodeBatch): BatchResult {
+export function runDecodeBatch(io: SimIo, batch: DecodeBatch): BatchResult {
   batch.signal?.throwIfAborted();
   const status = new Uint8Array(batch.count);
   for (let op = 0; op < batch.count; op += 1) {
@@ -65,7 +66,10 @@ export function runDecodeBatch(batch: DecodeBatch): BatchResult {
     const target = destination.subarray(at, at + batch.lengthBytes[op]!);
     const verdict = decodeOp(batch, op, target);
     batch.verdict[op] = verdict;
-    if (verdict === DECODE_RIGHT) continue;
+    if (verdict === DECODE_RIGHT) {
+      io.world.streams.decoded += 1;
+      continue;
+    }
     status[op] = STATUS_FAILED;
     target.fill(0);
   }

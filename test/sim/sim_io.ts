@@ -231,7 +231,7 @@ export class SimIo implements Io {
   }
 
   decode(batch: DecodeBatch): Promise<BatchResult> {
-    return this.closed ? this.refuse() : this.later(0, () => runDecodeBatch(batch));
+    return this.closed ? this.refuse() : this.later(0, () => runDecodeBatch(this, batch));
   }
 
   async flush(slots: readonly number[], options: BatchOptions = {}): Promise<readonly FlushResult[]> {

@@ -8,6 +8,7 @@
 //   npm run sim -- --misplace 1000             that many lost, stale, misdirected and swapped writes
 //   npm run sim -- --bits 1                    every bit that a root reaches; --bits 64 every 64th
 //   options: --jobs N (threads, default 2), --damages N (seeded damages a crash point, default 4), --seed S, --twice
+//            --raw (random histories without codecs, as seeds pinned before there were any need)
 //            --journal FILE (finished jobs are noted there and not run again: an interrupted run goes on)
 //
 // Exit code 0: nothing found; 1: violations, each with what replays it; 2: usage.
@@ -23,7 +24,7 @@ const EXPLORE_SHARDS = 24;
 /** Crash inside the recovery of one image in this many: each such recovery has about as many images of its own. */
 const RECOVERY_EVERY = 100;
 const USAGE =
-  'usage: sim [--seeds N] [--seed S] [--twice] [--sweep] [--rot FLIPS] [--misplace N] [--bits STRIDE]\n' +
+  'usage: sim [--seeds N] [--seed S] [--twice] [--raw] [--sweep] [--rot FLIPS] [--misplace N] [--bits STRIDE]\n' +
   '           [--explore LENGTH [--shard I/N] [--members N] [--recovery-every N] [--damages N]]\n' +
   '           [--jobs N] [--journal FILE]';
 
@@ -48,7 +49,7 @@ function parse(argv: readonly string[]): Arguments | null {
   let journal: string | null = null;
   for (let i = 0; i < argv.length; i += 1) {
     const name = argv[i]!;
-    if (name === '--sweep' || name === '--twice') {
+    if (name === '--sweep' || name === '--twice' || name === '--raw') {
       flags.add(name);
       continue;
     }
@@ -133,6 +134,7 @@ function plan({ numbers, flags, shard }: Arguments): Job[] {
       from,
       count: Math.min(SEEDS_PER_JOB, seed + seeds - from),
       twice: flags.has('--twice'),
+      raw: flags.has('--raw'),
     });
   }
   return jobs;

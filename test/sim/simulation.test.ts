@@ -16,6 +16,10 @@ test('fifty random histories under faults, kills and power cuts lose nothing ack
     reports.flatMap((report) => report.violations),
     [],
   );
+  for (const { counts } of reports) {
+    assert.ok((counts['streamsEncoded'] ?? 0) > 0, 'coded versions were written');
+    assert.ok((counts['streamsDecoded'] ?? 0) > 0, 'and read');
+  }
 });
 
 test('a seed replays exactly: one trace, one image', async () => {

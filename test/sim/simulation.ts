@@ -30,6 +30,11 @@ const ROUNDS_MAX = 7;
 const MEMBERS_MAX = 5;
 /** Virtual time that a process waits for another's locks, at most. */
 const LOCK_TRIES = 50;
+/** From a history's seed to that of its codecs: far from every seed that is used. */
+const CODING_SEED_OFFSET = 2 ** 40;
+/** Of the tensors, and of the versions. */
+const WEIGHTS_CHANCE = 0.6;
+const CODED_CHANCE = 0.7;
 
 export interface SimulationResult {
   readonly seed: number;
@@ -45,6 +50,9 @@ export interface SimulationResult {
   readonly memberOperations: number;
   readonly faultsFired: number;
   readonly ioCount: number;
+  /** Chunks that were stored as streams, and parts of streams that were decoded. */
+  readonly streamsEncoded: number;
+  readonly streamsDecoded: number;
   readonly traceHash: string;
   readonly imageHash: string;
 }
@@ -64,6 +72,8 @@ export class Violation extends Error {
 export class Simulation {
   private readonly seed: number;
   private readonly prng: Prng;
+  /** Draws contents and codecs; null leaves every version raw. Apart, so that the same seed draws the same operations. */
+  private readonly codingPrng: Prng | null;
   private shape: StoreShape;
   /** This history has silent damage to member 0; the others have members that are lost and return. */
   private readonly isSilent: boolean;
@@ -81,6 +91,8 @@ export class Simulation {
     memberOperations: 0,
     faultsFired: 0,
     ioCount: 0,
+    streamsEncoded: 0,
+    streamsDecoded: 0,
   };
   private readonly hashes: string[] = [];
   /** Silent damage was done: fsck may find bad copies on member 0. */
@@ -88,9 +100,11 @@ export class Simulation {
   /** Some root had fewer members than the store: extents may be short of copies. */
   private degraded = false;
 
-  constructor(seed: number) {
+  /** With `raw` no version is coded: the history that the seed had before there were codecs. */
+  constructor(seed: number, { raw = false }: { readonly raw?: boolean } = {}) {
     this.seed = seed;
     this.prng = new Prng(seed);
+    this.codingPrng = raw ? null : new Prng(seed + CODING_SEED_OFFSET);
     const members = this.prng.between(1, 3);
     const redundancy = Math.min(members, this.prng.between(1, 3)) as 1 | 2 | 3;
     this.shape = {
@@ -163,6 +177,8 @@ export class Simulation {
 
   private endWorld(): void {
     this.counts.ioCount += this.world.faults.totalOperations;
+    this.counts.streamsEncoded += this.world.streams.encoded;
+    this.counts.streamsDecoded += this.world.streams.decoded;
     this.hashes.push(this.world.traceHash().toString(16));
   }
 
@@ -480,6 +496,9 @@ export class Simulation {
         tags: prng.chance(0.2) ? [prng.pick(TAGS)] : [],
         ...(prng.chance(0.5) ? { step: prng.below(5) } : {}),
         ...(redundancy === undefined ? {} : { redundancy }),
+        ...(this.codingPrng?.chance(CODED_CHANCE) === true
+          ? { codec: this.codingPrng.pick(['auto', 'auto', 'max'] as const) }
+          : {}),
       };
     }
     if (draw < 6) return { kind: 'link', run, seed: prng.u32() };
@@ -498,7 +517,13 @@ export class Simulation {
         prng.between(2049, 40_000),
         prng.between(4096, 600_000),
       ]);
-      return { name: `o${i}`, byteLength, seed: prng.below(64), ...(prng.chance(0.2) ? { blob: true } : {}) };
+      return {
+        name: `o${i}`,
+        byteLength,
+        seed: prng.below(64),
+        ...(prng.chance(0.2) ? { blob: true } : {}),
+        ...(this.codingPrng?.chance(WEIGHTS_CHANCE) === true ? { weights: true } : {}),
+      };
     });
   }
 }

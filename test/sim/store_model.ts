@@ -16,6 +16,8 @@ export interface ObjectSpec {
   readonly blob?: boolean;
   readonly byteLength: number;
   readonly seed: number;
+  /** Like weights, which a codec makes smaller; else noise. */
+  readonly weights?: boolean;
 }
 export type StoreOp =
   | {
@@ -25,6 +27,8 @@ export type StoreOp =
       readonly tags?: readonly string[];
       readonly objects: readonly ObjectSpec[];
       readonly redundancy?: 1 | 2 | 3;
+      /** Default raw. */
+      readonly codec?: 'auto' | 'max';
     }
   /** A version made of all tensors of `run@latest`, linked, and one new small tensor. */
   | { readonly kind: 'link'; readonly run: string; readonly seed: number }
@@ -52,13 +56,15 @@ interface ModelRun {
 const contents = new Map<string, Uint8Array>();
 const CONTENTS_MAX = 4_096;
 
-/** The bytes of an object, by seed and length. The array is shared: do not write to it. */
-export function contentOf(spec: { readonly byteLength: number; readonly seed: number }): Uint8Array {
-  const key = `${spec.seed}:${spec.byteLength}`;
+/** The bytes of an object, by seed, length and kind. The array is shared: do not write to it. */
+export function contentOf(spec: Omit<ObjectSpec, 'name'>): Uint8Array {
+  const weights = spec.weights === true;
+  const key = `${spec.seed}:${spec.byteLength}:${weights}`;
   let bytes = contents.get(key);
   if (bytes === undefined) {
     if (contents.size >= CONTENTS_MAX) contents.clear();
-    bytes = new Prng(spec.seed).bytes(spec.byteLength);
+    const prng = new Prng(spec.seed);
+    bytes = weights ? prng.weights(spec.byteLength) : prng.bytes(spec.byteLength);
     contents.set(key, bytes);
   }
   return bytes;

@@ -70,6 +70,7 @@ export class StoreSession implements Session<StoreOp> {
         const begin = {
           ...(op.step === undefined ? {} : { step: op.step }),
           ...(op.redundancy === undefined ? {} : { redundancy: op.redundancy }),
+          ...(op.codec === undefined ? {} : { codec: op.codec }),
         };
         await using tx = await store.begin(op.run, begin);
         await putObjects(tx, op.objects);
@@ -166,6 +167,8 @@ async function putObjects(
   for (const spec of objects) {
     const bytes = contentOf(spec);
     if (spec.blob === true) await tx.putBlob(spec.name, bytes);
+    else if (spec.weights === true && spec.byteLength % 2 === 0)
+      await tx.put(spec.name, bytes, { dtype: 'BF16', shape: [spec.byteLength / 2] });
     else await tx.put(spec.name, bytes, { dtype: 'U8', shape: [spec.byteLength] });
   }
 }
