@@ -104,6 +104,11 @@ export const systemRandom: Random = {
   },
 };
 
+/** The codecs of the native core on the calling thread, without sums: what `bench codec` measures. */
+export function nativeCodec(): NativeBinding['codec'] {
+  return loadNative().codec;
+}
+
 /** CRC-64/NVME by the fastest kernel of this machine. */
 export function nativeChecksum(): Checksum {
   const native = loadNative();

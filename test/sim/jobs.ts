@@ -231,9 +231,8 @@ async function simulate(
       if (again.traceHash !== result.traceHash) violations.push(`seed ${seed}: two runs gave two traces`);
       if (again.imageHash !== result.imageHash) violations.push(`seed ${seed}: two runs gave two images`);
     } catch (error) {
-      violations.push(
-        `seed ${seed} (replay: npm run sim -- --seed ${seed} --seeds 1${options.raw ? ' --raw' : ''}): ${errorText(error)}`,
-      );
+      const replay = `npm run sim -- --seed ${seed} --seeds 1${options.raw ? ' --raw' : ''}`;
+      violations.push(`seed ${seed} (replay: ${replay}): ${errorText(error)}`);
     }
   }
   const report = done(counts, violations);

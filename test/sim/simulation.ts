@@ -72,7 +72,7 @@ export class Violation extends Error {
 export class Simulation {
   private readonly seed: number;
   private readonly prng: Prng;
-  /** Draws contents and codecs; null leaves every version raw. Apart, so that the same seed draws the same operations. */
+  /** Draws contents and codecs; null leaves every version raw. Apart, so that a seed draws the same operations. */
   private readonly codingPrng: Prng | null;
   private shape: StoreShape;
   /** This history has silent damage to member 0; the others have members that are lost and return. */

@@ -10,7 +10,7 @@
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { loadNative } from '../../native/index.js';
+import { nativeCodec } from '../../engine/index.js';
 import { TRANSFORM } from '../../format/index.js';
 import { type CodecSample, codecSamples } from './codec_data.js';
 import { type CodecPeers, PEER_NAMES, startCodecPeers } from './codec_peers.js';
@@ -63,7 +63,7 @@ export async function benchCodec(options: CodecOptions): Promise<Row[]> {
       const found = peers.found[name];
       return 'error' in found ? `${name}: ${found.error}` : `${name}: ${found.version}`;
     });
-    const kernel = String(loadNative().codec.kernel());
+    const kernel = String(nativeCodec().kernel());
     rows.push({ what: 'settings', note: `our kernel: ${kernel}; ${versions.join('; ')}` });
   } finally {
     peers.close();
@@ -126,7 +126,7 @@ function processorMs(body: () => void): number {
 }
 
 function ourSide(sample: CodecSample, profile: ProfileName): Side {
-  const { codec } = loadNative();
+  const codec = nativeCodec();
   const transform = TRANSFORMS[sample.dtype];
   const cut = (bytes: Uint8Array, at: number): Uint8Array => bytes.subarray(at, at + CHUNK_BYTES);
   const chunks: { raw: Uint8Array; base: Uint8Array | undefined; room: Uint8Array; back: Uint8Array }[] = [];
@@ -206,8 +206,19 @@ function rowsOf(sample: CodecSample, taken: Map<string, Turn[]>, failed: Map<str
       peerValue: theirs.size,
       ratio: ours.size / theirs.size,
       pairs: theirs.turns,
-      note: `theirs: encode ${theirs.encode.toFixed(2)}, decode ${theirs.decode.toFixed(2)} GB/s a core; ours is ${(ours.encode / theirs.encode).toFixed(2)} and ${(ours.decode / theirs.decode).toFixed(2)} times that`,
+      note: peerRates(ours, theirs),
     });
   }
   return rows;
+}
+
+interface Rates {
+  readonly encode: number;
+  readonly decode: number;
+}
+
+function peerRates(ours: Rates, theirs: Rates): string {
+  const times = (rate: 'encode' | 'decode'): string => (ours[rate] / theirs[rate]).toFixed(2);
+  const rates = `encode ${theirs.encode.toFixed(2)}, decode ${theirs.decode.toFixed(2)} GB/s a core`;
+  return `theirs: ${rates}; ours is ${times('encode')} and ${times('decode')} times that`;
 }

@@ -78,7 +78,7 @@ function scaledForE4m3(values: Float32Array): Float32Array {
   return values.map((value) => (value * E4M3_MOST) / most);
 }
 
-/** bf16 weights before and after one step: each float32 master value moves by +-`step` (Adam's first step at that rate). */
+/** bf16 weights before and after one step: each float32 master value moves by +-`step`, as at Adam's first step. */
 function stepped(count: number, seed: number, step: number): { before: Uint8Array; after: Uint8Array } {
   const values = normalWeights(count, seed);
   const random = seededRandom(seed + 1);
