@@ -19,6 +19,7 @@ import { LARGE_VALUE_BYTES } from '../format/layout.gen.js';
 import { INLINE_VALUE_BYTES_MAX, KEY_BYTES_MAX } from '../format/limits.js';
 import type { MaybePromise, TreeItem } from './contract.js';
 import { packLargeValue, readLargeValue, unpackPending } from './large_value_store.js';
+import type { ValuePacking } from './large_value_store.js';
 import type { PageStore } from './page_store.js';
 import { PageRef } from './tree_page_cache.js';
 import { attemptDelete, attemptPut } from './tree_edit.js';
@@ -309,9 +310,9 @@ export class Tree extends TreeReader implements TreeEditor {
   }
 
   /** Inserts or replaces; resolves to true when the key is new. Both arrays are copied before return. */
-  put(key: Uint8Array, value: Uint8Array): MaybePromise<boolean> {
+  put(key: Uint8Array, value: Uint8Array, packing: ValuePacking = 'smallest'): MaybePromise<boolean> {
     this.#assertEditable();
-    const item = makeItem(key, value);
+    const item = makeItem(key, value, packing);
     const done = attemptPut(this, item);
     if (!(done instanceof MissingPage)) return done;
     return retryWithPages(this, done, () => {
@@ -397,7 +398,7 @@ function assertKey(key: Uint8Array): void {
   assert(key.byteLength >= 1 && key.byteLength <= KEY_BYTES_MAX, 'a key has 1 to 1,024 bytes');
 }
 
-function makeItem(key: Uint8Array, value: Uint8Array): LeafItem {
+function makeItem(key: Uint8Array, value: Uint8Array, packing: ValuePacking): LeafItem {
   assertKey(key);
   if (value.byteLength <= INLINE_VALUE_BYTES_MAX) {
     return { key: key.slice(), value: value.slice(), large: false, pending: null };
@@ -406,6 +407,6 @@ function makeItem(key: Uint8Array, value: Uint8Array): LeafItem {
     key: key.slice(),
     value: new Uint8Array(LARGE_VALUE_BYTES),
     large: true,
-    pending: packLargeValue(value),
+    pending: packLargeValue(value, packing),
   };
 }

@@ -10,6 +10,8 @@
 // It does not read or write records (commit.ts and open.ts do).
 
 import { assert } from '../format/errors.js';
+import { SECTOR_BYTES } from '../format/limits.js';
+import type { PagePointer } from '../format/pointer.js';
 import { ROOTS_BEFORE_REUSE } from './limits.js';
 
 /** Sectors [sector, sector + sectorCount) of one member. */
@@ -17,6 +19,12 @@ export interface SectorRange {
   readonly member: number;
   readonly sector: number;
   readonly sectorCount: number;
+}
+
+/** The ranges of all copies of a page. */
+export function pointerRanges(pointer: PagePointer): SectorRange[] {
+  const sectorCount = pointer.storedBytes / SECTOR_BYTES;
+  return pointer.copies.map((copy) => ({ member: copy.member, sector: copy.sector, sectorCount }));
 }
 
 /**

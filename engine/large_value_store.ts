@@ -2,7 +2,8 @@
 //
 // Invariants
 //   1. A value is cut every 245,760 raw bytes; each piece is an LZ4 block when that saves a
-//      sixteenth, else raw. The result depends on the value only.
+//      sixteenth, else raw. The result depends on the value only; with packing 'raw' its size depends on the
+//      value's length only.
 //   2. Reading allocates the raw length once, after it was checked against LARGE_VALUE_BYTES_MAX, and holds
 //      at most PIECES_IN_FLIGHT_MAX pieces beside it.
 //   3. Every piece must decode to exactly its raw length and the pieces must sum to the value's.
@@ -42,8 +43,11 @@ export interface PendingLargeValue {
   readonly pieces: readonly PendingPiece[];
 }
 
+/** 'smallest': LZ4 where it saves enough. 'raw': never, so that equally long values take equally much. */
+export type ValuePacking = 'smallest' | 'raw';
+
 /** Cuts and packs. Throws E_RANGE over LARGE_VALUE_BYTES_MAX. */
-export function packLargeValue(value: Uint8Array): PendingLargeValue {
+export function packLargeValue(value: Uint8Array, packing: ValuePacking = 'smallest'): PendingLargeValue {
   assert(PIECE_RAW_BYTES === LZ4_RAW_BYTES_MAX, 'the decoder takes whole pieces');
   if (value.byteLength > LARGE_VALUE_BYTES_MAX) {
     throw new StoreError(
@@ -54,7 +58,7 @@ export function packLargeValue(value: Uint8Array): PendingLargeValue {
   const pieces: PendingPiece[] = [];
   for (let start = 0; start < value.byteLength; start += PIECE_RAW_BYTES) {
     const raw = value.subarray(start, Math.min(start + PIECE_RAW_BYTES, value.byteLength));
-    const block = compressBlock(raw);
+    const block = packing === 'raw' ? null : compressBlock(raw);
     if (block === null)
       pieces.push({ codec: PIECE_CODEC_RAW, rawBytes: raw.byteLength, stored: raw.slice() });
     else pieces.push({ codec: PIECE_CODEC_LZ4, rawBytes: raw.byteLength, stored: block });

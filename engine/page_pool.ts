@@ -57,14 +57,14 @@ export class PagePool {
 
   /**
    * Packs a plan after what was kept, reserving more space as needed; null when there is none. Packing
-   * again without `keep` gives the same places out anew. `skip` leaves that many sectors out first.
+   * again without `keep` gives the same places out anew.
    */
-  async pack(plan: readonly PagePlan[], skip = 0): Promise<PackedPages | null> {
+  async pack(plan: readonly PagePlan[]): Promise<PackedPages | null> {
     assert(!this.#released, 'the pool is open');
     const copies: PageCopy[][] = plan.map(() => []);
     const used: SectorRange[] = [];
     for (const column of this.#columns) {
-      const packed = await this.#packColumn(column, plan, skip, copies, used);
+      const packed = await this.#packColumn(column, plan, copies, used);
       if (!packed) return null;
     }
     return { plan, copies, used };
@@ -75,24 +75,45 @@ export class PagePool {
     for (const column of this.#columns) column.start = column.end;
   }
 
+  /** Gives back everything after what was kept; what was packed there must not be in use. */
+  trim(): void {
+    assert(!this.#released, 'the pool is open');
+    for (const column of this.#columns) {
+      const { grant: index, taken } = column.start;
+      const cut = column.grants.splice(index);
+      const first = cut[0];
+      if (first !== undefined && taken > 0) column.grants.push({ ...first, sectorCount: taken });
+      for (const [i, grant] of cut.entries()) {
+        const from = i === 0 ? taken : 0;
+        if (from === grant.sectorCount) continue;
+        this.#allocator.release({
+          member: grant.member,
+          sector: grant.sector + from,
+          sectorCount: grant.sectorCount - from,
+        });
+      }
+      column.start = { grant: column.grants.length, taken: 0 };
+      column.end = column.start;
+    }
+  }
+
   /** Gives back what no packed page uses. `used` are the ranges that became part of the root. */
   releaseRest(used: readonly SectorRange[]): void {
     assert(!this.#released, 'the pool is given back once');
     this.#released = true;
     for (const column of this.#columns) {
-      for (const grant of column.grants) this.#releaseAround(grant, used);
+      for (const grant of column.grants) releaseAround(this.#allocator, grant, used);
     }
   }
 
   async #packColumn(
     column: Column,
     plan: readonly PagePlan[],
-    skip: number,
     copies: PageCopy[][],
     used: SectorRange[],
   ): Promise<boolean> {
     let grantIndex = column.start.grant;
-    let taken = column.start.taken + skip;
+    let taken = column.start.taken;
     for (let i = 0; i < plan.length; i += 1) {
       const sectors = sectorsOf(plan[i] as PagePlan);
       for (;;) {
@@ -126,26 +147,27 @@ export class PagePool {
     column.grants.push(...grants);
     return true;
   }
+}
 
-  #releaseAround(grant: SpaceGrant, used: readonly SectorRange[]): void {
-    const inside = used
-      .filter(
-        (range) =>
-          range.member === grant.member &&
-          range.sector >= grant.sector &&
-          range.sector < grant.sector + grant.sectorCount,
-      )
-      .sort((a, b) => a.sector - b.sector);
-    let from = grant.sector;
-    const giveBack = (to: number): void => {
-      if (to > from) this.#allocator.release({ member: grant.member, sector: from, sectorCount: to - from });
-    };
-    for (const range of inside) {
-      giveBack(range.sector);
-      from = range.sector + range.sectorCount;
-    }
-    giveBack(grant.sector + grant.sectorCount);
+/** Gives back the parts of a grant that none of the ranges uses. */
+export function releaseAround(allocator: Allocator, grant: SpaceGrant, used: readonly SectorRange[]): void {
+  const inside = used
+    .filter(
+      (range) =>
+        range.member === grant.member &&
+        range.sector >= grant.sector &&
+        range.sector < grant.sector + grant.sectorCount,
+    )
+    .sort((a, b) => a.sector - b.sector);
+  let from = grant.sector;
+  const giveBack = (to: number): void => {
+    if (to > from) allocator.release({ member: grant.member, sector: from, sectorCount: to - from });
+  };
+  for (const range of inside) {
+    giveBack(range.sector);
+    from = range.sector + range.sectorCount;
   }
+  giveBack(grant.sector + grant.sectorCount);
 }
 
 /** Deals packed places out to `Tree.seal`. */
@@ -175,6 +197,6 @@ export class DealingSink implements PageSink {
   }
 }
 
-function sectorsOf(page: PagePlan): number {
+export function sectorsOf(page: PagePlan): number {
   return page.storedBytes / SECTOR_BYTES;
 }
