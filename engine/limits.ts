@@ -29,7 +29,7 @@ export const MAX_CHANGES_PER_ROOT = 4_096;
 export const MAX_QUEUED_CHANGES = 65_536;
 /** Rounds of fitting the free tree's own pages; three are enough unless sizes flip, and then more do not help. */
 export const MAX_FREE_TREE_FITS = 4;
-/** Then it is fitted by reservation: each attempt doubles it from 64 sectors, and a region has 2^18 (free_tree_fit.ts). */
+/** Reservations tried after that: each doubles from 64 sectors, and a region has 2^18 (free_tree_fit.ts). */
 export const MAX_FREE_TREE_RESERVATIONS = 16;
 /** Sectors that a reservation for the free tree has besides twice what its pages took before. */
 export const FREE_TREE_SLACK_SECTORS = 64;
