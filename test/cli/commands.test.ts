@@ -67,6 +67,8 @@ test('import, ls, tree, info and export agree with one another and with the mode
   const imported = await store.json(
     'ingot.import/1',
     'import',
+    '--codec',
+    'auto',
     model,
     '--as',
     'llama',

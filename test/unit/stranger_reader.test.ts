@@ -149,7 +149,7 @@ test('a reader that knows only the specification exports what was imported, also
     '--store',
     store,
   );
-  ingot('import', join(base, 'coded.safetensors'), '--as', 'coded', '--store', store);
+  ingot('import', join(base, 'coded.safetensors'), '--as', 'coded', '--codec', 'auto', '--store', store);
   assert.match(ingot('stat', 'coded', 'layers.0.weight', '--store', store), /FP32E\/RANS32/);
   ingot('tag', 'run/a@7', 'best', '--store', store);
   ingot('rm', 'other@latest', '--force', '--store', store);

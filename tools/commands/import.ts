@@ -40,7 +40,7 @@ export const register: CommandModule = (program, actions) => {
     .option('--tag <tag>', 'tag to move to the version; may be given again', collect)
     .option('--redundancy <n>', "copies of each chunk: 1, 2 or 3 (default: the store's)")
     .option('--chunk <size>', "bytes of a chunk (default: the store's)")
-    .option('--codec <codec>', 'raw, auto (smaller where it helps) or max (smallest)', 'auto')
+    .option('--codec <codec>', 'raw, auto (smaller where it helps) or max (smallest)', 'raw')
     .option('--codec-for <glob=codec>', 'another codec for tensors of this name; may be given again', collect)
     .option('--verify-source', 'read every source again before the commit and compare')
     .addHelpText(
