@@ -4,7 +4,9 @@
 //   1. parse_stream reads only bytes [0, length) and accepts exactly the streams whose header, directory,
 //      tables and block directories obey the rules; after it, every section lies inside the stream.
 //   2. Host/device code without the standard library, so that a GPU can check what it decodes.
-//   3. All sums of offsets are taken in 64 bits and compared before they are used.
+//   3. parse_head reads the header and the plane directory alone, so that a GPU can check tables and block
+//      directories with many threads; parse_stream is parse_head and the rest.
+//   4. All sums of offsets are taken in 64 bits and compared before they are used.
 //
 // It never looks at words, states or blocks: the decoders do, with bounds of their own.
 #pragma once
@@ -92,26 +94,37 @@ INGOT_HOST_DEVICE bool all_zero(const uint8_t* at, uint32_t count) {
   return any == 0;
 }
 
-/// Table, block directory, states and words of a RANS32 section (section 5.1).
-INGOT_HOST_DEVICE Fault parse_rans32(Plane& plane) {
+/// Where the parts of a RANS32 section are (section 5.1); it reads none of them.
+INGOT_HOST_DEVICE Fault place_rans32(Plane& plane) {
   const uint64_t table_bytes = uint64_t{plane.symbol_count} * kTableEntryBytes;
   const uint64_t directory_at = round_up64(table_bytes, kWordAlignment);
   const uint64_t states_at = round_up64(directory_at + 4 * (uint64_t{plane.block_count} + 1), kStateAlignment);
   const uint64_t words_at = states_at + uint64_t{plane.block_count} * kLanes * 4;
   if (words_at > plane.section_bytes) return Fault::kShort;
-  uint32_t total = 0;
-  int previous = -1;
-  for (uint32_t i = 0; i < plane.symbol_count; ++i) {
-    const uint8_t* entry = plane.section + i * kTableEntryBytes;
-    const uint32_t frequency = load16(entry + 2);
-    if (entry[0] <= previous || entry[1] != 0 || frequency == 0 || frequency >= kSlots) return Fault::kTable;
-    previous = entry[0];
-    total += frequency;
-  }
-  if (total != kSlots) return Fault::kTable;
   plane.directory = plane.section + directory_at;
   plane.states = plane.section + states_at;
   plane.words = plane.section + words_at;
+  return Fault::kNone;
+}
+
+/// Whether one entry of the table keeps the rules that it can keep alone.
+INGOT_HOST_DEVICE bool table_entry_right(uint32_t entry) {
+  const uint32_t frequency = entry >> 16;
+  return (entry & 0xff00u) == 0 && frequency != 0 && frequency < kSlots;
+}
+
+/// Table and block directory of a placed RANS32 section (K7).
+INGOT_HOST_DEVICE Fault check_rans32(const Plane& plane) {
+  uint32_t total = 0;
+  int previous = -1;
+  for (uint32_t i = 0; i < plane.symbol_count; ++i) {
+    const uint32_t entry = load32(plane.section + i * kTableEntryBytes);
+    const int symbol = static_cast<int>(entry & 0xff);
+    if (symbol <= previous || !table_entry_right(entry)) return Fault::kTable;
+    previous = symbol;
+    total += entry >> 16;
+  }
+  if (total != kSlots) return Fault::kTable;
   if (load32(plane.directory) != 0) return Fault::kDirectory;
   uint32_t before = 0;
   for (uint32_t block = 1; block <= plane.block_count; ++block) {
@@ -119,6 +132,7 @@ INGOT_HOST_DEVICE Fault parse_rans32(Plane& plane) {
     if (end < before) return Fault::kDirectory;
     before = end;
   }
+  const auto words_at = static_cast<uint64_t>(plane.words - plane.section);
   return words_at + uint64_t{before} * kWordAlignment == plane.section_bytes ? Fault::kNone : Fault::kDirectory;
 }
 
@@ -141,6 +155,7 @@ INGOT_HOST_DEVICE Fault parse_blocks(Plane& plane, uint32_t elements) {
   return at == plane.section_bytes ? Fault::kNone : Fault::kDirectory;
 }
 
+/// One entry of the plane directory; it reads nothing of the section.
 INGOT_HOST_DEVICE Fault parse_plane(const uint8_t* data, const uint8_t* entry, Stream& stream, Plane& plane,
                                     uint64_t& cursor) {
   plane.codec = entry[0];
@@ -170,18 +185,20 @@ INGOT_HOST_DEVICE Fault parse_plane(const uint8_t* data, const uint8_t* entry, S
   if (plane.codec == kPlaneRaw) return plane.section_bytes == stream.elements ? Fault::kNone : Fault::kPlane;
   const uint64_t block = 1ull << plane.block_shift;
   plane.block_count = static_cast<uint32_t>((stream.elements + block - 1) / block);
-  return plane.codec == kPlaneRans32 ? parse_rans32(plane) : parse_blocks(plane, stream.elements);
+  return plane.codec == kPlaneRans32 ? place_rans32(plane) : Fault::kNone;
 }
 
-INGOT_HOST_DEVICE Fault parse_stream(const uint8_t* data, uint64_t length, Stream& stream) {
+/// Header and plane directory alone, read from `head`, a copy of the stream's first bytes (or `data` itself);
+/// `data` is only pointed into. All of the header must be there, and of the directory what `length` covers.
+INGOT_HOST_DEVICE Fault parse_head(const uint8_t* head, const uint8_t* data, uint64_t length, Stream& stream) {
   if (length < kHeaderBytes) return Fault::kShort;
-  if (load32(data) != kStreamMagic) return Fault::kMagic;
-  stream.transform = data[4];
-  stream.delta = data[5];
-  stream.plane_count = data[6];
-  stream.tail_bytes = data[7];
-  stream.raw_bytes = load32(data + 8);
-  stream.stream_bytes = load32(data + 12);
+  if (load32(head) != kStreamMagic) return Fault::kMagic;
+  stream.transform = head[4];
+  stream.delta = head[5];
+  stream.plane_count = head[6];
+  stream.tail_bytes = head[7];
+  stream.raw_bytes = load32(head + 8);
+  stream.stream_bytes = load32(head + 12);
   stream.tail = data + 16;
   const uint32_t size = element_bytes(stream.transform);
   if (size == 0) return Fault::kTransform;
@@ -189,20 +206,30 @@ INGOT_HOST_DEVICE Fault parse_stream(const uint8_t* data, uint64_t length, Strea
   if (stream.plane_count != size) return Fault::kPlanes;
   if (stream.raw_bytes < size || stream.raw_bytes > kRawBytesMax) return Fault::kLength;
   if (stream.tail_bytes != stream.raw_bytes % size) return Fault::kLength;
-  if (!all_zero(data + 16 + stream.tail_bytes, kHeaderBytes - 16 - stream.tail_bytes)) return Fault::kReserved;
+  if (!all_zero(head + 16 + stream.tail_bytes, kHeaderBytes - 16 - stream.tail_bytes)) return Fault::kReserved;
   if (stream.stream_bytes > length) return Fault::kShort;
   stream.elements = stream.raw_bytes / size;
   uint64_t cursor = kHeaderBytes + uint64_t{kPlaneEntryBytes} * stream.plane_count;
   if (cursor > stream.stream_bytes) return Fault::kShort;
   uint8_t codecs = 0;
   for (uint32_t i = 0; i < stream.plane_count; ++i) {
-    const uint8_t* entry = data + kHeaderBytes + i * kPlaneEntryBytes;
+    const uint8_t* entry = head + kHeaderBytes + i * kPlaneEntryBytes;
     const Fault fault = parse_plane(data, entry, stream, stream.planes[i], cursor);
     if (fault != Fault::kNone) return fault;
     codecs |= stream.planes[i].codec;
   }
   if (codecs == 0) return Fault::kPlanes;
   return cursor == stream.stream_bytes ? Fault::kNone : Fault::kLength;
+}
+
+INGOT_HOST_DEVICE Fault parse_stream(const uint8_t* data, uint64_t length, Stream& stream) {
+  Fault fault = parse_head(data, data, length, stream);
+  for (uint32_t i = 0; fault == Fault::kNone && i < stream.plane_count; ++i) {
+    Plane& plane = stream.planes[i];
+    if (plane.codec == kPlaneRans32) fault = check_rans32(plane);
+    else if (plane.codec == kPlaneLz4 || plane.codec == kPlaneZstd) fault = parse_blocks(plane, stream.elements);
+  }
+  return fault;
 }
 
 }  // namespace ingot::codec
