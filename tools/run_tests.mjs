@@ -23,7 +23,7 @@ const REPORTER = new URL('./test_reporter.mjs', import.meta.url).href;
 const CORE_BUILD = join(ROOT, 'build', 'core');
 const TOTAL_LIMIT_MS = 15 * 60_000;
 const LONG_TOTAL_LIMIT_MS = 4 * 3_600_000;
-const FILE_LIMIT_MS = 6 * 60_000;
+const FILE_LIMIT_MS = 10 * 60_000;
 const LONG_FILE_LIMIT_MS = 2 * 3_600_000;
 const MAX_JOBS = 16;
 /** fast-check runs per property: the short form that gates, and the long one of `npm run fuzz`. */
