@@ -89,6 +89,7 @@ export async function openStore(
     noteUnusable(finder, report);
     noteAbsent(root, finder, report);
     checkVersion(root, options.mode);
+    if (options.mode === 'rw') checkWitnesses(root, finder, force);
     if (options.mode === 'rw') checkWritable(root, finder, force);
     const opened = describe(root, finder, report);
     return options.mode === 'rw' ? await makeWhole(io, opened, force) : opened;
@@ -215,6 +216,32 @@ function checkVersion(root: StoreRoot, mode: 'r' | 'rw'): void {
       next: "open it with mode 'r', or use a newer version",
     },
   );
+}
+
+/**
+ * C14: a member that was set aside because its flush failed is not built on, but what it says is heard: members that
+ * were left behind may be a quorum of an older root, and writing on that one would make a fork of acknowledged
+ * roots. (Found by a simulated history: of three members, two failed, the third went on alone, and its flush
+ * failed at the next open.)
+ */
+function checkWitnesses(root: StoreRoot, finder: MemberFinder, force: boolean): void {
+  if (force) return;
+  for (const { path, tip } of finder.witnesses) {
+    if (!equalBytes(tip.superblock.storeUuid, root.superblock.storeUuid)) continue;
+    if (tip.sequence < root.sequence || tip.rootSum === root.rootSum) continue;
+    const unusable = finder.unusable.find((entry) => entry.path === path);
+    throw new StoreError(
+      'E_DEGRADED',
+      `${path} holds root ${tip.sequence}, newer than root ${root.sequence} of the members that can be used, but it ` +
+        `cannot be trusted now: ${unusable?.error.message ?? 'its flush failed'}`,
+      {
+        where: { member: path },
+        ...(unusable === undefined ? {} : { cause: unusable.error }),
+        safe: 'nothing was written; the newer root is as it was',
+        next: "open it again; if the flush goes on failing, open it with mode 'r', or --force to give the newer root up",
+      },
+    );
+  }
 }
 
 /** C13: a degraded store is written by a quorum, or by force. */

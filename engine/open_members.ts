@@ -41,6 +41,12 @@ export interface UnbornMember {
   readonly unusable: UnusablePath;
 }
 
+/** What a member whose flush failed says of itself: no state to build on, but news of roots that may exist. */
+export interface Witness {
+  readonly path: string;
+  readonly tip: MemberTip;
+}
+
 /** A path that could not be used, and why. */
 export interface UnusablePath {
   readonly path: string;
@@ -58,6 +64,8 @@ export class MemberFinder {
   readonly found: FoundMember[] = [];
   readonly unusable: UnusablePath[] = [];
   readonly unborn: UnbornMember[] = [];
+  /** Members that were set aside by this open; a newer root of theirs forbids writing on an older one (C14). */
+  readonly witnesses: Witness[] = [];
   readonly #io: Io;
   readonly #options: FindOptions;
   readonly #report: OpenReport;
@@ -167,10 +175,21 @@ export class MemberFinder {
       next: 'ingot doctor; a read-only open still works',
     });
     this.unusable.push({ path, error });
+    await this.#hear(device);
     this.#refused.add(path);
     this.#devices.delete(path);
     this.#io.unlockWriter(slot);
     await this.#io.closeMember(slot).catch(() => undefined);
+  }
+
+  async #hear(device: MemberDevice): Promise<void> {
+    try {
+      const { rings } = await readRings(this.#io, device);
+      this.witnesses.push({ path: device.path, tip: chooseMemberTip(rings) });
+    } catch (error) {
+      // One that cannot even be read tells nothing, like one that was not found.
+      if (!isStoreError(error)) throw error;
+    }
   }
 
   async #read(device: MemberDevice): Promise<void> {

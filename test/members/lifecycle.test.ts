@@ -257,6 +257,24 @@ test('a member whose flush fails at open is left out, and is back at the next on
   await rig.store.close();
 });
 
+test('the member that went on alone is heard even when its flush fails at the next open', async () => {
+  const rig = await makeRig({ members: 2, redundancy: 2 });
+  await write(rig, 'run', 1);
+  rig.world.faults.add({ operation: 'flush', action: 'errno', errno: 5, path: 'a.member', nth: 1 });
+  await write(rig, 'run', 2);
+  assert.equal(statesOf(rig), 'stale,online');
+  await rig.store.close();
+  rig.world.faults.clear();
+  rig.world.faults.add({ operation: 'flush', action: 'errno', errno: 5, path: 'b.member', nth: 1 });
+  // Half of the older root's set with its lowest index is here, but a newer root was seen: writing would make a fork.
+  await assert.rejects(openWithPaths(rig, rig.paths), { code: 'E_DEGRADED', message: /newer than root/ });
+  await openWithPaths(rig, rig.paths);
+  await holds(rig, 'run', 2);
+  await rig.store.settleMembers();
+  assert.equal(statesOf(rig), 'online,online');
+  await rig.store.close();
+});
+
 test('an older copy of a member is read and not taken back', async () => {
   const rig = await makeRig({ members: 3, redundancy: 2 });
   await write(rig, 'run', 1);
