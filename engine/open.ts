@@ -238,7 +238,7 @@ function checkWitnesses(root: StoreRoot, finder: MemberFinder, force: boolean): 
         where: { member: path },
         ...(unusable === undefined ? {} : { cause: unusable.error }),
         safe: 'nothing was written; the newer root is as it was',
-        next: "open it again; if the flush goes on failing, open it with mode 'r', or --force to give the newer root up",
+        next: "open it again; if the flush goes on failing, open it with mode 'r', or --force to give that root up",
       },
     );
   }
