@@ -6,17 +6,21 @@
 //   2. Staging memory was paid for when the chunk was taken in (writer.ts counts coded chunks twice), so nothing
 //      here waits for memory.
 //   3. A chunk that a source failed is named by the result; nothing of it is written.
+//   4. A piece whose bytes the base has too becomes a link where delta_bases.ts allowed it; a chunk of links alone is
+//      not written.
 //
 // The choice of codec is the codec's own (spec/codecs.md); this file only hands chunks over and takes results.
 
 import { assert } from '../format/errors.js';
 import { transformOfDtype } from '../format/index.js';
 import type { BufferPool } from './buffer_pool.js';
-import type { ChunkDraft } from './chunk_packer.js';
+import { ChunkDraft } from './chunk_packer.js';
+import type { DeltaBases } from './delta_bases.js';
 import type { EncodeBatch, Io, IoBuffer, SourceFile, WriteResult } from './io/port.js';
 
 /** What a version, or one tensor, asks for. */
 export type CodecChoice = 'raw' | 'auto' | 'max';
+const NO_BASE = new Uint8Array(0);
 /** As the port has it; 0 is raw. */
 export const PROFILES: Readonly<Record<CodecChoice, 0 | 1 | 2>> = { raw: 0, auto: 1, max: 2 };
 
@@ -26,14 +30,15 @@ export async function encodeChunks(
   staging: BufferPool,
   bufferBytes: number,
   chunks: readonly ChunkDraft[],
+  bases: DeltaBases,
   signal: AbortSignal,
 ): Promise<WriteResult | null> {
   if (chunks.length === 0) return null;
   for (const chunk of chunks) {
-    assert(chunk.profile !== 0 && chunk.written === null, 'a chunk is encoded once');
+    assert(chunk.wantsEncoder && chunk.written === null, 'a chunk is encoded once');
     chunk.coded = staging.take(bufferBytes);
   }
-  const batch = batchOf(chunks, signal);
+  const batch = batchOf(chunks, bases, signal);
   const result = await io.encode(batch);
   for (const [op, chunk] of chunks.entries()) {
     if (result.status[op] !== 0) continue;
@@ -43,17 +48,20 @@ export async function encodeChunks(
     const buffer = batch.destinations[op];
     assert(buffer !== undefined, 'every op has its destination');
     const bytes = streamBytes === 0 ? chunk.rawBytes : streamBytes;
-    chunk.written = [{ source: { kind: 'memory', buffer, offset: 0 }, offset: 0, bytes, sum: 0n }];
+    const written = new ChunkDraft(chunk.dtypeCode, chunk.name);
+    chunk.written = [written.add({ kind: 'memory', buffer, offset: 0 }, 0, bytes)];
     chunk.writtenBytes = bytes;
     chunk.coding = streamBytes === 0 ? null : { transform: batch.transform[op] ?? 0, codec };
     chunk.rawSum = batch.rawSums[op] ?? 0n;
     const first = batch.pieceStart[op] ?? 0;
     for (const [index, piece] of chunk.pieces.entries()) piece.sum = batch.pieceSums[first + index] ?? 0n;
+    const equal = batch.pieceEqual.subarray(first, first + chunk.pieces.length);
+    bases.settle(chunk, equal, batch.deltas[op] === 1);
   }
   return result;
 }
 
-function batchOf(chunks: readonly ChunkDraft[], signal: AbortSignal): EncodeBatch {
+function batchOf(chunks: readonly ChunkDraft[], bases: DeltaBases, signal: AbortSignal): EncodeBatch {
   const count = chunks.length;
   const pieces = chunks.flatMap((chunk) => chunk.pieces);
   const sources: IoBuffer[] = [];
@@ -84,12 +92,17 @@ function batchOf(chunks: readonly ChunkDraft[], signal: AbortSignal): EncodeBatc
         : indexIn(sourceIndex, sources, source.buffer),
     ),
     pieceSourceOffsetBytes: Float64Array.from(pieces, (piece) => piece.source.offset),
+    pieceNarrows: Uint32Array.from(pieces, (piece) => Number(piece.narrows)),
     sources,
     files,
     destinations: chunks.map((chunk) => {
       assert(chunk.coded !== null, 'a chunk to encode has its memory');
       return chunk.coded;
     }),
+    bases: chunks.map((chunk) => chunk.baseBytes ?? NO_BASE),
+    baseUse: Uint32Array.from(chunks, (chunk) => bases.useOf(chunk)),
+    deltas: new Uint32Array(count),
+    pieceEqual: new Uint32Array(pieces.length),
     streamBytes: new Float64Array(count),
     codecs: new Uint32Array(count),
     rawSums: new BigUint64Array(count),

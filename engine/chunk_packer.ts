@@ -6,6 +6,8 @@
 //   3. A chunk never mixes dtypes; blobs have dtype 255.
 //   4. At most INLINE_LIMIT_BYTES bytes never reach a chunk: they live in the manifest.
 //   5. A chunk is changed only while it is open; once sealed only the writer fills in its results.
+//   6. Small tensors that have a base share a chunk only with those of the same base extent, and lie in it as in that
+//      extent: so one range of it is the base of the whole chunk (codecs.md section 7).
 //
 // This file never does I/O and never waits.
 
@@ -13,12 +15,16 @@ import { assert } from '../format/errors.js';
 import type { Coding } from '../format/extent_record.js';
 import type { SpaceGrant } from './contract.js';
 import type { IoBuffer, SourceFile } from './io/port.js';
+import type { Piece } from '../format/index.js';
 
 /** Bytes of a value that lives in the manifest itself, at most (format F16). */
 export const INLINE_LIMIT_BYTES = 2048;
 /** Every tensor in a shared chunk, and every extent, starts on a multiple of this. */
 export const START_ALIGNMENT_BYTES = 4096;
-const PROFILE_COUNT = 3;
+/** Shared chunks that are open at a time, at most: a base of many small extents would open one for each. */
+export const MAX_OPEN_SHARED_CHUNKS = 64;
+/** Bytes of a base between two small tensors that a chunk goes along with. */
+export const MAX_BASE_GAP_BYTES = 64 * 1024;
 /** dtype code of blobs. */
 export const BLOB_DTYPE_CODE = 255;
 /** Pieces of one shared chunk at most (64 MiB / 4 KiB). */
@@ -34,13 +40,45 @@ export type ByteSource =
     }
   | { readonly kind: 'file'; readonly file: SourceFile; readonly offset: number };
 
+/** Where the bytes that a piece is compared with are: raw bytes of an extent, from `offset` on. */
+export interface PieceBase {
+  readonly extentId: number;
+  readonly offset: number;
+  /** Version and tensor, for messages. */
+  readonly name: string;
+  /** The difference may be stored; else equal bytes are all that is looked for. */
+  readonly mayDelta: boolean;
+  /** Of a large tensor: equal bytes are linked only where they are a whole extent (format F16). */
+  readonly isWholeOnly: boolean;
+}
+
+/** What a piece asks for besides its bytes. */
+export interface PieceOptions {
+  /** How to encode it (chunk_encoder.ts); 0 stays raw. */
+  readonly profile: 0 | 1 | 2;
+  readonly base: PieceBase | null;
+  /** The source has fp32 numbers, which are stored as bf16: it has twice the bytes. */
+  readonly narrows: boolean;
+}
+export const PLAIN_PIECE: PieceOptions = { profile: 0, base: null, narrows: false };
+
+/** Memory that a chunk of such pieces needs for each of its bytes: the bytes, the base, and what it becomes. */
+export function memoryFactor({ profile, base, narrows }: PieceOptions): number {
+  if (profile === 0 && base === null && !narrows) return 1;
+  return (narrows ? 3 : 2) + (base === null ? 0 : 1);
+}
+
 export interface ChunkPiece {
   readonly source: ByteSource;
   /** Where it begins inside the extent. */
   readonly offset: number;
   readonly bytes: number;
+  readonly narrows: boolean;
+  readonly base: PieceBase | null;
   /** Sum of the piece, once written. */
   sum: bigint;
+  /** The same bytes in the base, once found: the tensor names them, and not this chunk. */
+  link: Piece | null;
 }
 
 /** Engine memory that holds copies of small tensors until the last chunk that uses it is written. */
@@ -75,6 +113,10 @@ export class ChunkDraft {
   /** Bytes of `written`; the rest of storedBytes is zero. */
   writtenBytes = 0;
   coding: Coding | null = null;
+  /** Staging memory with the base's bytes, while it is encoded. */
+  baseBytes: Uint8Array | null = null;
+  /** Every piece of it is a link: it is not written. */
+  isLinked = false;
 
   id = 0;
   storedBytes = 0;
@@ -90,10 +132,16 @@ export class ChunkDraft {
     this.profile = profile;
   }
 
-  add(source: ByteSource, offset: number, bytes: number): ChunkPiece {
+  /** Goes through the encoder: coded, compared with a base, or narrowed. */
+  get wantsEncoder(): boolean {
+    return this.profile !== 0 || this.pieces.some(({ base, narrows }) => base !== null || narrows);
+  }
+
+  add(source: ByteSource, offset: number, bytes: number, options: PieceOptions = PLAIN_PIECE): ChunkPiece {
     assert(bytes > 0, 'a piece of a chunk has bytes');
     assert(offset >= this.rawBytes, 'pieces of a chunk ascend');
-    const piece: ChunkPiece = { source, offset, bytes, sum: 0n };
+    const { base, narrows } = options;
+    const piece: ChunkPiece = { source, offset, bytes, narrows, base, sum: 0n, link: null };
     this.pieces.push(piece);
     this.rawBytes = offset + bytes;
     return piece;
@@ -103,8 +151,7 @@ export class ChunkDraft {
 /** Where a stretch of a tensor or blob is. */
 export interface DraftPart {
   readonly chunk: ChunkDraft;
-  /** The piece of a shared chunk; null when the part is the whole extent. */
-  readonly piece: ChunkPiece | null;
+  readonly piece: ChunkPiece;
   readonly offset: number;
   readonly bytes: number;
 }
@@ -113,42 +160,64 @@ export function alignUp(bytes: number, alignment: number): number {
   return Math.ceil(bytes / alignment) * alignment;
 }
 
-/** The open shared chunks of one transaction, one for each dtype. */
+/** The open shared chunks of one transaction: one for each dtype and codec, and for each base extent. */
 export class SharedChunks {
   readonly #chunkBytes: number;
-  readonly #open = new Map<number, ChunkDraft>();
+  readonly #open = new Map<string, ChunkDraft>();
 
   constructor(chunkBytes: number) {
     this.#chunkBytes = chunkBytes;
   }
 
-  /** Adds one small tensor; `sealed` is a chunk that it no longer fits in. */
+  /** Adds one small tensor; `sealed` is a chunk that it no longer fits in, or that was open for too long. */
   add(
     dtypeCode: number,
     name: string,
     source: ByteSource,
     bytes: number,
-    profile: 0 | 1 | 2 = 0,
+    options: PieceOptions = PLAIN_PIECE,
   ): { part: DraftPart; sealed: ChunkDraft | null } {
     assert(bytes > 0 && bytes <= this.#chunkBytes, 'a shared chunk takes tensors up to its own size');
-    // Chunks that are coded and chunks that are not are kept apart.
-    const key = dtypeCode * PROFILE_COUNT + profile;
+    const { base, profile } = options;
+    // Chunks that are coded and chunks that are not are kept apart, and so are those of different bases.
+    const key = `${dtypeCode} ${profile} ${base?.extentId ?? 0} ${base?.mayDelta ?? false}`;
     let chunk = this.#open.get(key);
     let sealed: ChunkDraft | null = null;
+    let offset = 0;
     if (chunk !== undefined) {
-      const start = alignUp(chunk.rawBytes, START_ALIGNMENT_BYTES);
-      if (start + bytes > this.#chunkBytes || chunk.pieces.length >= MAX_PIECES_PER_CHUNK) {
+      offset = this.#placeIn(chunk, base);
+      const isFull = offset + bytes > this.#chunkBytes || chunk.pieces.length >= MAX_PIECES_PER_CHUNK;
+      if (offset < 0 || isFull) {
         sealed = chunk;
         chunk = undefined;
       }
     }
     if (chunk === undefined) {
+      offset = 0;
       chunk = new ChunkDraft(dtypeCode, name, profile);
+      this.#open.delete(key);
+      sealed ??= this.#oldestOfTooMany();
       this.#open.set(key, chunk);
     }
-    const offset = alignUp(chunk.rawBytes, START_ALIGNMENT_BYTES);
-    const piece = chunk.add(source, offset, bytes);
+    const piece = chunk.add(source, offset, bytes, options);
     return { part: { chunk, piece, offset, bytes }, sealed };
+  }
+
+  /** Where the next piece goes: after the last one, or where its base says; -1 when that is not possible. */
+  #placeIn(chunk: ChunkDraft, base: PieceBase | null): number {
+    const next = alignUp(chunk.rawBytes, START_ALIGNMENT_BYTES);
+    const first = chunk.pieces[0]?.base ?? null;
+    if (base === null || first === null) return next;
+    const offset = base.offset - first.offset;
+    return offset >= next && offset <= next + MAX_BASE_GAP_BYTES ? offset : -1;
+  }
+
+  #oldestOfTooMany(): ChunkDraft | null {
+    if (this.#open.size < MAX_OPEN_SHARED_CHUNKS) return null;
+    const [oldest] = this.#open;
+    assert(oldest !== undefined, 'many open chunks have a first one');
+    this.#open.delete(oldest[0]);
+    return oldest[1];
   }
 
   /** Takes all open chunks, in the order in which they were opened. */

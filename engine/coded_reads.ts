@@ -48,9 +48,11 @@ export async function decodeParts(
   assert(part !== undefined, 'a verdict belongs to a part');
   const wrongSum = verdicts[failed] === DECODE_WRONG_SUM;
   const what = wrongSum ? 'does not decode to the bytes of its sum' : 'does not decode';
+  const base = part.extent.coding?.base;
+  const delta = base === undefined ? '' : `, a delta of extent ${base.extentId},`;
   throw new StoreError(
     wrongSum ? 'E_CORRUPT' : 'E_FORMAT',
-    `extent ${part.extentId} of ${part.name} ${what}`,
+    `extent ${part.extentId} of ${part.name}${delta} ${what}`,
     {
       where: {
         object,

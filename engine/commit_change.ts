@@ -3,7 +3,8 @@
 // Invariants
 //   1. Everything is checked before anything is put, so a refused commit costs its round nothing.
 //   2. Births of extents, copies and sum leaves are the sequence of the root that the change is in.
-//   3. An extent's reference count grows by one for each version whose manifest names it, however often.
+//   3. An extent's reference count grows by one for each version whose manifest names it, however often, and by one
+//      for each extent that is a delta of it.
 //   4. `latest` and the other tags move in the same change as the version appears.
 //
 // This file never writes chunks; it writes the pages of sum leaves (sum_leaves.ts), whose header needs the birth.
@@ -39,7 +40,7 @@ export interface ManifestPlan {
   readonly manifest: Manifest;
   readonly encoded: Uint8Array;
   readonly rawBytes: number;
-  /** Extents of other versions that this one names too. */
+  /** Extents of other versions that this one names too, ascending. */
   readonly linkedIds: readonly number[];
 }
 
@@ -78,9 +79,11 @@ export function buildManifest(
     draft: ObjectDraft,
   ): { pieces: readonly Piece[]; rawSum: bigint; inlineBytes: Uint8Array } => {
     rawBytes += draft.rawBytes;
+    const pieces = draftPieces(draft);
     for (const piece of draft.linked ?? []) linked.add(piece.extentId);
+    for (const { piece } of draft.parts) if (piece.link !== null) linked.add(piece.link.extentId);
     return {
-      pieces: draftPieces(draft),
+      pieces,
       rawSum: draftSum(draft),
       inlineBytes: draft.inline ?? NO_TREE_VALUE,
     };
@@ -171,17 +174,28 @@ export async function applyCommit(
   return { record, manifest: plan.manifest.manifest };
 }
 
-/** One more version names these extents. They must still be there. */
+/** Extents of other versions by id, with how many more uses they get: by this version, and by deltas of them. */
+function usesOf(plan: CommitPlan): [number, number][] {
+  const uses = new Map(plan.manifest.linkedIds.map((id) => [id, 1]));
+  for (const { coding } of plan.chunks) {
+    const id = coding?.base?.extentId;
+    if (id !== undefined) uses.set(id, (uses.get(id) ?? 0) + 1);
+  }
+  return [...uses].sort((a, b) => a[0] - b[0]);
+}
+
+/** One more version names these extents, or deltas of them come. They must still be there. */
 async function referenceLinked(change: CatalogChange, plan: CommitPlan): Promise<number> {
+  const linked = new Set(plan.manifest.linkedIds);
   const records = [];
-  for (const id of plan.manifest.linkedIds) {
+  for (const [id, count] of usesOf(plan)) {
     const key = extentKey(id);
     const found = change.get(2, key);
     const bytes = found instanceof Promise ? await found : found;
     if (bytes === undefined) {
       throw new StoreError(
         'E_CONFLICT',
-        `the version linked to (v:${plan.baseVersionId}) was removed meanwhile`,
+        `the version linked to, or that is the base (v:${plan.baseVersionId}), was removed meanwhile`,
         {
           where: { object: plan.run },
           safe: 'nothing of this transaction is visible',
@@ -189,12 +203,13 @@ async function referenceLinked(change: CatalogChange, plan: CommitPlan): Promise
         },
       );
     }
-    records.push({ key, extent: decodeExtent(bytes) });
+    records.push({ id, key, count, extent: decodeExtent(bytes) });
   }
   let storedBytes = 0;
-  for (const { key, extent } of records) {
-    storedBytes += extent.storedBytes * extent.copies.length;
-    await change.put(2, key, encodeExtent({ ...extent, referenceCount: extent.referenceCount + 1 }));
+  for (const { id, key, count, extent } of records) {
+    if (linked.has(id)) storedBytes += extent.storedBytes * extent.copies.length;
+    const referenceCount = extent.referenceCount + count;
+    await change.put(2, key, encodeExtent({ ...extent, referenceCount }));
   }
   return storedBytes;
 }

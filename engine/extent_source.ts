@@ -291,6 +291,26 @@ export class ExtentSource {
   }
 }
 
+/** These extents and, of deltas, the extents that they are differences to, down to those without a base. */
+export async function withBases(
+  context: StoreContext,
+  snapshot: CatalogSnapshot,
+  ids: Iterable<number>,
+  object: string,
+): Promise<Map<number, Extent>> {
+  const all = new Map<number, Extent>();
+  for (let wanted = [...new Set(ids)]; wanted.length > 0; ) {
+    const bases = new Set<number>();
+    for (const [id, extent] of await context.extents.extents(snapshot, wanted, object)) {
+      all.set(id, extent);
+      const base = extent.coding?.base?.extentId;
+      if (base !== undefined && base < id && !all.has(base)) bases.add(base);
+    }
+    wanted = [...bases].filter((id) => !all.has(id));
+  }
+  return all;
+}
+
 /** Number of segments, and so of sums, of an extent. */
 export function sumCount(extent: Extent): number {
   return Math.ceil(extent.storedBytes / 2 ** extent.segmentShift);

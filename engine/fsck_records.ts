@@ -1,15 +1,17 @@
 // fsck, second half: runs, tags, steps, versions, manifests and extents agree with one another.
 //
-// Reference counts are recomputed: an extent's from the manifests that name it, a sum leaf's from the
-// extents that use it. Ids are checked in windows of ID_WINDOW, one scan of manifests for each, so that
+// Reference counts are recomputed: an extent's from the manifests that name it and the deltas of it, a sum leaf's
+// from the extents that use it. Ids are checked in windows of ID_WINDOW, one scan of manifests for each, so that
 // memory does not grow with the store.
 //
 // Invariants
 //   1. Every version is listed under its run once, every listed version exists, and their numbers are equal.
 //   2. Every id that a manifest or an extent names exists, with exactly as many users as it counts.
 //   3. A tensor's pieces lie inside their extents' raw bytes and add up to its bytes (format F16).
+//   4. The base of a delta is older, has the range, and is one less deep (codecs.md K11).
 
 import { decodeExtent, decodeSumLeaf, extentTreeRecordKind, segmentCount } from '../format/extent_record.js';
+import type { DeltaBase } from '../format/extent_record.js';
 import {
   SUM_LEAF_SUMS_MAX,
   TREE_EXTENTS,
@@ -35,7 +37,7 @@ import type { TreeView } from './btree.js';
 import type { FsckContext } from './fsck_context.js';
 import { ITEMS_PER_STEP } from './fsck_pages.js';
 
-/** Ids of one window: two arrays of 32-bit numbers, 32 MiB together. */
+/** Ids of one window: two arrays of 32-bit numbers and one of bytes, 36 MiB together. */
 export const ID_WINDOW = 4 * 1024 * 1024;
 const EMPTY = new Uint8Array(0);
 
@@ -196,6 +198,7 @@ class IdWindow {
   readonly #end: number;
   readonly #uses: Uint32Array;
   readonly #rawBytes: Uint32Array;
+  readonly #depth: Uint8Array;
 
   constructor(context: FsckContext, first: number, count: number) {
     this.#context = context;
@@ -203,6 +206,7 @@ class IdWindow {
     this.#end = first + count;
     this.#uses = new Uint32Array(count);
     this.#rawBytes = new Uint32Array(count);
+    this.#depth = new Uint8Array(count);
   }
 
   async *check(): AsyncGenerator<void, void, undefined> {
@@ -236,7 +240,12 @@ class IdWindow {
       if (extentTreeRecordKind(value) === 'sum-leaf') continue;
       const id = decodeExtentKey(key);
       const extent = decodeExtent(value);
-      if (this.#inside(id)) this.#rawBytes[id - this.#first] = extent.rawBytes;
+      const base = extent.coding?.base;
+      if (this.#inside(id)) {
+        this.#rawBytes[id - this.#first] = extent.rawBytes;
+        this.#depth[id - this.#first] = base?.depth ?? 0;
+      }
+      if (base !== undefined) this.#checkBase(id, extent.rawBytes, base);
       if (extent.sumLeafId !== 0) {
         const last =
           extent.sumLeafId + Math.floor((extent.sumLeafSlot + segmentCount(extent) - 1) / SUM_LEAF_SUMS_MAX);
@@ -245,6 +254,23 @@ class IdWindow {
       step += 1;
       if (step % ITEMS_PER_STEP === 0) yield;
     }
+  }
+
+  /** Extents come in the order of their ids, so a base of this window was seen before. */
+  #checkBase(id: number, rawBytes: number, base: DeltaBase): void {
+    this.#use(base.extentId);
+    const what = `extent ${id} is a delta of extent ${base.extentId}`;
+    if (base.extentId >= id) {
+      if (this.#first === 0) complain(this.#context, `${what}, which is not older`);
+      return;
+    }
+    if (!this.#inside(base.extentId)) return;
+    const baseBytes = this.#rawBytes[base.extentId - this.#first] as number;
+    if (baseBytes === 0) return;
+    if (base.offsetBytes + rawBytes > baseBytes) complain(this.#context, `${what} and reaches past its end`);
+    const depth = (this.#depth[base.extentId - this.#first] as number) + 1;
+    if (base.depth !== depth)
+      complain(this.#context, `${what} and calls itself ${base.depth} deep, not ${depth}`);
   }
 
   async *#readManifests(): AsyncGenerator<void, void, undefined> {

@@ -12,6 +12,7 @@
 import { StoreError, assert, crc64Combine } from '../format/index.js';
 import type { Blob, Piece, Tensor } from '../format/index.js';
 import { BLOB_DTYPE_CODE, type DraftPart } from './chunk_packer.js';
+import type { TensorBase } from './delta_source.js';
 
 export interface ObjectDraft {
   readonly name: string;
@@ -21,6 +22,10 @@ export interface ObjectDraft {
   readonly fileIndex: number;
   readonly fileOffset: number;
   readonly contentType: string | null;
+  /** The source has fp32 numbers, twice as many bytes. */
+  readonly narrows: boolean;
+  /** What its bytes are compared with. */
+  base: TensorBase | null;
   inline: Uint8Array | null;
   /** Sum of inline or linked bytes; parts carry their own. */
   knownSum: bigint | null;
@@ -47,6 +52,8 @@ export function linkedTensor(record: Tensor, name: string, fileIndex: number): O
     fileIndex,
     fileOffset: fileIndex < 0 ? 0 : record.fileOffset,
     contentType: null,
+    narrows: false,
+    base: null,
     inline: record.inlineBytes.byteLength > 0 ? record.inlineBytes : null,
     knownSum: record.rawSum,
     parts: [],
@@ -64,6 +71,8 @@ export function linkedBlob(record: Blob): ObjectDraft {
     fileIndex: -1,
     fileOffset: 0,
     contentType: record.contentType,
+    narrows: false,
+    base: null,
     inline: record.inlineBytes.byteLength > 0 ? record.inlineBytes : null,
     knownSum: record.rawSum,
     parts: [],
@@ -77,8 +86,8 @@ export function draftSum(draft: ObjectDraft): bigint {
   let sum = 0n;
   let first = true;
   for (const part of draft.parts) {
-    assert(part.chunk.sums !== null, 'a draft is summed after its chunks are written');
-    const partSum = part.piece === null ? part.chunk.rawSum : part.piece.sum;
+    assert(part.chunk.sums !== null || part.chunk.isLinked, 'a draft is summed after its chunks are written');
+    const partSum = part.piece.sum;
     sum = first ? partSum : crc64Combine(sum, partSum, part.bytes);
     first = false;
   }
@@ -89,6 +98,7 @@ export function draftSum(draft: ObjectDraft): bigint {
 export function draftPieces(draft: ObjectDraft): readonly Piece[] {
   if (draft.linked !== null) return draft.linked;
   return draft.parts.map((part) => {
+    if (part.piece.link !== null) return part.piece.link;
     assert(part.chunk.id > 0, 'a chunk has its id before it is named');
     return { extentId: part.chunk.id, rawOffset: part.offset, rawBytes: part.bytes };
   });

@@ -11,7 +11,7 @@
 //
 // This file never chooses how much is in flight (load.ts does) and never repairs: it tells the healer.
 
-import { StoreError, assert } from '../format/errors.js';
+import { StoreError, assert, isStoreError } from '../format/errors.js';
 import type { Extent } from '../format/extent_record.js';
 import { type CodedPart, decodeParts } from './coded_reads.js';
 import type { CatalogSnapshot } from './contract.js';
@@ -83,6 +83,19 @@ function codedPartsOf(op: ReadOp): CodedPart[] {
   if (extent.coding === undefined) return [];
   assert(stream instanceof Uint8Array, 'a stream is read into our own memory');
   return op.parts.map((part) => ({ ...part, extent, stream }));
+}
+
+const BASE_STRUCTURE = 'DeltaBase';
+
+/** An error of the deepest base that could not be read says what it is the base of. */
+function namingBase(error: unknown, parts: readonly ReadPart[]): unknown {
+  const isNamed = !isStoreError(error) || error.where.structure === BASE_STRUCTURE;
+  const part = isNamed ? undefined : parts.find(({ name }) => name === error.where.tensor);
+  if (isNamed || part === undefined) return error;
+  const { code, where, retryable, safe = '', next = '' } = error;
+  const message = `${part.name} is a delta of extent ${part.extentId}, which cannot be read: ${error.message}`;
+  const place = { ...where, structure: BASE_STRUCTURE };
+  return new StoreError(code, message, { where: place, retryable, safe, next, cause: error });
 }
 
 interface UsableCopy {
@@ -244,8 +257,14 @@ export class PartReader {
         bases.push({ ...part, extentId: base.extentId, offset: base.offsetBytes + part.offset });
       }
     }
-    for (let start = 0; start < bases.length; start += READ_BATCH_PARTS)
-      await this.read(snapshot, object, bases.slice(start, start + READ_BATCH_PARTS), options);
+    for (let start = 0; start < bases.length; start += READ_BATCH_PARTS) {
+      const parts = bases.slice(start, start + READ_BATCH_PARTS);
+      try {
+        await this.read(snapshot, object, parts, options);
+      } catch (error) {
+        throw namingBase(error, parts);
+      }
+    }
   }
 
   #gather(extent: Extent | undefined, list: ReadPart[]): ReadOp[] {

@@ -1,8 +1,8 @@
 // The catalog change that removes a version, and with it whatever nobody else names.
 //
 // Invariants
-//   1. An extent goes when the last version that names it goes; a sum leaf with its last extent. Their
-//      space is deferred by the catalog (format F19), never reused at once.
+//   1. An extent goes when nothing names it any more: no version, and no extent that is a delta of it; a sum leaf
+//      goes with its last extent. Their space is deferred by the catalog (format F19), never reused at once.
 //   2. A version with a tag other than `latest` is refused without `force` (E_CONFLICT names the tags).
 //   3. `latest` moves to the newest remaining version of the run in the same commit; with none left, it
 //      and the run go too.
@@ -89,28 +89,49 @@ export async function removeVersion(
   return { record, tags, latest };
 }
 
-/** One version less names these extents. */
+/** One version less names these extents. A delta that goes needs its base no more, which then may go too. */
 async function dropExtents(change: CatalogChange, ids: readonly number[]): Promise<void> {
   const leafUses = new Map<number, number>();
-  for (const id of ids) {
+  // Bases have smaller ids, so this ends; what is written is at most DELTA_DEPTH_MAX levels deep.
+  for (let uses = new Map(ids.map((id) => [id, 1])); uses.size > 0; )
+    uses = await dropUses(change, uses, leafUses);
+  for (const [id, uses] of [...leafUses].sort((a, b) => a[0] - b[0])) await dropLeaf(change, id, uses);
+}
+
+/** So many uses less of each of these extents; resolves to what those that go were based on. */
+async function dropUses(
+  change: CatalogChange,
+  uses: ReadonlyMap<number, number>,
+  leafUses: Map<number, number>,
+): Promise<Map<number, number>> {
+  const bases = new Map<number, number>();
+  for (const [id, count] of uses) {
     const key = extentKey(id);
     const found = change.get(2, key);
     const bytes = found instanceof Promise ? await found : found;
     if (bytes === undefined)
-      throw new StoreError('E_FORMAT', `extent ${id} is named by a version and not there`, {
+      throw new StoreError('E_FORMAT', `extent ${id} is named by a version or a delta and not there`, {
         where: { structure: 'Extent' },
       });
     const extent = decodeExtent(bytes);
-    assert(extent.referenceCount >= 1, 'an extent that is named is counted');
-    if (extent.referenceCount > 1) {
-      await change.put(2, key, encodeExtent({ ...extent, referenceCount: extent.referenceCount - 1 }));
+    const { base } = extent.coding ?? {};
+    assert(extent.referenceCount >= count, 'an extent that is named is counted');
+    if (extent.referenceCount > count) {
+      await change.put(2, key, encodeExtent({ ...extent, referenceCount: extent.referenceCount - count }));
       continue;
     }
     await change.delete(2, key);
     for (const copy of extent.copies) change.freeSpace(copy.member, copy.sector, extent.storedBytes / 4096);
     for (const leaf of leavesOf(extent)) leafUses.set(leaf, (leafUses.get(leaf) ?? 0) + 1);
+    if (base === undefined) continue;
+    if (base.extentId >= id)
+      throw new StoreError(
+        'E_FORMAT',
+        `extent ${id} is based on extent ${base.extentId}, which is not older`,
+      );
+    bases.set(base.extentId, (bases.get(base.extentId) ?? 0) + 1);
   }
-  for (const [id, uses] of [...leafUses].sort((a, b) => a[0] - b[0])) await dropLeaf(change, id, uses);
+  return bases;
 }
 
 function leavesOf(extent: Extent): number[] {

@@ -192,12 +192,17 @@ export class Store implements AsyncDisposable {
     const redundancy = options.redundancy ?? superblock.defaultRedundancy;
     checkShape(context.catalog, chunkBytes, segmentBytes, redundancy, options.step);
     const base = options.base === undefined ? null : await this.get(options.base, options);
+    const delta = options.delta ?? false;
+    if (delta && base === null)
+      throw new StoreError('E_USAGE', 'delta: the transaction was begun without { base }');
     return new Transaction(context, this.#writers, run, options, {
       redundancy,
       chunkBytes,
       segmentBytes,
       base,
-      codec: checkCodec(options.codec),
+      delta,
+      find: (ref) => this.get(ref),
+      codec: checkCodec(options.codec ?? (delta ? 'auto' : undefined)),
     });
   }
 

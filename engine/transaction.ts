@@ -14,10 +14,19 @@
 // This file never places or writes chunks itself (writer.ts) and never edits trees (commit_change.ts).
 
 import { dtypeCode, tensorByteLength } from '../format/dtype.js';
-import { StoreError, assert, validateObjectName, validateRunName, validateTagName } from '../format/index.js';
+import {
+  StoreError,
+  assert,
+  bf16OfF32,
+  validateObjectName,
+  validateRunName,
+  validateTagName,
+} from '../format/index.js';
 import { type CodecChoice, PROFILES } from './chunk_encoder.js';
 import { BLOB_DTYPE_CODE, type ByteSource, type DraftPart, INLINE_LIMIT_BYTES } from './chunk_packer.js';
+import { PLAIN_PIECE, type PieceOptions } from './chunk_packer.js';
 import { type CommitPlan, applyCommit, buildManifest } from './commit_change.js';
+import { TensorBase, checkNamedBase, isSameKind } from './delta_source.js';
 import { MAX_READ_RANGE_BYTES } from './io/directory_port.js';
 import {
   FILE_OF_TENSORS,
@@ -26,6 +35,7 @@ import {
   linkedBlob,
   linkedTensor,
 } from './object_draft.js';
+import { checkSaveAs, lossyMetadata } from './lossy.js';
 import { ProgressTracker } from './progress.js';
 import { bufferOf, rechunk, wrongSize } from './put_source.js';
 import { SourceFiles } from './source_files.js';
@@ -52,6 +62,10 @@ export interface TransactionSettings {
   readonly chunkBytes: number;
   readonly segmentBytes: number;
   readonly base: Version | null;
+  /** Every tensor is compared with that of its name in `base`. */
+  readonly delta: boolean;
+  /** Finds the version of a ref that a put names as its base. */
+  readonly find: (ref: string) => Promise<Version>;
   readonly codec: CodecChoice;
 }
 
@@ -108,11 +122,12 @@ export class Transaction implements AsyncDisposable {
     meta?: TensorMeta,
     options: PutOptions = {},
   ): Promise<void> {
-    return this.#track((ticket) => {
+    return this.#track(async (ticket) => {
       const described = meta ?? ('dtype' in src ? src : undefined);
       if (described === undefined) throw new StoreError('E_USAGE', `put of ${name} needs { dtype, shape }`);
       const buffer = bufferOf(src, name);
       const draft = this.#draft(ticket, this.#tensors, name, described, buffer.byteLength, options, null);
+      draft.base = await this.#findBase(draft, options);
       const lent = options.buffer === 'borrow';
       return this.#putBytes(ticket, draft, { kind: 'memory', buffer, offset: 0, lent }, options);
     });
@@ -125,9 +140,10 @@ export class Transaction implements AsyncDisposable {
     meta: TensorMeta & { readonly byteLength?: number },
     options: PutOptions = {},
   ): Promise<void> {
-    return this.#track((ticket) => {
+    return this.#track(async (ticket) => {
       const byteLength = meta.byteLength ?? tensorByteLength(meta.dtype, meta.shape);
       const draft = this.#draft(ticket, this.#tensors, name, meta, byteLength, options, null);
+      draft.base = await this.#findBase(draft, options);
       return this.#putStreamed(ticket, draft, src, options);
     });
   }
@@ -151,12 +167,13 @@ export class Transaction implements AsyncDisposable {
 
   /** Stores a tensor from a file: the native core reads it; no tensor byte passes through JavaScript. */
   putFile(name: string, src: FileSource, meta: TensorMeta, options: PutOptions = {}): Promise<void> {
-    return this.#track((ticket) => {
+    return this.#track(async (ticket) => {
       const byteLength = tensorByteLength(meta.dtype, meta.shape);
       if (src.byteLength !== undefined && src.byteLength !== byteLength)
         throw wrongSize(name, src.byteLength, byteLength);
       const withOffset = options.file === undefined ? options : { fileOffset: src.offset ?? 0, ...options };
       const draft = this.#draft(ticket, this.#tensors, name, meta, byteLength, withOffset, null);
+      draft.base = await this.#findBase(draft, options);
       return this.#putFromFile(ticket, draft, src, options);
     });
   }
@@ -305,14 +322,17 @@ export class Transaction implements AsyncDisposable {
       const wanted = tensorByteLength(meta.dtype, meta.shape);
       if (byteLength !== wanted) throw wrongSize(name, byteLength, wanted);
     }
+    const narrows = checkSaveAs(name, meta, options);
     if (options.file !== undefined && this.#files[options.file] === undefined) {
       throw new StoreError('E_USAGE', `put of ${name}: addFile gave no index ${options.file}`);
     }
     const draft: ObjectDraft = {
       name,
-      dtypeCode: meta === null ? BLOB_DTYPE_CODE : dtypeCode(meta.dtype),
+      dtypeCode: meta === null ? BLOB_DTYPE_CODE : dtypeCode(narrows ? 'BF16' : meta.dtype),
       shape: meta === null ? [] : [...meta.shape],
-      rawBytes: byteLength,
+      rawBytes: narrows ? byteLength / 2 : byteLength,
+      narrows,
+      base: null,
       fileIndex: options.file ?? -1,
       fileOffset: options.fileOffset ?? 0,
       contentType,
@@ -325,6 +345,30 @@ export class Transaction implements AsyncDisposable {
     ticket.map = map;
     ticket.draft = draft;
     return draft;
+  }
+
+  /** The tensor that this one is compared with (delta_source.ts); null when there is none that fits. */
+  async #findBase(draft: ObjectDraft, options: PutOptions): Promise<TensorBase | null> {
+    const { base: version, delta, segmentBytes, find } = this.#settings;
+    const { base: named } = options;
+    if (named === null || (named === undefined && !delta)) return null;
+    const base = named?.version === undefined ? version : await find(named.version);
+    if (base === null)
+      throw new StoreError(
+        'E_USAGE',
+        `the base of ${draft.name} names no version, and the transaction has none`,
+      );
+    const wanted = named?.tensor ?? draft.name;
+    const record = named === undefined ? base.findTensor(wanted) : base.tensorRecord(wanted);
+    if (record === undefined || record.pieces.length === 0) return null;
+    if (named !== undefined) checkNamedBase(draft, record, base.id);
+    return isSameKind(draft, record) ? new TensorBase(record, base.id, segmentBytes) : null;
+  }
+
+  /** How [offset, offset + bytes) of the stored tensor goes into a chunk. */
+  #pieceOptions(draft: ObjectDraft, options: PutOptions, offset: number, bytes: number): PieceOptions {
+    const profile = this.#profileOf(draft.dtypeCode, options);
+    return { profile, base: draft.base?.at(offset, bytes) ?? null, narrows: draft.narrows };
   }
 
   async #putBytes(
@@ -341,13 +385,18 @@ export class Transaction implements AsyncDisposable {
     }
     const copy = (options.buffer ?? 'copy') === 'copy';
     const writer = this.#writerOf();
-    const profile = this.#profileOf(draft.dtypeCode, options);
+    const piece = this.#pieceOptions(
+      draft,
+      options,
+      0,
+      Math.min(draft.rawBytes, this.#settings.segmentBytes),
+    );
     ticket.handedOver = true;
     if (draft.rawBytes < this.#settings.segmentBytes) {
       draft.parts.push(
         copy && view !== null
-          ? await writer.addSmallCopy(draft.dtypeCode, draft.name, view, profile)
-          : await writer.addSmall(draft.dtypeCode, draft.name, source, draft.rawBytes, profile),
+          ? await writer.addSmallCopy(draft.dtypeCode, draft.name, view, piece)
+          : await writer.addSmall(draft.dtypeCode, draft.name, source, draft.rawBytes, piece),
       );
       if (copy && view === null && source.kind === 'memory') await this.#settle(writer, draft.parts);
       return;
@@ -364,18 +413,21 @@ export class Transaction implements AsyncDisposable {
     options: PutOptions,
   ): Promise<void> {
     const { chunkBytes } = this.#settings;
-    const profile = this.#profileOf(draft.dtypeCode, options);
+    const scale = draft.narrows ? 2 : 1;
     const tailFrom = copy && view !== null ? Math.max(draft.rawBytes - TAIL_COPY_BYTES, 0) : draft.rawBytes;
     const progress = this.#progress(draft, options);
     const borrowed: DraftPart[] = [];
-    for (let offset = 0; offset < draft.rawBytes; offset += chunkBytes) {
+    for (let offset = 0, bytes = 0; offset < draft.rawBytes; offset += bytes) {
       this.#throwIfAborted(options.signal);
-      const bytes = Math.min(chunkBytes, draft.rawBytes - offset);
+      bytes = Math.min(chunkBytes, draft.rawBytes - offset);
+      if (draft.base !== null) bytes = draft.base.cut(offset, bytes);
       const tail = view !== null && offset >= tailFrom;
+      const [first, end] = [offset * scale, (offset + bytes) * scale];
       const from = tail
-        ? (staging: Uint8Array): void => staging.set(view.subarray(offset, offset + bytes))
-        : ({ ...source, offset: source.offset + offset } as ByteSource);
-      const part = await writer.addChunk(draft.dtypeCode, draft.name, bytes, from, profile);
+        ? (staging: Uint8Array): void => staging.set(view.subarray(first, end))
+        : ({ ...source, offset: source.offset + first } as ByteSource);
+      const piece = this.#pieceOptions(draft, options, offset, bytes);
+      const part = await writer.addChunk(draft.dtypeCode, draft.name, bytes, from, piece);
       draft.parts.push(part);
       if (!tail && copy && source.kind === 'memory') borrowed.push(part);
       progress.add(bytes, 0);
@@ -390,14 +442,19 @@ export class Transaction implements AsyncDisposable {
     stream: AsyncIterable<Uint8Array>,
     options: PutOptions,
   ): Promise<void> {
-    const total = draft.rawBytes;
-    const limit = total < this.#settings.segmentBytes ? Math.max(total, 1) : this.#settings.chunkBytes;
+    const scale = draft.narrows ? 2 : 1;
+    const total = draft.rawBytes * scale;
+    const { segmentBytes, chunkBytes } = this.#settings;
+    const limit = draft.rawBytes < segmentBytes ? Math.max(total, 1) : chunkBytes * scale;
     const progress = this.#progress(draft, options);
     let done = 0;
     for await (const chunk of rechunk(stream, limit)) {
       this.#throwIfAborted(options.signal);
-      if (done + chunk.byteLength > total) throw wrongSize(draft.name, done + chunk.byteLength, total);
-      await this.#putPart(ticket, draft, chunk, options);
+      // A stream that ends inside a number is too short as well.
+      const end = done + chunk.byteLength;
+      if (end > total || (end < total && draft.narrows && end % 4 !== 0))
+        throw wrongSize(draft.name, end, total);
+      await this.#putPart(ticket, draft, chunk, options, done / scale);
       done += chunk.byteLength;
       progress.add(chunk.byteLength, 0);
     }
@@ -406,27 +463,28 @@ export class Transaction implements AsyncDisposable {
   }
 
   /** One part of a stream; `chunk` is copied before this resolves. */
-  async #putPart(ticket: Ticket, draft: ObjectDraft, chunk: Uint8Array, options: PutOptions): Promise<void> {
+  async #putPart(
+    ticket: Ticket,
+    draft: ObjectDraft,
+    chunk: Uint8Array,
+    options: PutOptions,
+    offset: number,
+  ): Promise<void> {
+    const bytes = draft.narrows ? chunk.byteLength / 2 : chunk.byteLength;
     if (draft.rawBytes <= INLINE_LIMIT_BYTES) {
       // A stream that ends early: its chunk is all there will be.
-      if (chunk.byteLength !== draft.rawBytes) throw wrongSize(draft.name, chunk.byteLength, draft.rawBytes);
+      if (bytes !== draft.rawBytes) throw wrongSize(draft.name, bytes, draft.rawBytes);
       this.#setInline(draft, chunk.slice());
       return;
     }
     const writer = this.#writerOf();
     ticket.handedOver = true;
     const small = draft.rawBytes < this.#settings.segmentBytes;
-    const profile = this.#profileOf(draft.dtypeCode, options);
+    const piece = this.#pieceOptions(draft, options, offset, bytes);
     draft.parts.push(
       small
-        ? await writer.addSmallCopy(draft.dtypeCode, draft.name, chunk, profile)
-        : await writer.addChunk(
-            draft.dtypeCode,
-            draft.name,
-            chunk.byteLength,
-            (to) => to.set(chunk),
-            profile,
-          ),
+        ? await writer.addSmallCopy(draft.dtypeCode, draft.name, chunk, piece)
+        : await writer.addChunk(draft.dtypeCode, draft.name, bytes, (to) => to.set(chunk), piece),
     );
   }
 
@@ -453,13 +511,13 @@ export class Transaction implements AsyncDisposable {
       assert(first === null, 'only the last chunk of a stream is short');
       ticket.handedOver = true;
       const fill = (to: Uint8Array): void => to.set(chunk);
-      const profile = this.#profileOf(BLOB_DTYPE_CODE, options);
-      const part = this.#writerOf().addChunk(BLOB_DTYPE_CODE, name, chunk.byteLength, fill, profile);
+      const piece = { ...PLAIN_PIECE, profile: this.#profileOf(BLOB_DTYPE_CODE, options) };
+      const part = this.#writerOf().addChunk(BLOB_DTYPE_CODE, name, chunk.byteLength, fill, piece);
       parts.push(await part);
     }
     const draft = this.#draft(ticket, this.#blobs, name, null, total, options, options.contentType ?? null);
     if (first === null) draft.parts = parts;
-    else await this.#putPart(ticket, draft, first, options);
+    else await this.#putPart(ticket, draft, first, options, 0);
   }
 
   async #putFromFile(
@@ -470,21 +528,22 @@ export class Transaction implements AsyncDisposable {
   ): Promise<void> {
     const source = await this.#sourceFiles().get(src.path);
     const offset = src.offset ?? 0;
-    if (offset + draft.rawBytes > source.file.byteLength) {
+    const lengthBytes = draft.narrows ? 2 * draft.rawBytes : draft.rawBytes;
+    if (offset + lengthBytes > source.file.byteLength) {
       throw new StoreError(
         'E_RANGE',
-        `${draft.name} would end at byte ${offset + draft.rawBytes} of ${src.path} (${source.file.byteLength} bytes)`,
+        `${draft.name} would end at byte ${offset + lengthBytes} of ${src.path} (${source.file.byteLength} bytes)`,
         {
-          where: { tensor: draft.name, file: src.path, offsetBytes: offset, lengthBytes: draft.rawBytes },
+          where: { tensor: draft.name, file: src.path, offsetBytes: offset, lengthBytes },
         },
       );
     }
     if (draft.rawBytes > 0 && draft.rawBytes <= INLINE_LIMIT_BYTES) {
-      assert(draft.rawBytes <= MAX_READ_RANGE_BYTES, 'inline values are short');
+      assert(lengthBytes <= MAX_READ_RANGE_BYTES, 'inline values are short');
       const files = this.#context.files;
       if (files === null)
         throw new StoreError('E_UNSUPPORTED', 'this store was opened without access to files');
-      this.#setInline(draft, await files.readRange(src.path, offset, draft.rawBytes));
+      this.#setInline(draft, await files.readRange(src.path, offset, lengthBytes));
       return;
     }
     await this.#putBytes(ticket, draft, { kind: 'file', file: source.file, offset }, options);
@@ -499,7 +558,8 @@ export class Transaction implements AsyncDisposable {
     return profile;
   }
 
-  #setInline(draft: ObjectDraft, bytes: Uint8Array): void {
+  #setInline(draft: ObjectDraft, source: Uint8Array): void {
+    const bytes = draft.narrows ? bf16OfF32(source) : source;
     assert(bytes.byteLength === draft.rawBytes, 'inline bytes are the whole tensor');
     draft.inline = bytes;
     draft.knownSum = this.#context.io.checksum.crc64(bytes);
@@ -581,7 +641,7 @@ export class Transaction implements AsyncDisposable {
       redundancy: this.#settings.redundancy,
       chunkBytes: this.#settings.chunkBytes,
       segmentBytes: this.#settings.segmentBytes,
-      metadata: options.metadata ?? {},
+      metadata: { ...options.metadata, ...lossyMetadata([...this.#tensors.values()]) },
       metrics: options.metrics ?? {},
       baseVersionId: this.#settings.base === null ? 0 : this.#settings.base.number,
       chunks: writer === null ? [] : writer.chunks,

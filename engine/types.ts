@@ -167,8 +167,14 @@ export interface ListQuery {
 
 export interface BeginOptions {
   readonly step?: number;
-  /** Ref of the version that `link` refers to. */
+  /** Ref of the version that `link`, `delta` and a put's `base` refer to. */
   readonly base?: string;
+  /**
+   * Stores every tensor against the one of its name, dtype and shape in `base`: equal bytes become a link, and a float
+   * that differs the XOR of both where a sample says that it is smaller. The codec is then 'auto' unless given; with
+   * 'raw' only links are made. `base` can be removed later: what is needed of it stays.
+   */
+  readonly delta?: boolean;
   readonly metadata?: Readonly<Record<string, string>>;
   readonly metrics?: Readonly<Record<string, number>>;
   readonly redundancy?: 1 | 2 | 3;
@@ -194,6 +200,13 @@ export interface PutOptions extends OpOptions {
   readonly file?: number;
   /** Byte offset of the tensor in that file, from the file's first byte. */
   readonly fileOffset?: number;
+  /**
+   * The tensor to store this one against, as `delta` of the transaction does: of the same dtype and shape (E_USAGE),
+   * of this name and the transaction's base unless said. null: none.
+   */
+  readonly base?: { readonly version?: string; readonly tensor?: string } | null;
+  /** Lossy: the F32 numbers given are stored as BF16, rounded to nearest even; the version's metadata says so. */
+  readonly saveAs?: 'BF16';
 }
 export interface BlobOptions extends PutOptions {
   readonly contentType?: string;

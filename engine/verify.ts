@@ -13,7 +13,7 @@ import type { Extent } from '../format/extent_record.js';
 import type { ExtentCopy, Manifest, Piece } from '../format/index.js';
 import { BufferPool } from './buffer_pool.js';
 import { decodeParts } from './coded_reads.js';
-import { sumCount } from './extent_source.js';
+import { sumCount, withBases } from './extent_source.js';
 import { type IoFault, MAX_COPIES, NO_MEMBER, type ReadBatch } from './io/port.js';
 import { ProgressTracker } from './progress.js';
 import { PartReader } from './reader.js';
@@ -36,6 +36,7 @@ interface ObjectState {
 }
 interface Use {
   readonly object: ObjectState;
+  /** -1: the extent is a base that some of its chunks are differences to. */
   readonly index: number;
   readonly piece: Piece;
 }
@@ -55,7 +56,6 @@ export async function* verifyVersion(
   const startMs = context.io.clock.monotonicMs();
   const objects = objectsOf(manifest);
   const uses = usesOf(objects);
-  const ids = [...uses.keys()].sort((a, b) => a - b);
   const totalBytes = manifest.tensors.reduce((sum, each) => sum + each.rawBytes, 0);
   const progress = new ProgressTracker(
     context.io.clock,
@@ -72,6 +72,8 @@ export async function* verifyVersion(
   try {
     const missing = missingMembers(context);
     yield* missing;
+    await addBases(context, lease, uses, object);
+    const ids = [...uses.keys()].sort((a, b) => a - b);
     for await (const batch of extentBatches(context, lease, ids, object)) {
       options.signal?.throwIfAborted();
       const task = verifyBatch(context, lease, pool, object, batch, uses, options);
@@ -135,6 +137,22 @@ function usesOf(objects: readonly ObjectState[]): Map<number, Use[]> {
     }
   }
   return uses;
+}
+
+/** What the bases of deltas hold is needed too: they are verified like the rest, and named by what they are for. */
+async function addBases(
+  context: StoreContext,
+  lease: SnapshotLease,
+  uses: Map<number, Use[]>,
+  object: string,
+): Promise<void> {
+  const extents = await withBases(context, lease.snapshot, uses.keys(), object);
+  for (const [id, { coding }] of [...extents].sort((a, b) => b[0] - a[0])) {
+    const base = coding?.base?.extentId;
+    if (base === undefined) continue;
+    const through = (uses.get(id) ?? []).map((use) => ({ ...use, index: -1 }));
+    uses.set(base, [...(uses.get(base) ?? []), ...through]);
+  }
 }
 
 function missingMembers(context: StoreContext): MaintEvent[] {
@@ -356,7 +374,10 @@ function copyFinding(
   const within = fault.offsetBytes - (place?.sector ?? 0) * 4096;
   const touched = (uses.get(id) ?? []).filter(
     (use) =>
-      within < use.piece.rawOffset + use.piece.rawBytes && within + fault.lengthBytes > use.piece.rawOffset,
+      use.index >= 0 &&
+      extent?.coding === undefined &&
+      within < use.piece.rawOffset + use.piece.rawBytes &&
+      within + fault.lengthBytes > use.piece.rawOffset,
   );
   const names = userNames(touched.length > 0 ? touched : (uses.get(id) ?? []));
   const verdict = isHealed ? 'was bad and is healed' : 'is bad';
@@ -450,6 +471,7 @@ function checkRaw(
   const whole = crc64(bytes);
   if (whole !== extent.rawSum) findings.push(sumFinding(object, userNames(uses), `extent ${id}`));
   for (const { object: user, index, piece } of uses) {
+    if (index < 0) continue;
     const covers = piece.rawOffset === 0 && piece.rawBytes === extent.rawBytes;
     user.pieceSums[index] = covers
       ? whole

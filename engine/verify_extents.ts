@@ -12,19 +12,13 @@
 import { decodeExtent, decodeSumLeaf, extentTreeRecordKind, segmentCount } from '../format/extent_record.js';
 import type { Extent } from '../format/extent_record.js';
 import { StoreError, assert } from '../format/errors.js';
-import {
-  SUM_LEAF_SUMS_MAX,
-  TREE_EXTENTS,
-  TREE_VERSIONS,
-  decodeExtentKey,
-  decodeVersionKey,
-  extentKey,
-} from '../format/index.js';
+import { SUM_LEAF_SUMS_MAX, TREE_EXTENTS, decodeExtentKey, extentKey } from '../format/index.js';
 import { decodeSumLeafAt } from '../format/sum_leaf_page.js';
-import { decodeManifest } from '../format/manifest_record.js';
+import type { CatalogView } from './contract.js';
 import type { FsckContext } from './fsck_context.js';
 import { MAX_COPIES, NO_MEMBER } from './io/port.js';
 import type { BatchOptions, ReadBatch } from './io/port.js';
+import { ownersOf } from './repair/owners.js';
 
 /** Bytes of extents read together. */
 export const BATCH_BYTES = 32 * 1024 * 1024;
@@ -261,7 +255,10 @@ class ExtentVerifier {
   /** Reports what was found, named by version and tensor as far as NAMED_MAX goes. */
   async nameDamage(): Promise<void> {
     if (this.#damages.length === 0) return;
-    const names = await this.#ownersOf(new Set(this.#damages.slice(0, NAMED_MAX).map((damage) => damage.id)));
+    const { signal } = this.#context.options;
+    const range: CatalogView['range'] = (tree, from, to) => this.#context.tree(tree).range(from, to);
+    const ids = new Set(this.#damages.slice(0, NAMED_MAX).map((damage) => damage.id));
+    const names = await ownersOf({ range }, ids, signal);
     for (const damage of this.#damages) {
       const users = names.get(damage.id) ?? [];
       const within = damage.within;
@@ -285,32 +282,6 @@ class ExtentVerifier {
         damage.lost ? 'unrepairable' : 'none',
       );
     }
-  }
-
-  async #ownersOf(
-    ids: ReadonlySet<number>,
-  ): Promise<Map<number, { object: string; tensor: string; start: number; end: number }[]>> {
-    const owners = new Map<number, { object: string; tensor: string; start: number; end: number }[]>();
-    for await (const { key, value } of this.#context.tree(TREE_VERSIONS).range(EMPTY, null)) {
-      const { versionId, part } = decodeVersionKey(key);
-      if (part !== 1) continue;
-      const manifest = decodeManifest(value);
-      for (const object of [...manifest.tensors, ...manifest.blobs]) {
-        for (const piece of object.pieces) {
-          if (!ids.has(piece.extentId)) continue;
-          const owner = {
-            object: `v:${versionId}`,
-            tensor: object.name,
-            start: piece.rawOffset,
-            end: piece.rawOffset + piece.rawBytes,
-          };
-          const list = owners.get(piece.extentId);
-          if (list === undefined) owners.set(piece.extentId, [owner]);
-          else list.push(owner);
-        }
-      }
-    }
-    return owners;
   }
 }
 

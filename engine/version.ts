@@ -469,6 +469,11 @@ export class Version implements VersionInfo {
     return this.#manifest.blobs.some((blob) => blob.name === name);
   }
 
+  /** The manifest's record of a tensor; undefined when there is none. */
+  findTensor(name: string): Tensor | undefined {
+    return this.#byName().get(name);
+  }
+
   /** The manifest's record of a tensor, for links and tools. */
   tensorRecord(name: string): Tensor {
     const record = this.#byName().get(name);

@@ -17,9 +17,11 @@
 import { StoreError, assert, isStoreError } from '../format/errors.js';
 import { BufferPool } from './buffer_pool.js';
 import { ChunkDraft, type ByteSource, START_ALIGNMENT_BYTES, SharedChunks, alignUp } from './chunk_packer.js';
-import type { ChunkPiece, DraftPart, Slab } from './chunk_packer.js';
+import { type ChunkPiece, type DraftPart, PLAIN_PIECE, type PieceOptions } from './chunk_packer.js';
+import { type Slab, memoryFactor } from './chunk_packer.js';
 import { encodeChunks } from './chunk_encoder.js';
 import type { MemberState, SpaceGrant } from './contract.js';
+import { DeltaBases } from './delta_bases.js';
 import {
   GATHER,
   IN_PLACE_LENT,
@@ -85,6 +87,10 @@ export interface WriterOptions {
   readonly object: string;
 }
 
+/** Those that are not wholly in another version already (delta_bases.ts). */
+const unlinked = (chunks: readonly ChunkDraft[]): readonly ChunkDraft[] =>
+  chunks.some((chunk) => chunk.isLinked) ? chunks.filter((chunk) => !chunk.isLinked) : chunks;
+
 /** Whether a chunk may be written from where it lies: staging memory is ours alone, lent memory the caller keeps. */
 function inPlaceOf(chunk: ChunkDraft): number {
   const only = chunk.pieces.length === 1 ? chunk.pieces[0]?.source : undefined;
@@ -131,15 +137,15 @@ export class TransactionWriter {
     dtypeCode: number,
     name: string,
     bytes: Uint8Array,
-    profile: 0 | 1 | 2 = 0,
+    options: PieceOptions = PLAIN_PIECE,
   ): Promise<DraftPart> {
-    // A coded chunk needs as much memory again for what it becomes.
-    const codedBytes = profile === 0 ? 0 : bytes.byteLength;
+    // What is copied here is in the slab; a coded chunk needs memory again for what it becomes, and for its base.
+    const codedBytes = (memoryFactor(options) - 1) * bytes.byteLength;
     if (codedBytes > 0 && !this.#pool.budget.tryAcquire(codedBytes))
       await this.#pool.budget.acquire(codedBytes);
     let added = false;
     try {
-      const part = await this.#addToSlab(dtypeCode, name, bytes, profile);
+      const part = await this.#addToSlab(dtypeCode, name, bytes, options);
       part.chunk.heldBytes += codedBytes;
       added = true;
       return part;
@@ -152,7 +158,7 @@ export class TransactionWriter {
     dtypeCode: number,
     name: string,
     bytes: Uint8Array,
-    profile: 0 | 1 | 2,
+    options: PieceOptions,
   ): Promise<DraftPart> {
     let slab = this.#slab;
     if (slab === null || slab.usedBytes + bytes.byteLength > slab.buffer.byteLength) {
@@ -173,7 +179,8 @@ export class TransactionWriter {
     slab.buffer.set(bytes, offset);
     slab.usedBytes += bytes.byteLength;
     const source: ByteSource = { kind: 'memory', buffer: slab.buffer, offset };
-    const { part, sealed } = this.#shared.add(dtypeCode, name, source, bytes.byteLength, profile);
+    const storedBytes = options.narrows ? bytes.byteLength / 2 : bytes.byteLength;
+    const { part, sealed } = this.#shared.add(dtypeCode, name, source, storedBytes, options);
     if (!part.chunk.slabs.has(slab)) {
       part.chunk.slabs.add(slab);
       slab.users++;
@@ -188,15 +195,15 @@ export class TransactionWriter {
     name: string,
     source: ByteSource,
     bytes: number,
-    profile: 0 | 1 | 2 = 0,
+    options: PieceOptions = PLAIN_PIECE,
   ): Promise<DraftPart> {
-    const heldBytes = profile === 0 ? bytes : 2 * bytes;
+    const heldBytes = memoryFactor(options) * bytes;
     if (!this.#pool.budget.tryAcquire(heldBytes)) await this.#pool.budget.acquire(heldBytes);
     if (this.#failure !== null) {
       this.#pool.budget.release(heldBytes);
       throw this.#failure;
     }
-    const { part, sealed } = this.#shared.add(dtypeCode, name, source, bytes, profile);
+    const { part, sealed } = this.#shared.add(dtypeCode, name, source, bytes, options);
     part.chunk.heldBytes += heldBytes;
     if (sealed !== null) this.#enqueue(sealed);
     return part;
@@ -208,27 +215,26 @@ export class TransactionWriter {
     name: string,
     bytes: number,
     source: ByteSource | ((staging: Uint8Array) => void),
-    profile: 0 | 1 | 2 = 0,
+    options: PieceOptions = PLAIN_PIECE,
   ): Promise<DraftPart> {
     assert(bytes > 0 && bytes <= this.#options.chunkBytes, 'a chunk has 1..chunkBytes bytes');
-    // A coded chunk needs as much memory again for what it becomes.
-    const heldBytes = profile === 0 ? bytes : 2 * bytes;
+    const heldBytes = memoryFactor(options) * bytes;
     if (!this.#pool.budget.tryAcquire(heldBytes)) await this.#pool.budget.acquire(heldBytes);
     if (this.#failure !== null) {
       this.#pool.budget.release(heldBytes);
       throw this.#failure;
     }
-    const chunk = new ChunkDraft(dtypeCode, name, profile);
+    const chunk = new ChunkDraft(dtypeCode, name, options.profile);
     chunk.heldBytes = heldBytes;
-    if (typeof source === 'function') {
-      chunk.staging = this.#pool.staging.take(this.#options.chunkBytes);
-      source(chunk.staging);
-      chunk.add({ kind: 'memory', buffer: chunk.staging, offset: 0 }, 0, bytes);
-    } else {
-      chunk.add(source, 0, bytes);
+    let from = source;
+    if (typeof from === 'function') {
+      chunk.staging = this.#pool.staging.take(this.#options.chunkBytes * (options.narrows ? 2 : 1));
+      from(chunk.staging);
+      from = { kind: 'memory', buffer: chunk.staging, offset: 0 };
     }
+    const piece = chunk.add(from, 0, bytes, options);
     this.#enqueue(chunk);
-    return { chunk, piece: null, offset: 0, bytes };
+    return { chunk, piece, offset: 0, bytes };
   }
 
   /** Resolves when these parts are written (or the transaction failed: see `failure`). */
@@ -316,12 +322,12 @@ export class TransactionWriter {
     coded.catch(() => undefined);
     const placed = this.#placing.then(async () => {
       await coded;
-      if (this.#failure === null) await this.#place(chunks);
+      if (this.#failure === null) await this.#place(unlinked(chunks));
     });
     this.#placing = placed.catch(() => undefined);
     const job = placed
       .then(async () => {
-        if (this.#failure === null) await this.#write(chunks);
+        if (this.#failure === null) await this.#write(unlinked(chunks));
       })
       .catch((error: unknown) => {
         this.fail(error instanceof Error ? error : new Error(String(error)));
@@ -335,10 +341,18 @@ export class TransactionWriter {
   }
 
   async #encode(chunks: readonly ChunkDraft[]): Promise<void> {
-    const wanting = chunks.filter((chunk) => chunk.profile !== 0);
+    const wanting = chunks.filter((chunk) => chunk.wantsEncoder);
     const { io } = this.#context;
     const { signal } = this.#abort;
-    const result = await encodeChunks(io, this.#pool.staging, this.#options.chunkBytes, wanting, signal);
+    const { staging } = this.#pool;
+    const bases = new DeltaBases(this.#context, staging, this.#options);
+    let result: WriteResult | null;
+    try {
+      await bases.read(wanting, signal);
+      result = await encodeChunks(io, staging, this.#options.chunkBytes, wanting, bases, signal);
+    } finally {
+      bases.release(wanting);
+    }
     const failed = result?.status.findIndex((status) => status !== 0) ?? -1;
     const chunk = wanting[failed];
     if (result !== null && chunk !== undefined) throw this.#writeError(wanting, chunk, result);
@@ -363,6 +377,7 @@ export class TransactionWriter {
   }
 
   async #place(chunks: readonly ChunkDraft[]): Promise<void> {
+    if (chunks.length === 0) return;
     const firstId = this.#context.catalog.takeIds(chunks.length);
     for (const [index, chunk] of chunks.entries()) {
       chunk.id = firstId + index;

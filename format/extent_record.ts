@@ -62,7 +62,7 @@ export interface Extent {
   /** 0 when segmentSums has the sums. */
   readonly sumLeafId: number;
   readonly sumLeafSlot: number;
-  /** Versions whose manifest names the extent. */
+  /** Versions whose manifest names the extent, and extents whose delta base it is. */
   readonly referenceCount: number;
   /** Code of the chunk's dtype; 255 bytes. */
   readonly dtype: number;

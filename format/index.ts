@@ -6,6 +6,7 @@
 
 export * from './binary.js';
 export * from './checksum.js';
+export * from './bf16.js';
 export * from './codec/index.js';
 export * from './dtype.js';
 export * from './errors.js';

@@ -245,7 +245,7 @@ export class NativeIo implements Io {
   async encode(batch: EncodeBatch): Promise<WriteResult> {
     assert(batch.count <= MAX_BATCH_OPS, 'a batch has at most 65,536 ops');
     const status = new Uint8Array(batch.count);
-    const result = await this.#batch(batch, [...batch.sources, ...batch.destinations], (id) =>
+    const result = await this.#batch(batch, [...batch.sources, ...batch.destinations, ...batch.bases], (id) =>
       this.#native.code(this.#handle, id, batch, status, 'encode'),
     );
     return {

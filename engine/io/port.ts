@@ -203,14 +203,20 @@ export interface WriteResult extends BatchResult {
   }[];
 }
 
-/** How hard an encoder tries: 1 fast (`auto`), 2 small (`max`). */
-export type CodecProfile = 1 | 2;
+/** How hard an encoder tries: 0 not at all, 1 fast (`auto`), 2 small (`max`). */
+export type CodecProfile = 0 | 1 | 2;
+
+/** In `baseUse`: when every piece equals the base nothing is coded (the destination holds the raw bytes). */
+export const BASE_LINK = 1;
+/** In `baseUse`: code the difference to the base where a sample says that it is smaller. */
+export const BASE_DELTA = 2;
 
 /**
  * Encoding of chunks (spec/codecs.md), away from the event loop. Op i gathers its pieces, which cover its raw
  * bytes but for gaps of zeros, into `destinations[i]` (of at least rawBytes), sums them, and codes them there:
  * `streamBytes[i]` says what the stream takes of it; 0 says that the chunk is better stored raw, and then the
- * destination holds the raw bytes.
+ * destination holds the raw bytes. Where `bases[i]` is not empty the pieces are compared with its bytes at the same
+ * places; with BASE_DELTA gaps take the bytes of the base, so that they cost nothing.
  */
 export interface EncodeBatch extends BatchOptions {
   readonly count: number;
@@ -223,12 +229,22 @@ export interface EncodeBatch extends BatchOptions {
   readonly pieceOffsetBytes: Float64Array;
   readonly pieceSource: Int32Array;
   readonly pieceSourceOffsetBytes: Float64Array;
+  /** 1: the source has fp32 numbers, twice as many bytes, and the piece takes them as bf16 (format/bf16.ts). */
+  readonly pieceNarrows: Uint32Array;
   readonly sources: readonly IoBuffer[];
   readonly files: readonly SourceFile[];
   readonly destinations: readonly Uint8Array[];
+  /** At least rawBytes of the base each, verified; empty: none. */
+  readonly bases: readonly Uint8Array[];
+  /** BASE_LINK | BASE_DELTA; 0 without a base. */
+  readonly baseUse: Uint32Array;
   readonly streamBytes: Float64Array;
   /** The greatest plane codec of each stream. */
   readonly codecs: Uint32Array;
+  /** 1: the stream is a difference to the base. */
+  readonly deltas: Uint32Array;
+  /** 1: the base has the same bytes where this piece lies. */
+  readonly pieceEqual: Uint32Array;
   readonly rawSums: BigUint64Array;
   readonly pieceSums: BigUint64Array;
 }

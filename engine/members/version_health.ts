@@ -1,14 +1,16 @@
 // Which versions are whole with the members that are here, and which have lost something: the exact list.
 //
 // Invariants
-//   1. A version is 'lost' when some extent that its manifest names has no readable copy, 'short' when all can be read
-//      but some have fewer counted copies than wanted, else 'whole'. Nothing is guessed: every extent is looked at.
+//   1. A version is 'lost' when some extent that it needs has no readable copy, 'short' when all can be read but some
+//      have fewer counted copies than wanted, else 'whole'. It needs those that its manifest names and, of deltas,
+//      their bases. Nothing is guessed: every extent is looked at.
 //   2. Records are read, no tensor bytes: a copy that is there and bad is a scrub's to find.
 //
 // It changes nothing.
 
 import { StoreError, decodeManifest, decodeVersion, versionKey } from '../../format/index.js';
 import type { CatalogSnapshot } from '../contract.js';
+import { withBases } from '../extent_source.js';
 import type { StoreContext } from '../store_context.js';
 import { readableCopies, standingsOf } from './copies.js';
 import type { CopyStandings } from './copies.js';
@@ -58,10 +60,14 @@ async function judge(
   const { tensors, blobs } = decodeManifest(bytes);
   const objects = [...tensors, ...blobs];
   const ids = objects.flatMap((object) => object.pieces.map((piece) => piece.extentId));
-  const extents = await context.extents.extents(snapshot, ids, `v:${id}`);
+  const extents = await withBases(context, snapshot, ids, `v:${id}`);
   const lost = new Set<number>();
+  let lostExtents = 0;
   let shortExtents = 0;
-  for (const [extentId, { copies, wantedCopies }] of extents) {
+  // A base has the smaller id, so it is judged before what is a difference to it.
+  for (const [extentId, { copies, wantedCopies, coding }] of [...extents].sort((a, b) => a[0] - b[0])) {
+    if (coding?.base !== undefined && lost.has(coding.base.extentId)) lost.add(extentId);
+    if (readableCopies(copies, standings).length === 0) lostExtents += 1;
     if (readableCopies(copies, standings).length === 0) lost.add(extentId);
     const counted = copies.filter((copy) => standings.get(copy.member)?.isGivenUp === false);
     if (counted.length < wantedCopies) shortExtents += 1;
@@ -70,5 +76,5 @@ async function judge(
     .filter((object) => object.pieces.some((piece) => lost.has(piece.extentId)))
     .map((object) => object.name);
   const state = lost.size > 0 ? 'lost' : shortExtents > 0 ? 'short' : 'whole';
-  return { state, lostExtents: lost.size, lostObjects, shortExtents };
+  return { state, lostExtents, lostObjects, shortExtents };
 }

@@ -174,6 +174,8 @@ typedef struct ingot_write_columns {
  * which has room for raw_bytes, sums them, and codes them there: stream_bytes[i] is what the stream takes, or 0
  * when the chunk is better stored raw, which then lies in the destination as it was gathered.
  */
+#define INGOT_BASE_LINK 1u      /* nothing is coded when every piece equals the base */
+#define INGOT_BASE_DELTA 2u     /* code the difference where a sample says that it is smaller; gaps are the base's */
 typedef struct ingot_encode_columns {
   uint32_t count;
   const double *raw_bytes;
@@ -187,8 +189,13 @@ typedef struct ingot_encode_columns {
   const uint32_t *files;
   size_t files_count;
   const ingot_buffer *destinations;   /* count entries */
+  const ingot_buffer *bases;    /* count entries: raw_bytes of the base each, or none (length 0) */
+  const uint32_t *base_use;     /* count entries: INGOT_BASE_* */
+  const uint32_t *piece_narrows; /* pieces_count entries: 1 = fp32 numbers in the source, bf16 in the chunk */
   double *stream_bytes;         /* count entries */
   uint32_t *codecs;             /* count entries: the greatest plane codec */
+  uint32_t *deltas;             /* count entries: 1 = the stream is a difference to the base */
+  uint32_t *piece_equal;        /* pieces_count entries: 1 = the base has the same bytes there */
   uint64_t *raw_sums, *piece_sums;
   uint8_t *status;
 } ingot_encode_columns;

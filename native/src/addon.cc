@@ -444,7 +444,7 @@ Napi::Value code(const Napi::CallbackInfo& info) {
   keep.Set(0U, batch);
   keep.Set(1U, info[3]);
   const ingot_call call = begin_call(info, store, 1, 2, keep,
-                                     encodes ? joined(encode.sources, encode.destinations)
+                                     encodes ? joined(joined(encode.sources, encode.destinations), encode.bases)
                                              : joined(decode.streams, decode.destinations));
   ingot_error error{};
   const int result = encodes ? ingot_encode(store.context, &encode.columns, &call, &error)

@@ -191,8 +191,12 @@ void parse_encode(const Napi::Object& batch, EncodeColumns& out) {
   columns.piece_offset_bytes = doubles(batch, "pieceOffsetBytes", pieces.length);
   columns.piece_source_offset_bytes = doubles(batch, "pieceSourceOffsetBytes", pieces.length);
   columns.piece_source = entries<int32_t>(batch, "pieceSource", napi_int32_array, pieces.length);
+  columns.base_use = words(batch, "baseUse", count);
+  columns.piece_narrows = words(batch, "pieceNarrows", pieces.length);
   columns.stream_bytes = doubles(batch, "streamBytes", count);
   columns.codecs = words(batch, "codecs", count);
+  columns.deltas = words(batch, "deltas", count);
+  columns.piece_equal = words(batch, "pieceEqual", pieces.length);
   columns.raw_sums = entries<uint64_t>(batch, "rawSums", napi_biguint64_array, count);
   columns.piece_sums = entries<uint64_t>(batch, "pieceSums", napi_biguint64_array, pieces.length);
   out.sources = buffers(batch, "sources");
@@ -201,6 +205,9 @@ void parse_encode(const Napi::Object& batch, EncodeColumns& out) {
   out.destinations = buffers(batch, "destinations");
   if (out.destinations.size() < count) refuse(batch.Env(), "destinations has fewer entries than the batch has ops");
   columns.destinations = out.destinations.data();
+  out.bases = buffers(batch, "bases");
+  if (out.bases.size() < count) refuse(batch.Env(), "bases has fewer entries than the batch has ops");
+  columns.bases = out.bases.data();
   out.files = file_ids(batch);
   columns.files = out.files.data();
   columns.files_count = out.files.size();

@@ -27,7 +27,7 @@ struct WriteColumns {
 
 struct EncodeColumns {
   ingot_encode_columns columns{};
-  std::vector<ingot_buffer> sources, destinations;
+  std::vector<ingot_buffer> sources, destinations, bases;
   std::vector<uint32_t> files;
 };
 

@@ -266,6 +266,7 @@ class Check:
     def extents(self, used):
         """Every extent and its references; returns {sum leaf id: number of extents}."""
         store, leaf_users, items = self.store, {}, 0
+        deltas = self.deltas()
         for key, value, birth in store.items(EXTENTS):
             items += 1
             extent_id = int.from_bytes(key, "big")
@@ -277,7 +278,7 @@ class Check:
             extent = record(value, "Extent")[1]
             store.check_extent(extent, birth)
             self.expect(
-                extent["reference_count"] == len(used.get(extent_id, [])),
+                extent["reference_count"] == len(used.get(extent_id, [])) + deltas.get(extent_id, 0),
                 f"extent {extent_id}: reference_count",
             )
             used.setdefault(extent_id, [])
@@ -299,6 +300,21 @@ class Check:
                 self.extent_copies(extent_id, extent)
         self.count(EXTENTS, items)
         return leaf_users
+
+    def deltas(self):
+        """{extent id: number of extents that are a delta of it}; depths are checked on the way (codecs.md K11)."""
+        counts, depths = {}, {}
+        for key, value, _ in self.store.items(EXTENTS):
+            if record(value, "Extent", "SumLeaf")[0] == "SumLeaf":
+                continue
+            extent_id = int.from_bytes(key, "big")
+            extent = record(value, "Extent")[1]
+            depths[extent_id] = extent["delta_depth"]
+            if extent["delta"]:
+                base = extent["delta_base_id"]
+                counts[base] = counts.get(base, 0) + 1
+                self.expect(depths.get(base, -1) == extent["delta_depth"] - 1, f"extent {extent_id}: depth")
+        return counts
 
     def extent_copies(self, extent_id, extent):
         sums = self.store.segment_sums(extent)

@@ -200,6 +200,7 @@ async function simulate(
     faultsFired: 0,
     ioCount: 0,
     streamsEncoded: 0,
+    deltasEncoded: 0,
     streamsDecoded: 0,
   };
   const violations: string[] = [];
@@ -221,6 +222,7 @@ async function simulate(
         'faultsFired',
         'ioCount',
         'streamsEncoded',
+        'deltasEncoded',
         'streamsDecoded',
       ] as const) {
         counts[name] = (counts[name] ?? 0) + result[name];

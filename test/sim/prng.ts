@@ -79,6 +79,14 @@ export class Prng {
     return out;
   }
 
+  /** A copy in which about one 16-bit number of `every` has another lowest bit: what a step of training does. */
+  stepped(bytes: Uint8Array, every: number): Uint8Array {
+    const after = bytes.slice();
+    for (let at = this.below(every); 2 * at + 1 < after.length; at += 1 + this.below(2 * every))
+      after[2 * at] = after[2 * at]! ^ 1;
+    return after;
+  }
+
   /** Bytes of bf16 numbers: exponents as uneven as a model's, signs and mantissas noise. A codec takes a third off. */
   weights(count: number): Uint8Array {
     const out = new Uint8Array(count);

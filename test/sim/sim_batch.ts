@@ -5,6 +5,7 @@
 //   2. A batch settles after everything it started has completed.
 //   3. Faults are listed in the order they were found, one for each failing segment (read) or copy (write).
 
+import { bf16OfF32 } from '../../format/bf16.js';
 import { assert, StoreError } from '../../format/errors.js';
 import {
   IN_PLACE_LENT,
@@ -298,7 +299,7 @@ export type GatherColumns = Pick<
   | 'pieceSums'
   | 'sources'
   | 'files'
->;
+> & { readonly pieceNarrows?: Uint32Array };
 
 /** The extent's bytes, zero-filled where no piece covers; null when a source file failed. */
 export function gather(
@@ -318,17 +319,19 @@ export function gather(
     const length = batch.pieceBytes[piece]!;
     assert(at >= end && at + length <= batch.rawBytes[op]!, `op ${op}: pieces overlap or pass the raw bytes`);
     end = at + length;
-    const target = bytes.subarray(at, end);
+    const narrows = batch.pieceNarrows?.[piece] === 1;
+    const target = narrows ? new Uint8Array(2 * length) : bytes.subarray(at, end);
     const source = batch.pieceSource[piece]!;
     const from = batch.pieceSourceOffsetBytes[piece]!;
     if (source >= 0) {
       const view = viewOf(batch.sources[source]!);
-      assert(from + length <= view.length, `op ${op}: piece outside its source`);
-      target.set(view.subarray(from, from + length));
+      assert(from + target.length <= view.length, `op ${op}: piece outside its source`);
+      target.set(view.subarray(from, from + target.length));
     } else if (!readSource(io, batch, op, -1 - source, from, target, sourceFaults)) {
       whole = false;
     }
-    batch.pieceSums[piece] = simCrc64(target);
+    if (narrows) bytes.set(bf16OfF32(target), at);
+    batch.pieceSums[piece] = simCrc64(bytes.subarray(at, end));
   }
   return whole ? bytes : null;
 }

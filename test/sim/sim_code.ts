@@ -5,6 +5,7 @@
 //   2. An abort before the event leaves every op aborted and every destination as it was.
 
 import type { BatchResult, DecodeBatch, EncodeBatch, WriteResult } from '../../engine/io/port.js';
+import { BASE_DELTA, BASE_LINK } from '../../engine/io/port.js';
 import { DECODE_BROKEN, DECODE_OTHER, DECODE_RIGHT, DECODE_WRONG_SUM } from '../../engine/io/port.js';
 import { isStoreError } from '../../format/errors.js';
 import { codecOfStream, decodeChunk, DELTA, encodeChunk, parseStream } from '../../format/index.js';
@@ -25,14 +26,58 @@ export function runEncodeBatch(io: SimIo, batch: EncodeBatch): WriteResult {
       status[op] = STATUS_FAILED;
       continue;
     }
+    const use = batch.baseUse[op]!;
+    if ((use & BASE_DELTA) !== 0) fillGaps(batch, op, raw);
     batch.rawSums[op] = simCrc64(raw);
-    const stream = encodeChunk(raw, { transform: batch.transform[op]! });
+    const isEqual = use !== 0 && comparePieces(batch, op, raw);
+    const stream = isEqual && (use & BASE_LINK) !== 0 ? null : encodeSmaller(batch, op, raw);
+    const header = stream === null ? null : parseStream(stream);
     batch.streamBytes[op] = stream === null ? 0 : stream.byteLength;
-    batch.codecs[op] = stream === null ? 0 : codecOfStream(parseStream(stream));
-    if (stream !== null) io.world.streams.encoded += 1;
+    batch.codecs[op] = header === null ? 0 : codecOfStream(header);
+    batch.deltas[op] = header === null ? 0 : header.delta;
+    if (header !== null) io.world.streams.encoded += 1;
+    if (header?.delta === DELTA.XOR) io.world.streams.deltas += 1;
     batch.destinations[op]!.set(stream ?? raw);
   }
   return { status, faults: [], bytesByPath: {}, sourceFaults };
+}
+
+/** Alone or as a difference to the base; the simulator codes both and takes the smaller. */
+function encodeSmaller(batch: EncodeBatch, op: number, raw: Uint8Array): Uint8Array | null {
+  if (batch.profile[op] === 0) return null;
+  const transform = batch.transform[op]!;
+  const alone = encodeChunk(raw, { transform });
+  if ((batch.baseUse[op]! & BASE_DELTA) === 0) return alone;
+  const delta = encodeChunk(raw, { transform, base: batch.bases[op]!.subarray(0, raw.byteLength) });
+  if (delta === null || alone === null) return delta ?? alone;
+  return delta.byteLength < alone.byteLength ? delta : alone;
+}
+
+/** The places of an op's pieces in the raw bytes. */
+function piecesOf(batch: EncodeBatch, op: number): { index: number; from: number; to: number }[] {
+  const first = batch.pieceStart[op]!;
+  return Array.from({ length: batch.pieceCount[op]! }, (_unused, i) => {
+    const from = batch.pieceOffsetBytes[first + i]!;
+    return { index: first + i, from, to: from + batch.pieceBytes[first + i]! };
+  });
+}
+
+function fillGaps(batch: EncodeBatch, op: number, raw: Uint8Array): void {
+  let at = 0;
+  for (const { from, to } of piecesOf(batch, op)) {
+    raw.set(batch.bases[op]!.subarray(at, from), at);
+    at = to;
+  }
+}
+
+function comparePieces(batch: EncodeBatch, op: number, raw: Uint8Array): boolean {
+  let all = true;
+  for (const { index, from, to } of piecesOf(batch, op)) {
+    const isEqual = Buffer.compare(raw.subarray(from, to), batch.bases[op]!.subarray(from, to)) === 0;
+    batch.pieceEqual[index] = Number(isEqual);
+    all &&= isEqual;
+  }
+  return all;
 }
 
 function decodeOp(batch: DecodeBatch, op: number, target: Uint8Array): number {

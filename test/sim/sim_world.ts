@@ -54,8 +54,8 @@ export class SimWorld {
   readonly files = new Map<string, SimFile>();
   readonly handles = new Set<OpenHandle>();
   readonly writerLocks = new Map<string, OpenHandle>();
-  /** What the codecs did on this machine: chunks that became streams, and parts of streams that came back. */
-  readonly streams = { encoded: 0, decoded: 0 };
+  /** What the codecs did on this machine: chunks that became streams, those that are deltas, parts that came back. */
+  readonly streams = { encoded: 0, deltas: 0, decoded: 0 };
   readonly bootId: string;
   private readonly latency: LatencyModel;
   private readonly processes: SimIo[] = [];

@@ -52,6 +52,8 @@ export interface SimulationResult {
   readonly ioCount: number;
   /** Chunks that were stored as streams, and parts of streams that were decoded. */
   readonly streamsEncoded: number;
+  /** Those of them that are differences to a base. */
+  readonly deltasEncoded: number;
   readonly streamsDecoded: number;
   readonly traceHash: string;
   readonly imageHash: string;
@@ -92,6 +94,7 @@ export class Simulation {
     faultsFired: 0,
     ioCount: 0,
     streamsEncoded: 0,
+    deltasEncoded: 0,
     streamsDecoded: 0,
   };
   private readonly hashes: string[] = [];
@@ -178,6 +181,7 @@ export class Simulation {
   private endWorld(): void {
     this.counts.ioCount += this.world.faults.totalOperations;
     this.counts.streamsEncoded += this.world.streams.encoded;
+    this.counts.deltasEncoded += this.world.streams.deltas;
     this.counts.streamsDecoded += this.world.streams.decoded;
     this.hashes.push(this.world.traceHash().toString(16));
   }

@@ -30,6 +30,8 @@ struct EncodeOptions {
   Profile profile = Profile::kAuto;
   /// raw_bytes bytes to XOR with, or nullptr.
   const uint8_t* base = nullptr;
+  /// Take the difference to the base only where a sample says that it is smaller than the bytes alone.
+  bool base_if_smaller = false;
   /// log2 of the symbols in a RANS32 block; 0 lets the encoder choose.
   uint32_t rans_block_shift = 0;
 };

@@ -72,7 +72,9 @@ class Encoder {
     stream_.clear();
     if (size_ == 0 || raw_bytes_ <= kSectorBytes || raw_bytes_ > kRawBytesMax) return false;
     elements_ = raw_bytes_ / size_;
-    if (options_.base != nullptr) {
+    takes_base_ = options_.base != nullptr;
+    if (takes_base_) choose_base();
+    if (takes_base_) {
       delta_.resize(raw_bytes_);
       xor_bytes(delta_.data(), raw_, options_.base, raw_bytes_);
       raw_ = delta_.data();
@@ -97,20 +99,39 @@ class Encoder {
            stored * 100 <= uint64_t{raw_bytes_} * (100 - kWorthwhilePercent);
   }
 
+  /// Alone or as a difference: what a sample of each promises to be smaller.
+  void choose_base() {
+    if (!options_.base_if_smaller) return;
+    takes_base_ = sample_bytes(options_.base) < sample_bytes(nullptr);
+  }
+
   /// False when a sample says that no plane saves enough. LZ4 and zstd see repeats that counts do not, so
   /// transforms of one plane go on to the real thing unless a probe fails too.
   [[nodiscard]] bool sample_promises() {
+    if (sample_bytes(nullptr) / size_ < 1 - kWorthwhilePercent / 100.0) return true;
+    return wants_matches() && probe_matches(raw_, raw_bytes_) < 1 - kWorthwhilePercent / 100.0;
+  }
+
+  /// Bytes that an element takes by the entropy of its planes in a sample, of `raw_` or of its difference to `base`;
+  /// sample_bits_ has the planes.
+  [[nodiscard]] double sample_bytes(const uint8_t* base) {
     const uint32_t slice = elements_ < kSampleSliceElements * kSampleSlices ? elements_ : kSampleSliceElements;
     const uint32_t slices = slice == elements_ ? 1 : kSampleSlices;
     const uint32_t count = slice * slices;
     std::vector<uint8_t> planes(size_t{count} * size_);
+    std::vector<uint8_t> difference(base == nullptr ? 0 : size_t{slice} * size_);
     for (uint32_t i = 0; i < slices; ++i) {
       const uint64_t first = slices == 1 ? 0 : uint64_t{elements_ - slice} * i / (slices - 1);
       uint8_t* at[kPlanesMax];
       for (uint32_t plane = 0; plane < size_; ++plane) {
         at[plane] = planes.data() + size_t{plane} * count + size_t{i} * slice;
       }
-      split(options_.transform, raw_ + first * size_, slice, at);
+      const uint8_t* from = raw_ + first * size_;
+      if (base != nullptr) {
+        xor_bytes(difference.data(), from, base + first * size_, difference.size());
+        from = difference.data();
+      }
+      split(options_.transform, from, slice, at);
     }
     double bytes = 0;
     for (uint32_t plane = 0; plane < size_; ++plane) {
@@ -119,8 +140,7 @@ class Encoder {
       sample_bits_[plane] = entropy(counts, count);
       bytes += sample_bits_[plane] / 8;
     }
-    if (bytes / size_ < 1 - kWorthwhilePercent / 100.0) return true;
-    return wants_matches() && probe_matches(raw_, raw_bytes_) < 1 - kWorthwhilePercent / 100.0;
+    return bytes;
   }
 
   /// Whether repeats are worth looking for: bytes and integers, never floats, unless all is allowed.
@@ -231,7 +251,7 @@ class Encoder {
     uint8_t* at = stream_.data();
     store32(at, kStreamMagic);
     at[4] = options_.transform;
-    at[5] = options_.base != nullptr ? kDeltaXor : kDeltaNone;
+    at[5] = takes_base_ ? kDeltaXor : kDeltaNone;
     at[6] = static_cast<uint8_t>(size_);
     at[7] = static_cast<uint8_t>(raw_bytes_ % size_);
     store32(at + 8, raw_bytes_);
@@ -249,6 +269,7 @@ class Encoder {
   const uint32_t size_;
   std::vector<uint8_t>& stream_;
   uint32_t elements_ = 0;
+  bool takes_base_ = false;
   size_t section_start_ = 0;
   const uint8_t* planes_[kPlanesMax] = {};
   double sample_bits_[kPlanesMax] = {};

@@ -19,6 +19,7 @@
 #include "chunk.h"
 #include "core_limits.h"
 #include "crc64.h"
+#include "narrow.h"
 
 namespace ingot {
 namespace {
@@ -73,9 +74,15 @@ class CodeBatch : public Batch {
   const std::unique_ptr<OpTask[]> tasks_;
 };
 
+/// Numbers that are narrowed at a time when they come from a file.
+constexpr uint64_t kNarrowBytes = 256 * 1024;
+
 struct EncodePiece {
   const std::byte* memory = nullptr;
   uint32_t file = 0;
+  bool narrows = false;
+  /// What the source gives: twice the bytes where they are narrowed.
+  [[nodiscard]] uint64_t source_bytes() const { return narrows ? 2 * length_bytes : length_bytes; }
   uint64_t length_bytes = 0, offset_bytes = 0, source_offset_bytes = 0;
 };
 
@@ -111,7 +118,8 @@ class EncodeBatch final : public CodeBatch {
       const EncodePiece& piece = pieces_[i];
       const uint64_t gap = piece.offset_bytes - at;
       if (gap > 0) {
-        std::memset(target + at, 0, gap);
+        if ((op.base_use & INGOT_BASE_DELTA) != 0) std::memcpy(target + at, op.base + at, gap);
+        else std::memset(target + at, 0, gap);
         sum = crc64(sum, target + at, gap);
       }
       if (!gather(index, piece, target + piece.offset_bytes)) return false;
@@ -121,12 +129,17 @@ class EncodeBatch final : public CodeBatch {
       at = piece.offset_bytes + piece.length_bytes;
     }
     *op.raw_sum = sum;
+    *op.stream_bytes = 0;
+    *op.codec = codec::kPlaneRaw;
+    *op.delta = 0;
+    const bool is_equal = op.base != nullptr && equals_base(op);
+    if (op.profile == 0 || (is_equal && (op.base_use & INGOT_BASE_LINK) != 0)) return true;
     codec::EncodeOptions options;
     options.transform = op.transform;
     options.profile = op.profile == 2 ? codec::Profile::kMax : codec::Profile::kAuto;
+    if ((op.base_use & INGOT_BASE_DELTA) != 0) options.base = reinterpret_cast<const uint8_t*>(op.base);
+    options.base_if_smaller = true;
     std::vector<uint8_t> stream;
-    *op.stream_bytes = 0;
-    *op.codec = codec::kPlaneRaw;
     auto* raw = reinterpret_cast<uint8_t*>(target);
     if (!codec::encode_chunk(raw, static_cast<uint32_t>(op.raw_bytes), options, stream)) return true;
     codec::Stream parsed;
@@ -134,12 +147,16 @@ class EncodeBatch final : public CodeBatch {
     std::memcpy(target, stream.data(), stream.size());
     *op.stream_bytes = static_cast<double>(stream.size());
     *op.codec = codec::stream_codec(parsed);
+    *op.delta = parsed.delta;
     return true;
   }
 
  private:
   struct Op {
     std::byte* target = nullptr;
+    const std::byte* base = nullptr;
+    uint32_t base_use = 0;
+    uint32_t *delta = nullptr, *piece_equal = nullptr;
     uint64_t raw_bytes = 0;
     uint32_t piece_start = 0, piece_count = 0, profile = 0;
     uint8_t transform = 0;
@@ -147,6 +164,17 @@ class EncodeBatch final : public CodeBatch {
     uint32_t* codec = nullptr;
     uint64_t *raw_sum = nullptr, *piece_sums = nullptr;
   };
+
+  /// Notes which pieces the base has too; true when it has all of them.
+  bool equals_base(const Op& op) {
+    bool all = true;
+    for (uint32_t i = op.piece_start; i < op.piece_start + op.piece_count; ++i) {
+      const uint64_t at = pieces_[i].offset_bytes;
+      op.piece_equal[i] = std::memcmp(op.target + at, op.base + at, pieces_[i].length_bytes) == 0 ? 1 : 0;
+      all = all && op.piece_equal[i] != 0;
+    }
+    return all;
+  }
 
   const char* adopt_op(uint32_t index) {
     Op& op = ops_.emplace_back();
@@ -161,6 +189,12 @@ class EncodeBatch final : public CodeBatch {
     op.codec = columns_.codecs + index;
     op.raw_sum = columns_.raw_sums + index;
     op.piece_sums = columns_.piece_sums;
+    op.delta = columns_.deltas + index;
+    op.piece_equal = columns_.piece_equal;
+    op.base_use = columns_.base_use[index];
+    if (columns_.bases[index].length_bytes > 0) op.base = static_cast<const std::byte*>(columns_.bases[index].data);
+    if (op.base != nullptr && columns_.bases[index].length_bytes < op.raw_bytes) return "base is shorter than rawBytes";
+    if (op.base == nullptr && op.base_use != 0) return "baseUse without a base";
     op.piece_start = columns_.piece_start[index];
     op.piece_count = columns_.piece_count[index];
     if (uint64_t{op.piece_start} + op.piece_count > columns_.pieces_count) return "pieces";
@@ -173,6 +207,8 @@ class EncodeBatch final : public CodeBatch {
       if (piece.offset_bytes < cursor || piece.offset_bytes > op.raw_bytes) return "pieceOffsetBytes";
       if (piece.length_bytes > op.raw_bytes - piece.offset_bytes) return "pieceBytes";
       if (piece.source_offset_bytes == ~0ULL) return "pieceSourceOffsetBytes";
+      piece.narrows = columns_.piece_narrows[i] != 0;
+      if (piece.narrows && piece.length_bytes % 2 != 0) return "pieceNarrows of half a number";
       cursor = piece.offset_bytes + piece.length_bytes;
       const int64_t source = columns_.piece_source[i];
       if (source < 0) {
@@ -183,7 +219,7 @@ class EncodeBatch final : public CodeBatch {
       if (static_cast<size_t>(source) >= columns_.sources_count) return "pieceSource";
       const ingot_buffer& memory = columns_.sources[source];
       if (piece.source_offset_bytes > memory.length_bytes) return "source range";
-      if (piece.length_bytes > memory.length_bytes - piece.source_offset_bytes) return "source range";
+      if (piece.source_bytes() > memory.length_bytes - piece.source_offset_bytes) return "source range";
       static const std::byte nothing{};
       const auto* start = static_cast<const std::byte*>(memory.data);
       piece.memory = start == nullptr ? &nothing : start + piece.source_offset_bytes;
@@ -193,17 +229,31 @@ class EncodeBatch final : public CodeBatch {
 
   bool gather(uint32_t op, const EncodePiece& piece, std::byte* to) {
     if (piece.memory != nullptr) {
-      std::memcpy(to, piece.memory, piece.length_bytes);
+      if (piece.narrows) codec::narrow_to_bf16(piece.memory, piece.length_bytes / 2, to);
+      else std::memcpy(to, piece.memory, piece.length_bytes);
       return true;
     }
+    if (!piece.narrows) return read_file(op, piece, 0, piece.length_bytes, to);
+    std::vector<std::byte> wide(std::min(kNarrowBytes, piece.source_bytes()));
+    for (uint64_t done = 0; done < piece.source_bytes();) {
+      const uint64_t take = std::min<uint64_t>(wide.size(), piece.source_bytes() - done);
+      if (!read_file(op, piece, done, take, wide.data())) return false;
+      codec::narrow_to_bf16(wide.data(), take / 4, to + done / 2);
+      done += take;
+    }
+    return true;
+  }
+
+  /// Bytes [from, from + length) of what a piece has in its file.
+  bool read_file(uint32_t op, const EncodePiece& piece, uint64_t from, uint64_t length, std::byte* to) {
     const int fd = files_[piece.file]->buffered.get();
-    for (uint64_t done = 0; done < piece.length_bytes;) {
-      const ssize_t got = pread(fd, to + done, piece.length_bytes - done,
-                                static_cast<off_t>(piece.source_offset_bytes + done));
+    for (uint64_t done = 0; done < length;) {
+      const uint64_t at = piece.source_offset_bytes + from + done;
+      const ssize_t got = pread(fd, to + done, length - done, static_cast<off_t>(at));
       if (got < 0 && errno == EINTR) continue;
       if (got <= 0) {
         const std::lock_guard lock(fault_mutex_);
-        source_faults_.push_back({op, piece.file, piece.source_offset_bytes + done, got < 0 ? errno : 0});
+        source_faults_.push_back({op, piece.file, at, got < 0 ? errno : 0});
         return false;
       }
       done += static_cast<uint64_t>(got);
