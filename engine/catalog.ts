@@ -192,8 +192,19 @@ export class StoreCatalog implements Catalog {
 
   memberFailed(member: number, error: StoreError): void {
     if (this.#core === null || this.#isClosed) return;
-    const isFaulted = this.#health.note(member, 'write');
-    if (!this.#core.members.fail(member, { error, isFaulted })) return;
+    this.#fail(this.#core, member, error, this.#health.note(member, 'write'));
+  }
+
+  setAside(member: number, error: StoreError): boolean {
+    const core = this.#writer();
+    if (core.members.failure(member) !== null) return true;
+    if (!core.members.canLose(member)) return false;
+    this.#fail(core, member, error, false);
+    return true;
+  }
+
+  #fail(core: CatalogCore, member: number, error: StoreError, isFaulted: boolean): void {
+    if (!core.members.fail(member, { error, isFaulted })) return;
     this.#opened.report.add(
       `member ${member} (${this.#path(member)}) takes no more writes: ${error.message}`,
     );

@@ -121,6 +121,8 @@ export class ChunkDraft {
   id = 0;
   storedBytes = 0;
   readonly grants: SpaceGrant[] = [];
+  /** How often each member failed to write a copy of it. */
+  readonly failures = new Map<number, number>();
   rawSum = 0n;
   sums: BigUint64Array | null = null;
   /** A copy was not fully written: its space is not used again in this session (commit.md C1). */

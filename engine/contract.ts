@@ -151,11 +151,17 @@ export interface Catalog {
    */
   memberFailed(member: number, error: StoreError): void;
   /**
+   * New data lacks a copy that only this member could have taken (members.md M4), whose failure is counted already: it
+   * takes nothing more, and the next root names it stale before anything is acknowledged. False, and nothing was
+   * done, when too few members would be left: then the data must not be committed.
+   */
+  setAside(member: number, error: StoreError): boolean;
+  /** Add, take back, set aside, let go (writers only). */
+  readonly manager: MemberManager;
+  /**
    * Counts an error of a member that harmed nothing committed: a read that another copy answered, a write of new
    * data that went elsewhere. Past the thresholds of members/health.ts the member is faulted.
    */
-  /** Add, take back, set aside, let go (writers only). */
-  readonly manager: MemberManager;
   noteError(member: number, kind: 'read' | 'write' | 'checksum'): void;
 
   /** Ids for extents and sum leaves; `count` consecutive ones. Burned when unused. */

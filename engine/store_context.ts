@@ -12,6 +12,7 @@
 // This file never decides what to read or write.
 
 import { StoreError } from '../format/errors.js';
+import { MEMBER_DETACHED, MEMBER_IN_SYNC, MEMBER_UNUSED } from '../format/index.js';
 import type { Catalog, CatalogSnapshot, MemberState } from './contract.js';
 import { BufferPool } from './buffer_pool.js';
 import { ExtentSource } from './extent_source.js';
@@ -169,10 +170,25 @@ export class StoreContext {
 
   #readMembers(): void {
     for (const member of this.catalog.members) {
+      this.#tellChange(this.#members.get(member.index), member);
       this.#members.set(member.index, member);
       if (member.device !== null) this.#memberOfSlot.set(member.device.slot, member.index);
     }
     this.#writable = [...this.#members.values()].filter((member) => member.takesWrites);
+  }
+
+  /** A member that is set aside, comes back or goes is told, and why it is not in step stands in the open report. */
+  #tellChange(before: MemberState | undefined, { index, state, path }: MemberState): void {
+    if (before === undefined || before.state === state || !this.events.active) return;
+    const detail = { state, before: before.state, member: path, memberIndex: index };
+    this.events.emit({ type: 'device', at: this.now(), detail });
+  }
+
+  /** Members of the newest root that are not in sync, by index; detached ones left out. */
+  get membersNotInSync(): readonly number[] {
+    return this.catalog.superblock.members.flatMap(({ state }, index) =>
+      state === MEMBER_IN_SYNC || state === MEMBER_DETACHED || state === MEMBER_UNUSED ? [] : [index],
+    );
   }
 
   /** Members that new copies may be placed on now. */

@@ -662,7 +662,12 @@ export class Transaction implements AsyncDisposable {
     events.emit({
       type: 'commit',
       at,
-      detail: { run: this.run, version: `v:${id}`, step: this.#options.step ?? null },
+      detail: {
+        run: this.run,
+        version: `v:${id}`,
+        step: this.#options.step ?? null,
+        notInSync: this.#context.membersNotInSync,
+      },
     });
     for (const tag of tags)
       events.emit({ type: 'tag', at, detail: { run: this.run, tag, version: `v:${id}` } });

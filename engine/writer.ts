@@ -5,9 +5,10 @@
 //      far, further copies to distinct members, of other failure domains where there are any.
 //   2. Bytes queued or in flight, over all transactions of a store, stay within
 //      WRITE_BUDGET_BYTES; before anybody waits, everything idle is sent off, so waiting ends.
-//   3. A copy that a member did not take is placed on another member (members.md M4). A write that no member
-//      takes, or a source file that gave too little, fails this transaction alone and for good; the space
-//      of what failed is not given back in this session (commit.md C1).
+//   3. A copy that a member did not take goes to another member, else once to another place of the same one, else
+//      that member is set aside, so that it is named not in sync before the commit is acknowledged (members.md M4).
+//      A write that no member takes, or a source file that gave too little, fails this transaction alone and for
+//      good; the space of what failed is not given back in this session (commit.md C1).
 //   4. Space is handed back only after every I/O that may touch it has completed.
 //   5. Extent ids follow the order of placement, so that neighbours in the extent tree are
 //      neighbours on the members.
@@ -27,6 +28,7 @@ import {
   IN_PLACE_LENT,
   IN_PLACE_OWN,
   type IoBuffer,
+  type IoFault,
   MAX_BATCH_OPS,
   MAX_COPIES,
   NO_MEMBER,
@@ -49,10 +51,9 @@ export const TAIL_COPY_BYTES = 16 * 1024 * 1024;
 export const SLAB_BYTES = 128 * 1024;
 /** Free staging memory kept for reuse at most. */
 export const STAGING_KEEP_BYTES = 64 * 1024 * 1024;
-/** How often a chunk is written, on other members each time, before its transaction fails. */
+/** How often a chunk is written, at other places each time, before its transaction fails. */
 export const MAX_WRITE_ATTEMPTS = 4;
 const SECTOR_BYTES = 4096;
-const NO_MEMBERS: ReadonlySet<number> = new Set();
 
 /** What the transactions of one store share. */
 export class WriterPool {
@@ -74,6 +75,18 @@ export class WriterPool {
   close(): void {
     this.staging.close();
   }
+}
+
+/**
+ * Whether a write of the op may have left its space in doubt. Status 2 was cancelled before it failed, and of changed
+ * memory all writes ended: that space is good and goes back on abort. But a write of a cancelled op that did fail says so
+ * with a fault of its own.
+ */
+function isSpaceSpoiled(result: WriteResult, op: number): boolean {
+  if (result.status[op] === 0) return false;
+  const faults = result.faults.filter((fault) => fault.op === op);
+  if (faults.some(({ kind }) => kind === 'io' || kind === 'short' || kind === 'missing')) return true;
+  return result.status[op] === 1 && !faults.some(({ kind }) => kind === 'changed');
 }
 
 /** What an op writes: the pieces of a raw chunk, or what its encoder made of them. */
@@ -394,11 +407,11 @@ export class TransactionWriter {
   /** Null when the members that are left have a copy each already: the extent is short of copies. */
   async #allocateCopy(
     chunk: ChunkDraft,
-    avoid: ReadonlySet<number> = NO_MEMBERS,
+    takes: (member: number) => boolean = () => true,
   ): Promise<SpaceGrant | null> {
     let refused: unknown = null;
     for (const member of this.#candidates(chunk.grants)) {
-      if (avoid.has(member.index)) continue;
+      if (!takes(member.index)) continue;
       const after = this.#lastGrant.get(member.index);
       const request = {
         member: member.index,
@@ -474,46 +487,84 @@ export class TransactionWriter {
       if (!good) for (const chunk of chunks) chunk.writeFailed = true;
       throw error;
     }
+    // Should moving them fail, none of their space is given back.
+    for (const [op, chunk] of chunks.entries()) chunk.writeFailed = isSpaceSpoiled(result, op);
     const moved = mayMove ? await this.#moveFailed(chunks, result) : [];
+    for (const chunk of moved) chunk.writeFailed = false;
     this.#collect(chunks, batch, result, new Set(moved));
     return moved;
   }
 
-  /**
-   * Takes the failed copies of chunks off the members that failed them and places them elsewhere (members.md
-   * M4). The space is not given back in this session (commit.md C1). What cannot be placed on another member
-   * is left failed.
-   */
+  /** Places the failed copies of chunks anew (members.md M4); what no member can carry is left failed. */
   async #moveFailed(chunks: readonly ChunkDraft[], result: WriteResult): Promise<ChunkDraft[]> {
     const moved: ChunkDraft[] = [];
     if (result.sourceFaults.length > 0 || this.#abort.signal.aborted) return moved;
-    const failing = new Map<number, Set<number>>();
-    for (const { op, slot, kind } of result.faults) {
-      // Changed memory is its owner's doing: no member is to blame, and writing it again would not mend it.
-      if (kind === 'aborted' || kind === 'deadline' || kind === 'changed') continue;
-      const members = failing.get(op) ?? new Set<number>();
-      failing.set(op, members.add(this.#context.memberOfSlot(slot)));
+    const failing = new Map<number, Map<number, IoFault>>();
+    // Changed memory is its owner's doing: no member is to blame, and writing it again would not mend it.
+    const changed = new Set(result.faults.flatMap(({ op, kind }) => (kind === 'changed' ? [op] : [])));
+    for (const fault of result.faults) {
+      if (fault.kind === 'aborted' || fault.kind === 'deadline' || changed.has(fault.op)) continue;
+      const members = failing.get(fault.op) ?? new Map<number, IoFault>();
+      failing.set(fault.op, members.set(this.#context.memberOfSlot(fault.slot), fault));
     }
-    for (const member of new Set([...failing.values()].flatMap((members) => [...members])))
+    for (const member of new Set([...failing.values()].flatMap((members) => [...members.keys()])))
       this.#context.catalog.noteError(member, 'write');
-    for (const [op, members] of failing) {
+    for (const [op, faults] of failing) {
       const chunk = chunks[op];
       if (chunk === undefined || result.status[op] !== 1) continue;
-      const kept = chunk.grants.filter((grant) => !members.has(grant.member));
-      const others = this.#context.writableMembers.some(
-        ({ index }) => !members.has(index) && !kept.some((grant) => grant.member === index),
-      );
-      if (kept.length === 0 && !others) continue;
-      const lostCount = chunk.grants.length - kept.length;
-      chunk.grants.splice(0, chunk.grants.length, ...kept);
-      for (let copy = 0; copy < lostCount; copy += 1) {
-        const grant = await this.#allocateCopy(chunk, members);
+      if (await this.#placeAgain(chunk, faults)) moved.push(chunk);
+    }
+    return moved;
+  }
+
+  /**
+   * New places for the copies that members failed; theirs are not given back in this session (commit.md C1). True when
+   * the chunk may be written again: each copy has a place, or a member that failed one takes nothing more.
+   */
+  async #placeAgain(chunk: ChunkDraft, faults: ReadonlyMap<number, IoFault>): Promise<boolean> {
+    const { failures } = chunk;
+    for (const member of faults.keys()) failures.set(member, (failures.get(member) ?? 0) + 1);
+    const wantedCount = chunk.grants.length;
+    const kept = chunk.grants.filter((grant) => !faults.has(grant.member));
+    chunk.grants.splice(0, wantedCount, ...kept);
+    // First where it was not refused yet. A bad spot costs its member nothing: once more at another place of it.
+    const mayTake = [
+      (member: number): boolean => !failures.has(member),
+      (member: number): boolean => chunk.grants.length > 0 && failures.get(member) === 1,
+    ];
+    for (const takes of mayTake) {
+      while (chunk.grants.length < wantedCount) {
+        const grant = await this.#tryCopy(chunk, takes);
         if (grant === null) break;
         chunk.grants.push(grant);
       }
-      moved.push(chunk);
     }
-    return moved;
+    if (chunk.grants.length === wantedCount) return true;
+    if (chunk.grants.length === 0) return false;
+    return this.#setAsideFailing(chunk, faults);
+  }
+
+  /**
+   * The chunk is short of copies: whoever failed one must not be called in sync by the root that names it. False when
+   * one of them cannot be spared: a copy that is missing where the table says nothing of it is not acknowledged.
+   */
+  #setAsideFailing(chunk: ChunkDraft, faults: ReadonlyMap<number, IoFault>): boolean {
+    for (const [member, fault] of faults) {
+      if (chunk.grants.some((grant) => grant.member === member)) continue;
+      const error = this.#faultError(chunk, fault, 'every acknowledged version is intact');
+      if (!this.#context.catalog.setAside(member, error)) return false;
+    }
+    return true;
+  }
+
+  /** A place on a member that `takes` it; null when none has one. */
+  async #tryCopy(chunk: ChunkDraft, takes: (member: number) => boolean): Promise<SpaceGrant | null> {
+    try {
+      return await this.#allocateCopy(chunk, takes);
+    } catch (error) {
+      if (isStoreError(error, 'E_NO_SPACE') || isStoreError(error, 'E_DEGRADED')) return null;
+      throw error;
+    }
   }
 
   /** Failed writes so far of all members that the batch writes to. */
@@ -607,12 +658,7 @@ export class TransactionWriter {
     for (const [op, chunk] of chunks.entries()) {
       if (moved.has(chunk)) continue;
       if (result.status[op] !== 0) {
-        // Status 2 was cancelled before it failed, and of changed memory all writes ended: that space is good and
-        // goes back on abort. But a write of a cancelled op that did fail says so with a fault of its own.
-        const faults = result.faults.filter((fault) => fault.op === op);
-        chunk.writeFailed =
-          faults.some(({ kind }) => kind === 'io' || kind === 'short' || kind === 'missing') ||
-          (result.status[op] === 1 && !faults.some(({ kind }) => kind === 'changed'));
+        assert(chunk.writeFailed === isSpaceSpoiled(result, op), 'what is not moved keeps its verdict');
         failed ??= chunk;
         continue;
       }
@@ -661,13 +707,18 @@ export class TransactionWriter {
         },
       );
     }
+    return this.#faultError(failed, fault, safe);
+  }
+
+  #faultError(chunk: ChunkDraft, fault: IoFault, safe: string): StoreError {
     const memberIndex = this.#context.memberOfSlot(fault.slot);
     const member = this.#context.memberPath(memberIndex);
     const code = fault.errno === 28 ? 'E_NO_SPACE' : 'E_IO';
-    const what = `writing ${fault.lengthBytes} bytes of ${failed.name} to ${member} at byte ${fault.offsetBytes}`;
+    const what = `writing ${fault.lengthBytes} bytes of ${chunk.name} to ${member} at byte ${fault.offsetBytes}`;
     return new StoreError(code, `${what} failed (${fault.kind}, errno ${fault.errno})`, {
       where: {
-        ...base,
+        object: this.#options.object,
+        tensor: chunk.name,
         member,
         memberIndex,
         offsetBytes: fault.offsetBytes,

@@ -13,6 +13,7 @@
 // Invariants
 //   1. Everything follows from the seed: two runs give one trace hash and one image hash.
 //   2. A rejection that is not a StoreError, a wrong byte, a lost or half-visible operation is a violation.
+//   3. So is a version with fewer copies than it wants in a history whose roots called every member in sync.
 
 import { isStoreError } from '../../format/errors.js';
 import { Prng } from './prng.js';
@@ -32,6 +33,13 @@ const MEMBERS_MAX = 5;
 const LOCK_TRIES = 50;
 /** From a history's seed to that of its codecs: far from every seed that is used. */
 const CODING_SEED_OFFSET = 2 ** 40;
+/** The same for bad spots and for what the judge mends. */
+const SPOTS_SEED_OFFSET = 2 ** 41;
+/** Of the lives, and of the writes to the area of the data. */
+const SPOTS_CHANCE = 0.3;
+const SPOT_CHANCE = 0.25;
+/** How often a judge has every copy placed that is wanting. */
+const MENDS_CHANCE = 0.5;
 /** Of the tensors, and of the versions. */
 const WEIGHTS_CHANCE = 0.6;
 const CODED_CHANCE = 0.7;
@@ -76,6 +84,8 @@ export class Simulation {
   private readonly prng: Prng;
   /** Draws contents and codecs; null leaves every version raw. Apart, so that a seed draws the same operations. */
   private readonly codingPrng: Prng | null;
+  /** Draws bad spots and what judges mend. */
+  private readonly spotsPrng: Prng;
   private shape: StoreShape;
   /** This history has silent damage to member 0; the others have members that are lost and return. */
   private readonly isSilent: boolean;
@@ -100,14 +110,17 @@ export class Simulation {
   private readonly hashes: string[] = [];
   /** Silent damage was done: fsck may find bad copies on member 0. */
   private damaged = false;
-  /** Some root had fewer members than the store: extents may be short of copies. */
+  /** Some root named a member that was not in sync, or members came and went: extents may be short of copies. */
   private degraded = false;
+  /** The same of older roots, which no repair changes. */
+  private wasDegraded = false;
 
   /** With `raw` no version is coded: the history that the seed had before there were codecs. */
   constructor(seed: number, { raw = false }: { readonly raw?: boolean } = {}) {
     this.seed = seed;
     this.prng = new Prng(seed);
     this.codingPrng = raw ? null : new Prng(seed + CODING_SEED_OFFSET);
+    this.spotsPrng = new Prng(seed + SPOTS_SEED_OFFSET);
     const members = this.prng.between(1, 3);
     const redundancy = Math.min(members, this.prng.between(1, 3)) as 1 | 2 | 3;
     this.shape = {
@@ -150,9 +163,7 @@ export class Simulation {
       if (end === 'crash') this.world.powerCut();
       else this.world.kill(io);
     }
-    const count = fired();
-    this.counts.faultsFired += count;
-    if (count > 0) this.degraded = true;
+    this.counts.faultsFired += fired();
     this.world.faults.clear();
     for (const path of this.shape.members) this.world.attach(path);
     if (end === 'crash') this.reboot();
@@ -205,23 +216,16 @@ export class Simulation {
     const where = this.isSilent ? { path: this.shape.members[0] ?? '' } : {};
     const { faults } = this.world;
     const fired: (() => number)[] = [];
-    // A copy that could not be written is left out and recorded as wanted, also where its member stays in step.
-    const shorten = (count: () => number): void => {
-      fired.push(() => {
-        if (count() > 0) this.degraded = true;
-        return count();
-      });
-    };
     for (const action of ['errno', 'short', 'zero', 'flip'] as const) {
       if (weather.read > 0)
         fired.push(faults.add({ operation: 'read', action, probability: weather.read / 4 }));
     }
     if (weather.write > 0) {
       const errno = prng.pick([5, 28]);
-      shorten(
+      fired.push(
         faults.add({ operation: 'write', action: 'errno', errno, probability: weather.write / 2, ...where }),
       );
-      shorten(
+      fired.push(
         faults.add({
           operation: 'write',
           action: prng.pick(['late', 'short', 'zero']),
@@ -235,6 +239,18 @@ export class Simulation {
       const path = prng.pick(this.shape.members);
       const operation = prng.pick(['write', 'flush'] as const);
       fired.push(faults.add({ operation, action: 'errno', errno: 5, probability: 0.5, path }));
+    }
+    if (this.spotsPrng.chance(SPOTS_CHANCE)) {
+      // Bad spots where data lies (pages come from the other end): they cost a copy its place, not a member its state.
+      const path = this.isSilent ? this.shape.members[0] : this.spotsPrng.pick(this.shape.members);
+      const area = {
+        ...(path === undefined ? {} : { path }),
+        fromBytes: 1024 * 1024,
+        toBytes: this.shape.memberBytes / 2,
+      };
+      fired.push(
+        faults.add({ operation: 'write', action: 'errno', errno: 5, probability: SPOT_CHANCE, ...area }),
+      );
     }
     if (weather.flush > 0)
       fired.push(faults.add({ operation: 'flush', action: 'errno', probability: weather.flush, ...where }));
@@ -397,7 +413,9 @@ export class Simulation {
       session = await again();
     }
     if (session.wasDegraded()) this.degraded = true;
+    this.wasDegraded ||= this.degraded;
     await this.bringBack(session);
+    if (this.degraded && this.spotsPrng.chance(MENDS_CHANCE)) await this.mend(session);
     const dump = await session.dump();
     for (const run of RUNS) this.judgeRun(run, dump);
     const findings = (await session.check()).filter((finding) => !this.isExpected(finding));
@@ -438,6 +456,22 @@ export class Simulation {
       throw new Violation(`members stay out: ${out.map(({ index, state }) => `${index} ${state}`).join()}`);
   }
 
+  /** With all members here and room for them, every extent gets its copies: from then on none may lack one. */
+  private async mend(session: StoreSession): Promise<void> {
+    const { store } = session;
+    try {
+      const job = store.resilver();
+      let step = await job.next();
+      while (step.done !== true) step = await job.next();
+      await store.settleMembers();
+      const { underReplicated, onGivenUp } = step.value;
+      const isWhole = store.info.members.every(({ state }) => state === 'online' || state === 'detached');
+      if (underReplicated === 0 && onGivenUp === 0 && isWhole) this.degraded = false;
+    } catch (error) {
+      if (!isStoreError(error, 'E_NO_SPACE')) throw error;
+    }
+  }
+
   private async judgeOlderRoots(session: StoreSession): Promise<void> {
     if (this.damaged) return;
     const { sequence } = session.store.catalog.superblock;
@@ -445,7 +479,7 @@ export class Simulation {
     const roots = this.prng.between(1, REWINDABLE_ROOTS);
     const image = this.world.crashImage(keepAll, this.prng);
     const rewound = await checkRewound(this.shape, image, sequence, roots);
-    const found = rewound.filter((finding) => !this.isExpected(finding));
+    const found = rewound.filter((finding) => !this.isExpected(finding, this.wasDegraded));
     if (found.length > 0) throw new Violation(`${roots} roots back: ${found.slice(0, 3).join('; ')}`);
   }
 
@@ -463,10 +497,10 @@ export class Simulation {
   }
 
   /** After silent damage to member 0, bad copies on it are what fsck should find, as long as another copy is good. */
-  private isExpected(finding: string): boolean {
+  private isExpected(finding: string, degraded = this.degraded): boolean {
     // What was written with fewer members is short of copies until somebody places them, and a root of that time has
     // copies on members that were out of step.
-    if (this.degraded && finding.startsWith('warn E_DEGRADED')) return true;
+    if (degraded && finding.startsWith('warn E_DEGRADED')) return true;
     return (
       this.damaged &&
       finding.includes('"memberIndex":0') &&
