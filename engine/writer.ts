@@ -79,8 +79,8 @@ export class WriterPool {
 
 /**
  * Whether a write of the op may have left its space in doubt. Status 2 was cancelled before it failed, and of changed
- * memory all writes ended: that space is good and goes back on abort. But a write of a cancelled op that did fail says so
- * with a fault of its own.
+ * memory all writes ended: that space is good and goes back on abort. But a write of a cancelled op that did fail
+ * says so with a fault of its own.
  */
 function isSpaceSpoiled(result: WriteResult, op: number): boolean {
   if (result.status[op] === 0) return false;

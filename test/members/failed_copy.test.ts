@@ -1,5 +1,5 @@
-// A copy of new data that its member does not take (members.md M4): it is written elsewhere, or a durable root names the
-// member before the commit is acknowledged.
+// A copy of new data that its member does not take (members.md M4): it is written elsewhere, or a durable root names
+// the member before the commit is acknowledged.
 //
 // Invariants
 //   1. An acknowledged version has every wanted copy, or the newest durable root calls some member not in sync.
@@ -148,7 +148,7 @@ test('three members, two copies: what two refuse goes elsewhere or names a membe
   }
 });
 
-test('three copies, two members refuse: nothing is acknowledged whose missing copy the table does not name', async () => {
+test('three copies, two members refuse: no copy is missing whose member the table does not name', async () => {
   const rig = await makeRig({ members: 3, redundancy: 3, memberBytes: 128 * MEBIBYTE });
   for (const path of PATHS.slice(0, 2)) failWrites(rig, path);
   const tx = await putAll(rig, 'run', 1, 5 * MEBIBYTE);
