@@ -14,7 +14,7 @@ import { dtypeOfCode } from '../format/dtype.js';
 import { StoreError, assert } from '../format/errors.js';
 import type { Piece, Tensor } from '../format/index.js';
 import { onAbort } from './abort_listeners.js';
-import type { Io, IoBuffer } from './io/port.js';
+import { copyToGpu } from './gpu/gpu_reads.js';
 import { LookAhead } from './look_ahead.js';
 import { ProgressTracker } from './progress.js';
 import {
@@ -22,6 +22,7 @@ import {
   READ_BATCH_BYTES,
   READ_BATCH_PARTS,
   type ReadPart,
+  type ReadTarget,
   destinationOf,
 } from './reader.js';
 import type { StoreContext } from './store_context.js';
@@ -29,6 +30,12 @@ import type { Destination, LoadOptions, ReadOptions, TensorInfo } from './types.
 
 /** Bytes in flight or landed and not taken, by default. */
 export const DEFAULT_MAX_IN_FLIGHT_BYTES = 256 * 1024 * 1024;
+
+/** The same where destinations are on a GPU: what is held there is the caller's memory, not the host's. */
+export const DEFAULT_GPU_IN_FLIGHT_BYTES = 512 * 1024 * 1024;
+/** Into so many batches that limit is cut: reads, copies and decoding of different batches overlap. */
+const BATCHES_IN_FLIGHT = 4;
+const GPU_BATCHES_IN_FLIGHT = 16;
 
 /** Yielded landings that may stay in the queue before it is trimmed. */
 const QUEUE_TRIM = 4096;
@@ -46,7 +53,7 @@ export function partsOf(
   object: Readable,
   offset: number,
   length: number,
-  destination: IoBuffer,
+  destination: ReadTarget,
   destinationOffset: number,
 ): ReadPart[] {
   const parts: ReadPart[] = [];
@@ -70,21 +77,22 @@ export function partsOf(
   return parts;
 }
 
-/** Puts bytes that live in the manifest at their destination. */
+/** Puts bytes that live in the manifest at their destination; a promise where that is on a GPU. */
 export function copyInline(
-  io: Io,
+  { io, gpus }: Pick<StoreContext, 'io' | 'gpus'>,
   object: Readable,
   offset: number,
   length: number,
-  destination: IoBuffer,
+  destination: ReadTarget,
   at: number,
-): void {
+): void | Promise<void> {
   const bytes = object.inlineBytes.subarray(offset, offset + length);
   assert(bytes.byteLength === length, 'an inline object has all its bytes');
   if (destination instanceof Uint8Array) {
     destination.set(bytes, at);
     return;
   }
+  if ('gpu' in destination) return copyToGpu(gpus, bytes, destination, at);
   const copy = io.copyToPointer;
   if (copy === undefined) {
     throw new StoreError('E_UNSUPPORTED', `${object.name} lives in the catalog; read it into a Uint8Array`, {
@@ -150,6 +158,8 @@ export class Loader {
   #heldBytes = 0;
   #failure: unknown = null;
   #failed = false;
+  /** A destination is on a GPU. */
+  #toGpu = false;
   #wake: (() => void) | null = null;
 
   constructor(
@@ -223,7 +233,8 @@ export class Loader {
   }
 
   #limit(): number {
-    return this.#options.maxInFlight ?? DEFAULT_MAX_IN_FLIGHT_BYTES;
+    const usual = this.#toGpu ? DEFAULT_GPU_IN_FLIGHT_BYTES : DEFAULT_MAX_IN_FLIGHT_BYTES;
+    return this.#options.maxInFlight ?? usual;
   }
 
   /** Plans and sends as much as the limit allows. */
@@ -255,11 +266,12 @@ export class Loader {
     const landing: Landing = { record, waiting: 0, planned: false, landedBytes: 0 };
     this.#queue.push(landing);
     const buffer = destinationOf(destination, record.rawBytes, record.name);
-    if (record.pieces.length === 0 && record.rawBytes > 0) {
-      copyInline(this.#context.io, record, 0, record.rawBytes, buffer, 0);
-    }
+    const isInline = record.pieces.length === 0 && record.rawBytes > 0;
+    const copying = isInline ? copyInline(this.#context, record, 0, record.rawBytes, buffer, 0) : undefined;
     const parts = partsOf(record, 0, record.rawBytes, buffer, 0);
     landing.waiting = parts.length;
+    if (copying !== undefined) this.#await(copying, landing);
+    if ('gpu' in buffer) this.#toGpu = true;
     landing.planned = true;
     for (const part of parts) {
       this.#batch.push({ part, landing });
@@ -268,8 +280,26 @@ export class Loader {
     }
   }
 
+  /** A few bytes on their way to a GPU by themselves. */
+  #await(copying: Promise<void>, landing: Landing): void {
+    landing.waiting++;
+    const running = copying
+      .then(
+        () => {
+          landing.waiting--;
+        },
+        (error: unknown) => this.#fail(error),
+      )
+      .finally(() => {
+        this.#running.delete(running);
+        this.#wakeUp();
+      });
+    this.#running.add(running);
+  }
+
   #batchLimit(): number {
-    return Math.min(READ_BATCH_BYTES, Math.max(this.#limit() / 4, 4 * 1024 * 1024));
+    const parts = this.#toGpu ? GPU_BATCHES_IN_FLIGHT : BATCHES_IN_FLIGHT;
+    return Math.min(READ_BATCH_BYTES, Math.max(this.#limit() / parts, 4 * 1024 * 1024));
   }
 
   #send(): void {

@@ -16,6 +16,8 @@ import type { Extent } from '../format/extent_record.js';
 import { type CodedPart, decodeParts } from './coded_reads.js';
 import type { CatalogSnapshot } from './contract.js';
 import { ExtentSource, type SumView } from './extent_source.js';
+import { isGpuPart, readToGpu } from './gpu/gpu_reads.js';
+import type { GpuBuffer } from './io/gpu_port.js';
 import {
   type BatchResult,
   type IoBuffer,
@@ -49,9 +51,15 @@ export interface ReadPart {
   readonly extentId: number;
   readonly offset: number;
   readonly bytes: number;
-  readonly destination: IoBuffer;
+  readonly destination: ReadTarget;
   readonly destinationOffset: number;
+  /** `offset` and `bytes` count in the stored stream of a coded extent, which is delivered as it is. */
+  readonly isStored?: boolean;
 }
+/** Where bytes of a read end: host memory, or a GPU's. */
+export type ReadTarget = IoBuffer | GpuBuffer;
+/** A part that ends in host memory. */
+export type HostPart = ReadPart & { readonly destination: IoBuffer };
 
 /** One operation of the batch: a part, or several small ones gathered. */
 interface ReadOp {
@@ -61,7 +69,7 @@ interface ReadOp {
   /** For gathered parts our own memory, given just before the read. */
   destination: IoBuffer;
   readonly destinationOffset: number;
-  readonly parts: readonly ReadPart[];
+  readonly parts: readonly HostPart[];
 }
 const NO_MEMORY = new Uint8Array(0);
 const ERRNO_EIO = 5;
@@ -69,10 +77,12 @@ const ERRNO_EIO = 5;
 const PASSING_ERRNOS: ReadonlySet<number> = new Set([4, 11, 110]);
 
 /** Read into our own memory: several parts of one stretch, or a stream to decode. */
-const needsScratch = (op: ReadOp): boolean => op.parts.length > 1 || op.extent.coding !== undefined;
+const needsScratch = (op: ReadOp): boolean => op.parts.length > 1 || isCoded(op);
+/** Its stream is to be decoded here. */
+const isCoded = (op: ReadOp): boolean => op.extent.coding !== undefined && op.parts[0]?.isStored !== true;
 
 /** The whole stream of a coded extent, for all parts of it. */
-function codedOp(extent: Extent | undefined, parts: readonly ReadPart[]): ReadOp {
+function codedOp(extent: Extent | undefined, parts: readonly HostPart[]): ReadOp {
   assert(extent !== undefined, 'the extent of a part was fetched');
   const { storedBytes } = extent;
   return { extent, offset: 0, bytes: storedBytes, destination: NO_MEMORY, destinationOffset: 0, parts };
@@ -80,7 +90,7 @@ function codedOp(extent: Extent | undefined, parts: readonly ReadPart[]): ReadOp
 
 function codedPartsOf(op: ReadOp): CodedPart[] {
   const { extent, destination: stream } = op;
-  if (extent.coding === undefined) return [];
+  if (!isCoded(op)) return [];
   assert(stream instanceof Uint8Array, 'a stream is read into our own memory');
   return op.parts.map((part) => ({ ...part, extent, stream }));
 }
@@ -138,6 +148,24 @@ export class PartReader {
       parts.map((part) => part.extentId),
       object,
     );
+    const onGpu = parts.filter(isGpuPart);
+    if (onGpu.length > 0) {
+      const host = (own: readonly ReadPart[]): Promise<void> =>
+        this.read(snapshot, object, own, { ...options, path: 'auto' });
+      await readToGpu(this.#context.gpus, host, onGpu, extents, options);
+    }
+    await this.#readHost(snapshot, object, parts.filter(isHostPart), extents, options, isOwned);
+  }
+
+  async #readHost(
+    snapshot: CatalogSnapshot,
+    object: string,
+    parts: readonly HostPart[],
+    extents: ReadonlyMap<number, Extent>,
+    options: ReadOptions,
+    isOwned: boolean,
+  ): Promise<void> {
+    if (parts.length === 0) return;
     const sums = await this.#source.sums(snapshot, extents.values(), object);
     const ops = this.#plan(parts, extents);
     await this.#readBases(snapshot, object, ops, options);
@@ -159,7 +187,7 @@ export class PartReader {
       running = this.#readAgain(object, ops, batch, options);
       const result = await this.#guard(running, batch, isOwned);
       await this.#judge(object, ops, batch, result, options);
-      for (const op of ops) if (op.parts.length > 1 && op.extent.coding === undefined) scatter(op);
+      for (const op of ops) if (op.parts.length > 1 && !isCoded(op)) scatter(op);
       await decodeParts(this.#context.io, object, ops.flatMap(codedPartsOf), options.signal);
     } catch (error) {
       isAbandoned = error instanceof HungRead;
@@ -196,25 +224,26 @@ export class PartReader {
   }
 
   /** Gathers small neighbours, and sorts by the place that will be read first. */
-  #plan(parts: readonly ReadPart[], extents: ReadonlyMap<number, Extent>): ReadOp[] {
+  #plan(parts: readonly HostPart[], extents: ReadonlyMap<number, Extent>): ReadOp[] {
     const ops: ReadOp[] = [];
-    const small = new Map<number, ReadPart[]>();
-    const coded = new Map<number, ReadPart[]>();
+    const small = new Map<number, HostPart[]>();
+    const coded = new Map<number, HostPart[]>();
     for (const part of parts) {
       const extent = extents.get(part.extentId);
       assert(extent !== undefined, 'the extent of a part was fetched');
-      if (part.offset + part.bytes > extent.rawBytes) {
+      const isStored = part.isStored === true;
+      if (part.offset + part.bytes > (isStored ? extent.storedBytes : extent.rawBytes)) {
         throw new StoreError('E_FORMAT', `${part.name} reaches past the end of extent ${part.extentId}`, {
           where: { tensor: part.name, offsetBytes: part.offset, lengthBytes: part.bytes },
         });
       }
-      if (extent.coding !== undefined) {
+      if (extent.coding !== undefined && !isStored) {
         const list = coded.get(part.extentId);
         if (list === undefined) coded.set(part.extentId, [part]);
         else list.push(part);
         continue;
       }
-      if (part.bytes < GATHER_BELOW_BYTES && part.destination instanceof Uint8Array) {
+      if (part.bytes < GATHER_BELOW_BYTES && part.destination instanceof Uint8Array && !isStored) {
         const list = small.get(part.extentId);
         if (list === undefined) small.set(part.extentId, [part]);
         else list.push(part);
@@ -249,7 +278,7 @@ export class PartReader {
     const bases: ReadPart[] = [];
     for (const { extent, parts } of ops) {
       const base = extent.coding?.base;
-      if (base === undefined) continue;
+      if (base === undefined || parts[0]?.isStored === true) continue;
       for (const part of parts) {
         // Ids of bases are smaller, so a chain ends; its stored depth is no more than a promise.
         if (base.extentId >= part.extentId)
@@ -267,7 +296,7 @@ export class PartReader {
     }
   }
 
-  #gather(extent: Extent | undefined, list: ReadPart[]): ReadOp[] {
+  #gather(extent: Extent | undefined, list: HostPart[]): ReadOp[] {
     assert(extent !== undefined, 'the extent of a part was fetched');
     list.sort((a, b) => a.offset - b.offset);
     const ops: ReadOp[] = [];
@@ -467,7 +496,7 @@ export class PartReader {
     const copy = op?.extent.copies.find((place) => place.member === memberIndex);
     const within = copy === undefined ? 0 : fault.offsetBytes - copy.sector * 4096;
     // Where a coded extent is damaged says nothing about which of its tensors is.
-    const raw = op?.extent.coding === undefined ? op?.parts : [];
+    const raw = op === undefined || isCoded(op) ? [] : op.parts;
     const part = raw?.find(
       (each) => within < each.offset + each.bytes && within + fault.lengthBytes > each.offset,
     );
@@ -561,8 +590,10 @@ function scatter(op: ReadOp): void {
   }
 }
 
+const isHostPart = (part: ReadPart): part is HostPart => !('gpu' in part.destination);
+
 /** The port's buffer for a caller's destination; checks its size. */
-export function destinationOf(destination: Destination, byteLength: number, name: string): IoBuffer {
+export function destinationOf(destination: Destination, byteLength: number, name: string): ReadTarget {
   if ('bytes' in destination) return destinationOf(destination.bytes, byteLength, name);
   const have = destination.byteLength;
   const at = destination instanceof Uint8Array ? 0 : (destination.byteOffset ?? 0);
@@ -572,19 +603,15 @@ export function destinationOf(destination: Destination, byteLength: number, name
     });
   }
   if (destination instanceof Uint8Array) return destination;
-  return rawDestination(destination, name);
+  return rawDestination(destination);
 }
 
-function rawDestination(destination: BufferDesc, name: string): IoBuffer {
-  if (destination.device.type === 'cuda') {
-    throw new StoreError('E_UNSUPPORTED', `${name}: this version reads into host memory only`, {
-      where: { tensor: name },
-    });
-  }
-  const at = destination.byteOffset ?? 0;
+function rawDestination(destination: BufferDesc): ReadTarget {
+  const { device, byteOffset: at = 0, owner, stream } = destination;
   const pointer = destination.ptr + BigInt(at);
   const byteLength = destination.byteLength - at;
-  return destination.owner === undefined
-    ? { pointer, byteLength }
-    : { pointer, byteLength, owner: destination.owner };
+  const kept = owner === undefined ? {} : { owner };
+  if (device.type !== 'cuda') return { pointer, byteLength, ...kept };
+  const waits = stream === undefined ? {} : { stream };
+  return { gpu: device.id, pointer, byteLength, ...kept, ...waits };
 }

@@ -47,6 +47,7 @@ import { Transaction } from './transaction.js';
 import type {
   BeginOptions,
   Device,
+  DeviceBuffer,
   HostBuffer,
   ListQuery,
   MaintEvent,
@@ -315,13 +316,19 @@ export class Store implements AsyncDisposable {
     return this.#context.catalog.refresh();
   }
 
-  /** Host memory aligned for direct I/O. Other devices are E_UNSUPPORTED in this version. */
-  async alloc(byteLength: number, device: Device = { type: 'cpu' }): Promise<HostBuffer> {
+  /**
+   * Memory of the store's own: on the host, aligned for direct I/O, or on a GPU.
+   * Errors: E_RANGE; of a GPU E_UNSUPPORTED (none, or no driver), E_NOT_FOUND (no such GPU), E_GPU (out of memory).
+   */
+  alloc(byteLength: number, device: { readonly type: 'cuda'; readonly id: number }): Promise<DeviceBuffer>;
+  alloc(byteLength: number, device?: { readonly type: 'cpu' }): Promise<HostBuffer>;
+  async alloc(byteLength: number, device: Device = { type: 'cpu' }): Promise<HostBuffer | DeviceBuffer> {
     this.#context.checkOpen();
-    if (device.type !== 'cpu')
-      throw new StoreError('E_UNSUPPORTED', `memory of ${device.type} is not supported by this version`);
     if (!Number.isSafeInteger(byteLength) || byteLength < 1)
       throw new StoreError('E_RANGE', `cannot allocate ${byteLength} bytes`);
+    if (device.type === 'cuda') return this.#context.gpus.allocate(byteLength, device.id);
+    if (device.type !== 'cpu')
+      throw new StoreError('E_UNSUPPORTED', `memory of ${device.type} is not supported by this version`);
     const { io } = this.#context;
     const bytes = io.allocate(byteLength);
     let released = false;

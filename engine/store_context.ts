@@ -16,6 +16,7 @@ import { MEMBER_DETACHED, MEMBER_IN_SYNC, MEMBER_UNUSED } from '../format/index.
 import type { Catalog, CatalogSnapshot, MemberState } from './contract.js';
 import { BufferPool } from './buffer_pool.js';
 import { ExtentSource } from './extent_source.js';
+import { Gpus } from './gpu/gpus.js';
 import type { DirectoryPort } from './io/directory_port.js';
 import type { Io } from './io/port.js';
 import { MemoryBudget } from './memory_budget.js';
@@ -136,6 +137,8 @@ export class StoreContext {
   readonly hung: HungMembers;
   /** Puts right what reads pass over (repair/healer.ts). */
   readonly healer: Healer;
+  /** GPUs that reads reach (gpu/gpus.ts). */
+  readonly gpus: Gpus;
   readonly counters: StoreCounters = {
     copiesPassedOver: 0,
     readRetries: 0,
@@ -157,6 +160,7 @@ export class StoreContext {
     this.extents = new ExtentSource(this);
     this.gatherPool = new BufferPool(this.io, GATHER_BUDGET_BYTES);
     this.healer = new Healer(this);
+    this.gpus = new Gpus(this.io);
     this.hangs = new HangWatch(this.io.clock, readDeadlineMs);
     this.hung = new HungMembers(this);
     this.#readMembers();

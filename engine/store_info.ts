@@ -77,6 +77,7 @@ export function storeStats(context: StoreContext): StoreStats {
     byPath: io.byPath,
     backend: context.io.backend,
     repairs: context.healer.stats().healed,
+    gpu: { ...context.gpus.counters },
     healing: context.healer.stats(),
     copiesPassedOver: context.counters.copiesPassedOver,
     readRetries: context.counters.readRetries,

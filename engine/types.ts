@@ -18,6 +18,7 @@
 
 import type { DType } from '../format/dtype.js';
 import type { StoreError } from '../format/errors.js';
+import type { GpuCounters } from './gpu/gpus.js';
 import type { FaultKind, IoPath, SourceFile } from './io/port.js';
 import type { HealingStats } from './repair/healer.js';
 
@@ -28,15 +29,34 @@ export type Device =
   | { readonly type: 'cuda_host' }
   | { readonly type: 'cuda'; readonly id: number };
 
-/** Memory named by address; mirrors DLTensor, minus ownership. Only host memory in this version. */
+/** Memory named by address; mirrors DLTensor, minus ownership. GPU memory is a destination of reads only. */
 export interface BufferDesc {
-  /** Host virtual address of the first byte. */
+  /** Address of the first byte, in the host's memory or the GPU's. */
   readonly ptr: bigint;
   readonly byteLength: number;
   readonly byteOffset?: number;
   readonly device: Device;
   /** Keeps the owner of the memory alive until the operation settles. */
   readonly owner?: object;
+  /** cudaStream_t, GPU memory only: what is queued on it ends before the memory is written. */
+  readonly stream?: bigint;
+}
+/** GPU memory of the engine's own (`store.alloc`). Reads that use it hold it until they settle. */
+export interface DeviceBuffer extends BufferDesc, AsyncDisposable {
+  /** A stretch of it, as a destination. E_RANGE. */
+  at(byteOffset: number, byteLength: number): BufferDesc;
+  /** Its bytes from byteOffset on, to host memory. E_RANGE, E_GPU, E_CLOSED. */
+  copyTo(
+    bytes: Uint8Array,
+    options?: { readonly byteOffset?: number; readonly signal?: AbortSignal },
+  ): Promise<void>;
+  /** Host memory to it, from byteOffset on. */
+  copyFrom(
+    bytes: Uint8Array,
+    options?: { readonly byteOffset?: number; readonly signal?: AbortSignal },
+  ): Promise<void>;
+  /** Frees it, once no read uses it any more. */
+  close(): Promise<void>;
 }
 export interface TensorDesc extends BufferDesc {
   readonly dtype: DType;
@@ -325,6 +345,8 @@ export interface StoreStats {
   /** Segments and page copies healed by this handle since open. */
   readonly repairs: number;
   readonly healing: HealingStats;
+  /** Reads into GPU memory: who decoded coded chunks; chunks whose raw sum was wrong there. */
+  readonly gpu: Readonly<GpuCounters>;
   /** Copies passed over by reads of this handle since open. */
   readonly copiesPassedOver: number;
   /** Reads that passed their deadline (decisions/0012). */

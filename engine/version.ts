@@ -14,10 +14,9 @@ import { StoreError, assert } from '../format/errors.js';
 import type { Extent } from '../format/extent_record.js';
 import { PLANE_CODEC_NAMES, TRANSFORM_NAMES } from '../format/index.js';
 import type { Blob, File, Manifest, Tensor, VersionRecord } from '../format/index.js';
-import type { IoBuffer } from './io/port.js';
 import { Loader, type Readable, batchesOf, copyInline, partsOf, tensorInfoOf } from './load.js';
 import { ProgressTracker } from './progress.js';
-import { PartReader, destinationOf } from './reader.js';
+import { PartReader, type ReadTarget, destinationOf } from './reader.js';
 import { HungRead } from './repair/hang_watch.js';
 import { HUNG_READS_BEGUN_ANEW_MAX } from './repair/limits.js';
 import type { StoreContext } from './store_context.js';
@@ -96,7 +95,7 @@ class ObjectReader {
   }
 
   async into(
-    destination: IoBuffer,
+    destination: ReadTarget,
     at: number,
     offset: number,
     length: number,
@@ -107,7 +106,7 @@ class ObjectReader {
     options.signal?.throwIfAborted();
     if (length === 0) return;
     if (this.readable.pieces.length === 0) {
-      copyInline(this.context.io, this.readable, offset, length, destination, at);
+      await copyInline(this.context, this.readable, offset, length, destination, at);
       return;
     }
     const reader = new PartReader(this.context, this.context.extents);

@@ -32,6 +32,7 @@ export const STORE_ERROR_CODES = [
   'E_POISONED',
   'E_CLOSED',
   'E_USAGE',
+  'E_GPU',
 ] as const;
 export type StoreErrorCode = (typeof STORE_ERROR_CODES)[number];
 

@@ -40,7 +40,7 @@ export interface NativeResult {
   /** Four numbers per fault: op, file, offset, errno. */
   readonly sourceFaults: Float64Array;
   readonly flushErrno: Int32Array;
-  /** io_uring, threads, buffered. */
+  /** io_uring, threads, buffered, pinned. */
   readonly bytesByPath: Float64Array;
   readonly member?: NativeMember;
 }
@@ -95,6 +95,28 @@ export interface NativeCodec {
   kernel(force?: string): string | null;
 }
 
+export interface NativeGpu {
+  readonly id: number;
+  readonly name: string;
+  /** Domain, bus and device, as lspci writes them. */
+  readonly pci: string;
+  /** 90 is compute capability 9.0. */
+  readonly capability: number;
+  readonly totalBytes: number;
+}
+
+/** GPUs, through the driver's library (ingot_core.h). */
+export interface NativeGpuFunctions {
+  /** What GPUs the driver has, or why none; the architectures of the embedded kernels, '' without. */
+  list(): { readonly gpus: readonly NativeGpu[]; readonly reason: string; readonly kernels: string };
+  /** `pinned` is registered with the GPU until the core is closed. */
+  open(handle: NativeHandle, id: number, gpu: number, pinned: Uint8Array): void;
+  allocate(handle: NativeHandle, gpu: number, byteLength: number): bigint;
+  free(handle: NativeHandle, gpu: number, address: bigint): void;
+  copy(handle: NativeHandle, id: number, batch: object, status: Uint8Array): void;
+  fetch(handle: NativeHandle, id: number, gpu: number, address: bigint, bytes: Uint8Array): void;
+}
+
 export interface NativeBinding {
   readonly abiVersion: number;
   readonly crcKernel: 'vpclmul' | 'pclmul' | 'table';
@@ -140,4 +162,5 @@ export interface NativeBinding {
   crc64(bytes: Uint8Array, seed?: bigint): bigint;
   crc64Combine(first: bigint, second: bigint, secondBytes: number): bigint;
   readonly codec: NativeCodec;
+  readonly gpu: NativeGpuFunctions;
 }

@@ -24,6 +24,7 @@ import type {
   NativeOptions,
   NativeResult,
 } from '../../native/index.js';
+import type { GpuPort } from './gpu_port.js';
 import type {
   BatchOptions,
   BatchResult,
@@ -50,7 +51,7 @@ import type {
 import { MAX_BATCH_OPS, MAX_COPIES, MAX_EXTENT_BYTES, NO_MEMBER } from './port.js';
 
 /** In the order of ingot_path in ingot_core.h. */
-const PATHS: readonly IoPath[] = ['io_uring', 'threads', 'buffered'];
+const PATHS: readonly IoPath[] = ['io_uring', 'threads', 'buffered', 'pinned'];
 /** In the order of ingot_fault_kind. */
 const FAULT_KINDS: readonly FaultKind[] = [
   'io',
@@ -358,6 +359,47 @@ export class NativeIo implements Io {
   }
 
   readonly openSessions = OPEN_SESSIONS;
+
+  readonly gpu: GpuPort = {
+    list: () => this.#native.gpu.list(),
+    open: async (gpu, pinned) => {
+      this.#require(
+        await this.#batch({}, [pinned], (id) => this.#native.gpu.open(this.#handle, id, gpu, pinned)),
+      );
+    },
+    allocate: (gpu, byteLength) =>
+      translate({}, () => this.#native.gpu.allocate(this.#openHandle(), gpu, byteLength)),
+    free: (gpu, pointer) => {
+      // With the core its memory went, too.
+      if (!this.#closed) translate({}, () => this.#native.gpu.free(this.#handle, gpu, pointer));
+    },
+    copy: async (batch) => {
+      assert(batch.count <= MAX_BATCH_OPS, 'a batch has at most 65,536 ops');
+      const status = new Uint8Array(batch.count);
+      this.#require(
+        await this.#batch(batch, batch.sources, (id) =>
+          this.#native.gpu.copy(this.#handle, id, batch, status),
+        ),
+      );
+    },
+    fetch: async (gpu, pointer, bytes, signal) => {
+      this.#require(
+        await this.#batch(signal === undefined ? {} : { signal }, [bytes], (id) =>
+          this.#native.gpu.fetch(this.#handle, id, gpu, pointer, bytes),
+        ),
+      );
+    },
+  };
+
+  /** A GPU call's own failure. */
+  #require(result: NativeResult): void {
+    if (result.code !== undefined) throw storeError({}, result);
+  }
+
+  #openHandle(): NativeHandle {
+    this.#assertOpen();
+    return this.#handle;
+  }
 
   processAlive(processId: number, processStart: string): boolean {
     const start = this.#native.processStart(processId);

@@ -15,6 +15,8 @@
 //      A failed flush is final: implementations never retry one into success.
 //   6. Offsets and lengths are bytes and safe integers; checksums are CRC-64/NVME as bigint.
 
+import type { GpuPort } from './gpu_port.js';
+
 /** How bytes reached or left a device. One vocabulary in API, CLI, JSON and docs. */
 export type IoPath = 'cufile-direct' | 'cufile-compat' | 'pinned' | 'io_uring' | 'threads' | 'buffered';
 
@@ -359,5 +361,7 @@ export interface Io {
   readonly openSessions?: Set<bigint>;
 
   stats(): IoStats;
+  /** Absent: this kind of I/O reaches no GPU. */
+  readonly gpu?: GpuPort;
   close(): Promise<void>;
 }

@@ -109,9 +109,9 @@ void bench_decode(const char* name, uint32_t transform, uint32_t shift) {
   const DeviceArray<ChunkJob> jobs(there.jobs);
   DeviceArray<uint32_t> verdicts(kChunks);
   verdicts.fill(0);
-  std::vector<uint8_t> host(crc64_constants_bytes());
-  make_crc64_constants(host.data());
-  const DeviceArray<uint8_t> constants(host);
+  std::vector<Crc64Constants> host(1);
+  make_crc64_constants(host[0]);
+  const DeviceArray<Crc64Constants> constants(host);
   const DeviceArray<Segment> segments(there.segments);
   DeviceArray<uint64_t> sums(there.segments.size());
   const size_t segments_each = there.segments.size() / kChunks;
@@ -155,9 +155,9 @@ void bench_sums() {
       expected.push_back(crc64(0, raw.data() + at, kSegmentBytes));
     }
   }
-  std::vector<uint8_t> host(crc64_constants_bytes());
-  make_crc64_constants(host.data());
-  const DeviceArray<uint8_t> constants(host);
+  std::vector<Crc64Constants> host(1);
+  make_crc64_constants(host[0]);
+  const DeviceArray<Crc64Constants> constants(host);
   const DeviceArray<Segment> on_device(segments);
   DeviceArray<uint64_t> sums(segments.size());
   constexpr uint32_t kEach = kChunkBytes / kSegmentBytes;

@@ -28,9 +28,9 @@ void check_sums(bool brief) {
   std::vector<Segment> segments;
   for (size_t i = 0; i < at.size(); ++i) segments.push_back({data.at() + at[i], lengths[i], 0});
   const DeviceArray<Segment> on_device(segments);
-  std::vector<uint8_t> host(crc64_constants_bytes());
-  make_crc64_constants(host.data());
-  const DeviceArray<uint8_t> constants(host);
+  std::vector<Crc64Constants> host(1);
+  make_crc64_constants(host[0]);
+  const DeviceArray<Crc64Constants> constants(host);
   DeviceArray<uint64_t> sums(segments.size());
   for (const CrcPath path : {CrcPath::kTensor, CrcPath::kTable}) {
     sums.fill(0xa5);

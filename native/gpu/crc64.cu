@@ -22,108 +22,16 @@
 namespace ingot::gpu {
 namespace {
 
-constexpr uint64_t kPolynomial = 0x9A6C9329AC4BC9B5ULL;
-constexpr uint32_t kSpanBytes = 65536;
-constexpr uint32_t kStripes = 16;
-constexpr uint32_t kStripeBytes = kSpanBytes / kStripes;
+using Constants = Crc64Constants;
+
 /// From a stripe of the first eight to its fellow of the others.
 constexpr uint32_t kHalfBytes = kSpanBytes / 2;
-constexpr uint32_t kPieceBytes = 512;
 constexpr uint32_t kPieces = kStripeBytes / kPieceBytes;
-/// Runs of 64 bytes in a piece: four lanes load 16 bytes each of every stripe.
-constexpr uint32_t kRuns = kPieceBytes / 64;
-constexpr uint32_t kRowTiles = 4;
-constexpr uint32_t kFragments = kRuns * 2 * kRowTiles;
-constexpr uint32_t kTablePieces = 32;
-constexpr uint32_t kTablePieceBytes = kSpanBytes / kTablePieces;
 constexpr uint32_t kWarps = 8;
 constexpr uint32_t kThreads = 32 * kWarps;
 /// Blocks of threads on a multiprocessor.
-constexpr uint32_t kResident = 2;
-
-struct Constants {
-  uint4 matrix[kFragments][32];                 // fragments of the mma, by lane
-  // [bit of the half][lane]: lane l has the low (l < 16) or high half of the register of stripe l % 16.
-  uint64_t join_stripes[32][32];
-  uint64_t join_pieces[64][kTablePieces];       // [bit][piece]
-  uint64_t tables[8][256];
-};
-
-uint64_t push_zero(uint64_t state, const uint64_t* table) { return state >> 8 ^ table[state & 0xff]; }
-
-/// Which bit of the register a row of the matrix is: the order in which the ballots put it together.
-uint32_t bit_of_row(uint32_t tile, uint32_t row) {
-  const uint32_t ballot = tile * 2 + row / 8;
-  return ballot / 4 * 32 + row % 8 * 4 + ballot % 4;
-}
-
-void make_tables(uint64_t (*tables)[256]) {
-  for (uint32_t byte = 0; byte < 256; ++byte) {
-    uint64_t value = byte;
-    for (int bit = 0; bit < 8; ++bit) value = value >> 1 ^ ((value & 1) != 0 ? kPolynomial : 0);
-    tables[0][byte] = value;
-  }
-  for (uint32_t slice = 1; slice < 8; ++slice) {
-    for (uint32_t byte = 0; byte < 256; ++byte) tables[slice][byte] = push_zero(tables[slice - 1][byte], tables[0]);
-  }
-}
-
-void make_matrix(Constants& constants) {
-  static uint64_t columns[kPieceBytes][8];
-  for (uint32_t at = kPieceBytes; at-- > 0;) {
-    for (uint32_t bit = 0; bit < 8; ++bit) {
-      columns[at][bit] = at + 1 == kPieceBytes ? constants.tables[0][1u << bit]
-                                               : push_zero(columns[at + 1][bit], constants.tables[0]);
-    }
-  }
-  const auto word = [](uint32_t byte, uint32_t state_bit) {
-    uint32_t bits = 0;
-    for (uint32_t i = 0; i < 32; ++i) bits |= static_cast<uint32_t>(columns[byte + i / 8][i % 8] >> state_bit & 1) << i;
-    return bits;
-  };
-  for (uint32_t fragment = 0; fragment < kFragments; ++fragment) {
-    const uint32_t tile = fragment % kRowTiles;
-    const uint32_t half = fragment / kRowTiles % 2;
-    const uint32_t run = fragment / kRowTiles / 2;
-    for (uint32_t lane = 0; lane < 32; ++lane) {
-      const uint32_t byte = run * 64 + lane % 4 * 16 + half * 8;
-      const uint32_t upper = bit_of_row(tile, lane / 4);
-      const uint32_t lower = bit_of_row(tile, lane / 4 + 8);
-      constants.matrix[fragment][lane] = {word(byte, upper), word(byte, lower), word(byte + 4, upper),
-                                          word(byte + 4, lower)};
-    }
-  }
-}
-
-/// Where each bit of a register goes when `bytes` zeros follow.
-void make_shift(uint64_t (&columns)[64], uint32_t bytes, const uint64_t* table) {
-  for (uint32_t bit = 0; bit < 64; ++bit) {
-    uint64_t state = 1ULL << bit;
-    for (uint32_t i = 0; i < bytes; ++i) state = push_zero(state, table);
-    columns[bit] = state;
-  }
-}
-
-uint64_t apply(const uint64_t (&columns)[64], uint64_t state) {
-  uint64_t product = 0;
-  for (uint32_t bit = 0; bit < 64; ++bit) product ^= (state >> bit & 1) != 0 ? columns[bit] : 0;
-  return product;
-}
-
-/// Registers of parts, the first of `parts` counted from the end: shift by (parts - 1 - part) times `bytes`.
-template <typename Put>
-void make_joins(uint32_t parts, uint32_t bytes, const uint64_t* table, Put put) {
-  uint64_t once[64];
-  uint64_t shift[64];
-  make_shift(once, bytes, table);
-  for (uint32_t bit = 0; bit < 64; ++bit) shift[bit] = 1ULL << bit;
-  for (uint32_t part = parts; part-- > 0;) {
-    for (uint32_t bit = 0; bit < 64; ++bit) {
-      put(part, bit, shift[bit]);
-      shift[bit] = apply(once, shift[bit]);
-    }
-  }
-}
+constexpr uint32_t kResident = kTensorResident;
+static_assert(kWarps == kSegmentsEach && kThreads == kGpuThreads, "the geometry of gpu_jobs.h");
 
 __device__ __forceinline__ void multiply_bits(int (&sum)[4], uint4 a, uint32_t b0, uint32_t b1) {
   asm("mma.sync.aligned.m16n8k256.row.col.s32.b1.b1.s32.and.popc {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
@@ -284,11 +192,12 @@ __device__ __forceinline__ bool tensor_takes(const Segment& segment) {
   return segment.bytes != 0 && segment.bytes % kStripeBytes == 0 && reinterpret_cast<uintptr_t>(segment.data) % 16 == 0;
 }
 
-__global__ void __launch_bounds__(kThreads, kResident)
-    sum_tensor(const Constants* __restrict__ constants, const Segment* __restrict__ segments, uint32_t count,
-               uint64_t* __restrict__ sums) {
+__device__ __forceinline__ void sum_all_tensor(const Constants* __restrict__ constants,
+                                               const Segment* __restrict__ segments, uint32_t count,
+                                               uint64_t* __restrict__ sums) {
   __shared__ uint4 matrix[kFragments * 32];
-  for (uint32_t i = threadIdx.x; i < kFragments * 32; i += kThreads) matrix[i] = (&constants->matrix[0][0])[i];
+  const auto* made = reinterpret_cast<const uint4*>(constants->matrix);
+  for (uint32_t i = threadIdx.x; i < kFragments * 32; i += kThreads) matrix[i] = made[i];
   __syncthreads();
   for (uint32_t index = blockIdx.x * kWarps + threadIdx.x / 32; index < count; index += gridDim.x * kWarps) {
     const Segment segment = segments[index];
@@ -309,9 +218,9 @@ __global__ void __launch_bounds__(kThreads, kResident)
   }
 }
 
-__global__ void __launch_bounds__(kThreads)
-    sum_table(const Constants* __restrict__ constants, const Segment* __restrict__ segments, uint32_t count,
-              uint64_t* __restrict__ sums) {
+__device__ __forceinline__ void sum_all_table(const Constants* __restrict__ constants,
+                                              const Segment* __restrict__ segments, uint32_t count,
+                                              uint64_t* __restrict__ sums) {
   __shared__ uint64_t tables[8 * 256];
   for (uint32_t i = threadIdx.x; i < 8 * 256; i += kThreads) tables[i] = (&constants->tables[0][0])[i];
   __syncthreads();
@@ -323,21 +232,21 @@ __global__ void __launch_bounds__(kThreads)
 
 }  // namespace
 
-uint64_t crc64_constants_bytes() { return sizeof(Constants); }
-
-void make_crc64_constants(void* host) {
-  auto& constants = *static_cast<Constants*>(host);
-  make_tables(constants.tables);
-  make_matrix(constants);
-  make_joins(kStripes, kStripeBytes, constants.tables[0], [&](uint32_t part, uint32_t bit, uint64_t column) {
-    constants.join_stripes[bit % 32][bit / 32 * 16 + part] = column;
-  });
-  make_joins(kTablePieces, kTablePieceBytes, constants.tables[0],
-             [&](uint32_t part, uint32_t bit, uint64_t column) { constants.join_pieces[bit][part] = column; });
+extern "C" {
+__global__ void __launch_bounds__(kThreads, kResident)
+    ingot_sum_tensor(const Constants* __restrict__ constants, const Segment* __restrict__ segments, uint32_t count,
+                     uint64_t* __restrict__ sums) {
+  sum_all_tensor(constants, segments, count, sums);
+}
+__global__ void __launch_bounds__(kThreads)
+    ingot_sum_table(const Constants* __restrict__ constants, const Segment* __restrict__ segments, uint32_t count,
+                    uint64_t* __restrict__ sums) {
+  sum_all_table(constants, segments, count, sums);
+}
 }
 
-cudaError_t sum_segments(const void* constants, const Segment* segments, uint32_t count, uint64_t* sums, CrcPath path,
-                         cudaStream_t stream) {
+cudaError_t sum_segments(const Crc64Constants* constants, const Segment* segments, uint32_t count, uint64_t* sums,
+                         CrcPath path, cudaStream_t stream) {
   if (count == 0) return cudaSuccess;
   if (count > kSegmentsMax) return cudaErrorInvalidValue;
   struct Device {
@@ -358,15 +267,15 @@ cudaError_t sum_segments(const void* constants, const Segment* segments, uint32_
     return found;
   }();
   if (device.error != cudaSuccess) return device.error;
-  const auto* made = static_cast<const Constants*>(constants);
+  const Crc64Constants* made = constants;
   const uint32_t needed = (count + kWarps - 1) / kWarps;
-  const auto most = static_cast<uint32_t>(device.multiprocessors) * 8;
+  const auto most = static_cast<uint32_t>(device.multiprocessors) * kTableResident;
   if (path == CrcPath::kTable || (path == CrcPath::kAuto && !device.binary)) {
-    sum_table<<<needed < most ? needed : most, kThreads, 0, stream>>>(made, segments, count, sums);
+    ingot_sum_table<<<needed < most ? needed : most, kThreads, 0, stream>>>(made, segments, count, sums);
     return cudaGetLastError();
   }
   const auto resident = static_cast<uint32_t>(device.multiprocessors) * kResident;
-  sum_tensor<<<needed < resident ? needed : resident, kThreads, 0, stream>>>(made, segments, count, sums);
+  ingot_sum_tensor<<<needed < resident ? needed : resident, kThreads, 0, stream>>>(made, segments, count, sums);
   return cudaGetLastError();
 }
 

@@ -16,6 +16,7 @@ namespace {
 /// Elements of a block of threads: the largest block of RANS32.
 constexpr uint32_t kUnitShift = 16;
 constexpr uint32_t kUnit = 1u << kUnitShift;
+static_assert(kUnit == kAnyElementsEach && kThreads == kGpuThreads, "the geometry of gpu_jobs.h");
 
 struct alignas(kRingBytes) Shared {
   uint32_t table[kSlots];
@@ -80,8 +81,7 @@ __device__ __forceinline__ void join_in_place(uint32_t transform, uint8_t* at) {
   }
 }
 
-__global__ void __launch_bounds__(kThreads)
-    decode_any_kernel(const ChunkJob* __restrict__ jobs, uint32_t* __restrict__ verdicts) {
+__device__ __forceinline__ void decode_chunk(const ChunkJob* __restrict__ jobs, uint32_t* __restrict__ verdicts) {
   __shared__ Shared shared;
   const ChunkJob job = jobs[blockIdx.y];
   const Stream& stream = shared.stream;
@@ -130,13 +130,16 @@ __global__ void __launch_bounds__(kThreads)
 
 }  // namespace
 
+extern "C" __global__ void __launch_bounds__(kThreads)
+    ingot_decode_any(const ChunkJob* __restrict__ jobs, uint32_t* __restrict__ verdicts) {
+  decode_chunk(jobs, verdicts);
+}
+
 cudaError_t decode_any(const ChunkJob* jobs, uint32_t count, uint32_t raw_bytes_max, uint32_t* verdicts,
                        cudaStream_t stream) {
   if (count == 0) return cudaSuccess;
   if (count > kChunksMax || raw_bytes_max > kRawBytesMax) return cudaErrorInvalidValue;
-  // Elements of one byte are the most that a chunk can have.
-  const uint32_t width = raw_bytes_max == 0 ? 1 : (raw_bytes_max + kUnit - 1) / kUnit;
-  decode_any_kernel<<<dim3(width, count), kThreads, 0, stream>>>(jobs, verdicts);
+  ingot_decode_any<<<dim3(any_grid_width(raw_bytes_max), count), kThreads, 0, stream>>>(jobs, verdicts);
   return cudaGetLastError();
 }
 

@@ -21,7 +21,8 @@ constexpr uint32_t kHeadBytes = kHeaderBytes + 4 * kPlaneEntryBytes;
 /// Blocks of threads on a multiprocessor.
 constexpr uint32_t kResident = 8;
 /// Elements that one block of threads decodes with blocks of the usual size.
-constexpr uint32_t kElementsEach = kWarps << 13;
+constexpr uint32_t kElementsEach = kFastElementsEach;
+static_assert(kElementsEach == kWarps << 13 && kThreads == kGpuThreads, "the geometry of gpu_jobs.h");
 
 /// Aligned to a ring, so that an address in it is one OR. More cannot be had: shared memory begins at 1 KiB.
 struct alignas(kRingBytes) Tables {
@@ -215,8 +216,7 @@ __device__ uint32_t look_at_head(const ChunkJob& job, Shared& shared) {
 }
 
 template <uint32_t kTransform, uint32_t kPlanes>
-__global__ void __launch_bounds__(kThreads, kPlanes > 1 ? 4 : kResident)
-    decode_kernel(const ChunkJob* __restrict__ jobs, uint32_t* __restrict__ verdicts) {
+__device__ __forceinline__ void decode_chunk(const ChunkJob* __restrict__ jobs, uint32_t* __restrict__ verdicts) {
   constexpr uint32_t kSize = kPlanes + 1;
   __shared__ Tables tables;
   __shared__ Shared shared;
@@ -305,16 +305,38 @@ __global__ void __launch_bounds__(kThreads, kPlanes > 1 ? 4 : kResident)
   if (fault != kRight && lane == 0) verdicts[blockIdx.y] = fault;
 }
 
-template <uint32_t kTransform, uint32_t kPlanes>
-cudaError_t launch(const ChunkJob* jobs, uint32_t count, uint32_t raw_bytes_max, uint32_t* verdicts,
-                   cudaStream_t stream) {
-  // Room for eight blocks' shared memory; the rest stays cache.
-  static const cudaError_t carveout = cudaFuncSetAttribute(
-      decode_kernel<kTransform, kPlanes>, cudaFuncAttributePreferredSharedMemoryCarveout, 72);
+}  // namespace
+
+// The kernels by the names under which a module is asked for them (native/src/device/kernels.h).
+extern "C" {
+__global__ void __launch_bounds__(kThreads, kResident)
+    ingot_decode_bf16(const ChunkJob* __restrict__ jobs, uint32_t* __restrict__ verdicts) {
+  decode_chunk<kTransformBf16, 1>(jobs, verdicts);
+}
+__global__ void __launch_bounds__(kThreads, kResident)
+    ingot_decode_fp16(const ChunkJob* __restrict__ jobs, uint32_t* __restrict__ verdicts) {
+  decode_chunk<kTransformFp16, 1>(jobs, verdicts);
+}
+__global__ void __launch_bounds__(kThreads, 4)
+    ingot_decode_fp32(const ChunkJob* __restrict__ jobs, uint32_t* __restrict__ verdicts) {
+  decode_chunk<kTransformFp32, 3>(jobs, verdicts);
+}
+__global__ void __launch_bounds__(kThreads, kResident)
+    ingot_decode_byte(const ChunkJob* __restrict__ jobs, uint32_t* __restrict__ verdicts) {
+  decode_chunk<kTransformByte, 0>(jobs, verdicts);
+}
+}
+
+namespace {
+
+using Kernel = void (*)(const ChunkJob*, uint32_t*);
+
+cudaError_t launch(Kernel kernel, uint32_t transform, const ChunkJob* jobs, uint32_t count, uint32_t raw_bytes_max,
+                   uint32_t* verdicts, cudaStream_t stream) {
+  const cudaError_t carveout =
+      cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, kFastCarveoutPercent);
   if (carveout != cudaSuccess) return carveout;
-  const uint32_t elements = raw_bytes_max / (kPlanes + 1);
-  const uint32_t width = elements == 0 ? 1 : (elements + kElementsEach - 1) / kElementsEach;
-  decode_kernel<kTransform, kPlanes><<<dim3(width, count), kThreads, 0, stream>>>(jobs, verdicts);
+  kernel<<<dim3(fast_grid_width(transform, raw_bytes_max), count), kThreads, 0, stream>>>(jobs, verdicts);
   return cudaGetLastError();
 }
 
@@ -324,13 +346,15 @@ cudaError_t decode_fast(const ChunkJob* jobs, uint32_t count, uint32_t transform
                         uint32_t* verdicts, cudaStream_t stream) {
   if (count == 0) return cudaSuccess;
   if (count > kChunksMax || raw_bytes_max > kRawBytesMax) return cudaErrorInvalidValue;
+  Kernel kernel = nullptr;
   switch (transform) {
-    case kTransformBf16: return launch<kTransformBf16, 1>(jobs, count, raw_bytes_max, verdicts, stream);
-    case kTransformFp16: return launch<kTransformFp16, 1>(jobs, count, raw_bytes_max, verdicts, stream);
-    case kTransformFp32: return launch<kTransformFp32, 3>(jobs, count, raw_bytes_max, verdicts, stream);
-    case kTransformByte: return launch<kTransformByte, 0>(jobs, count, raw_bytes_max, verdicts, stream);
+    case kTransformBf16: kernel = ingot_decode_bf16; break;
+    case kTransformFp16: kernel = ingot_decode_fp16; break;
+    case kTransformFp32: kernel = ingot_decode_fp32; break;
+    case kTransformByte: kernel = ingot_decode_byte; break;
     default: return cudaErrorInvalidValue;
   }
+  return launch(kernel, transform, jobs, count, raw_bytes_max, verdicts, stream);
 }
 
 }  // namespace ingot::gpu

@@ -3,7 +3,6 @@
 #
 #   cmake -S . -B build/core -G Ninja && cmake --build build/core --target ingot_gpu
 #   build/core/ingot_gpu_check            (needs a GPU; says so and ends with status 77 without one)
-find_program(INGOT_NVCC nvcc HINTS ENV CUDA_PATH PATH_SUFFIXES bin)
 if(NOT INGOT_NVCC OR INGOT_SANITIZE OR INGOT_FUZZ)
   message(STATUS "ingot_gpu_check: not built here (it wants nvcc, and no sanitizer of the CPU's)")
   return()
@@ -17,9 +16,10 @@ foreach(name decode_fast decode_any crc64 check_main check_decode check_sum benc
   set(object ${CMAKE_CURRENT_BINARY_DIR}/gpu_${name}.o)
   add_custom_command(OUTPUT ${object}
     COMMAND ${INGOT_NVCC} -std=c++20 -O3 ${INGOT_GPU_ARCHITECTURES} -Xcompiler -Wall,-Wextra
-      -I${INGOT_GPU} -I${CMAKE_CURRENT_SOURCE_DIR}/${INGOT_CODEC} -I${CMAKE_CURRENT_SOURCE_DIR}/${INGOT_CORE}
+      -I${INGOT_GPU} -I${CMAKE_CURRENT_SOURCE_DIR}/${INGOT_DEVICE} -I${CMAKE_CURRENT_SOURCE_DIR}/${INGOT_CODEC} -I${CMAKE_CURRENT_SOURCE_DIR}/${INGOT_CORE}
       -c ${INGOT_GPU}/${name}.cu -o ${object}
     DEPENDS ${INGOT_GPU}/${name}.cu ${INGOT_GPU}/ingot_gpu.h ${INGOT_GPU}/rans32_device.cuh ${INGOT_GPU}/check_support.h
+      ${INGOT_DEVICE}/gpu_jobs.h ${INGOT_DEVICE}/crc64_constants.h
       ${INGOT_CODEC}/stream.h ${INGOT_CODEC}/rans32_lane.h
     VERBATIM)
   list(APPEND INGOT_GPU_OBJECTS ${object})

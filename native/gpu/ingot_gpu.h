@@ -15,24 +15,10 @@
 #include <cuda_runtime_api.h>
 #include <stdint.h>
 
+#include "crc64_constants.h"
+#include "gpu_jobs.h"
+
 namespace ingot::gpu {
-
-inline constexpr uint32_t kRight = 0;
-/// decode_fast leaves this chunk to decode_any.
-inline constexpr uint32_t kDeferred = 255;
-/// Chunks, or segments, in one launch.
-inline constexpr uint32_t kChunksMax = 65535;
-inline constexpr uint32_t kSegmentsMax = 1u << 24;
-
-/// One chunk, in device memory; raw_bytes and transform are those of the extent record.
-struct ChunkJob {
-  const uint8_t* stream;        // 16-byte aligned, or decode_fast defers
-  uint8_t* out;                 // 16-byte aligned, or decode_fast defers
-  uint32_t stored_bytes;
-  uint32_t raw_bytes;
-  uint32_t transform;
-  uint32_t zero;
-};
 
 /// Decodes chunks of one transform: one RANS32 plane (the first) beside RAW planes, and for FP32E CONST ones.
 /// Everything else gets kDeferred. `jobs` and `verdicts` are arrays of `count` in device memory; no chunk has
@@ -45,26 +31,15 @@ struct ChunkJob {
 [[nodiscard]] cudaError_t decode_any(const ChunkJob* jobs, uint32_t count, uint32_t raw_bytes_max, uint32_t* verdicts,
                                      cudaStream_t stream);
 
-/// One stretch of device memory to sum.
-struct Segment {
-  const uint8_t* data;
-  uint32_t bytes;
-  uint32_t zero;
-};
-
 enum class CrcPath : uint32_t {
   kAuto,      // the tensor cores where the GPU has binary matrix instructions of its own (sm_90), else the tables
   kTensor,
   kTable,
 };
 
-/// Bytes of the constants that sum_segments reads, to be made once on the host and copied to the device.
-[[nodiscard]] uint64_t crc64_constants_bytes();
-void make_crc64_constants(void* host);
-
 /// sums[i] = CRC-64/NVME of segments[i]. Fastest for 64 KiB, 16-byte aligned and a multiple of 4 KiB long;
-/// right for any.
-[[nodiscard]] cudaError_t sum_segments(const void* constants, const Segment* segments, uint32_t count, uint64_t* sums,
-                                       CrcPath path, cudaStream_t stream);
+/// right for any. `constants` are Crc64Constants in device memory.
+[[nodiscard]] cudaError_t sum_segments(const Crc64Constants* constants, const Segment* segments, uint32_t count,
+                                       uint64_t* sums, CrcPath path, cudaStream_t stream);
 
 }  // namespace ingot::gpu

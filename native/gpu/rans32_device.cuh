@@ -120,6 +120,8 @@ struct WordRing {
   }
   /// `settle` must be called before the first step.
   __device__ __forceinline__ void open(const uint8_t* at, uint32_t bytes) {
+    // No lane may still look at the words of the block before (judge_end does, last of all).
+    __syncwarp();
     if (threadIdx.x % kWarpLanes == 0) *words = {at, bytes};
     __syncwarp();
     position = 0;

@@ -44,7 +44,9 @@ typedef struct ingot_error {
 } ingot_error;
 
 enum ingot_backend { INGOT_BACKEND_AUTO = 0, INGOT_BACKEND_RING = 1, INGOT_BACKEND_THREADS = 2 };
-enum ingot_path { INGOT_PATH_RING = 0, INGOT_PATH_THREADS = 1, INGOT_PATH_BUFFERED = 2, INGOT_PATH_COUNT = 3 };
+enum ingot_path {
+  INGOT_PATH_RING = 0, INGOT_PATH_THREADS = 1, INGOT_PATH_BUFFERED = 2, INGOT_PATH_PINNED = 3, INGOT_PATH_COUNT = 4
+};
 enum ingot_status { INGOT_OP_OK = 0, INGOT_OP_FAILED = 1, INGOT_OP_ABORTED = 2 };
 enum ingot_fault_kind {
   INGOT_FAULT_IO = 0, INGOT_FAULT_SHORT = 1, INGOT_FAULT_CHECKSUM = 2,
@@ -61,7 +63,7 @@ enum ingot_in_place { INGOT_GATHER = 0, INGOT_IN_PLACE_LENT = 1, INGOT_IN_PLACE_
 /* Zero in a field means the default. */
 typedef struct ingot_options {
   int32_t backend;              /* ingot_backend; AUTO looks at INGOT_BACKEND in the environment. */
-  uint32_t worker_count;        /* Threads that verify and copy; default min(cores, 8). */
+  uint32_t worker_count;        /* Threads that verify and copy; default min(cores, 16). */
   uint64_t pool_bytes;          /* Staging memory cap; default 256 MiB. */
   uint32_t transfer_bytes;      /* Largest single transfer a batch is cut into. */
   uint32_t coalesce_bytes;      /* Neighbouring transfers merge up to this, at most 16 MiB. */
@@ -101,14 +103,14 @@ typedef struct ingot_source_info {
 
 enum ingot_result_kind {
   INGOT_RESULT_READ = 0, INGOT_RESULT_WRITE = 1, INGOT_RESULT_FLUSH = 2, INGOT_RESULT_OPEN = 3,
-  INGOT_RESULT_CLOSE = 4
+  INGOT_RESULT_CLOSE = 4, INGOT_RESULT_GPU = 5
 };
 
 /* Handed to `done`, which owns it and gives it back with ingot_result_free. */
 typedef struct ingot_result {
   uint64_t id;
   int32_t kind;
-  int32_t failed;               /* 1: `error` says why (open and close only). */
+  int32_t failed;               /* 1: `error` says why (open, close and GPU calls only). */
   ingot_error error;
   const ingot_fault *faults;
   size_t fault_count;
@@ -223,6 +225,38 @@ typedef struct ingot_decode_columns {
   uint8_t *status;
 } ingot_decode_columns;
 
+typedef struct ingot_gpu_info {
+  uint32_t id, capability;      /* capability: 90 is 9.0 */
+  uint64_t total_bytes;
+  char name[96], pci[24];
+} ingot_gpu_info;
+
+typedef struct ingot_gpu_buffer { uint64_t address, length_bytes; } ingot_gpu_buffer;
+
+/*
+ * Verified host memory to GPU memory. Op i takes source_bytes from its source. raw_bytes 0: they go to the destination
+ * as they are. Else they are the stored stream of a chunk of so many raw bytes, which is decoded into the destination;
+ * ids and raw_sum are those of its record. verdict as in ingot_decode_columns; where it is not 0 the destination is
+ * zeroed. The result is `failed` when the driver refused something: then no destination can be relied on.
+ */
+typedef struct ingot_gpu_columns {
+  uint32_t count, gpu;
+  const uint32_t *source;       /* index into sources */
+  const double *source_offset_bytes, *source_bytes, *raw_bytes;
+  const uint32_t *ids;          /* transform | delta << 8 | codec << 16 */
+  const uint64_t *raw_sums;
+  const uint32_t *destination;
+  const double *destination_offset_bytes;
+  const ingot_buffer *sources;
+  size_t sources_count;
+  const ingot_gpu_buffer *destinations;
+  size_t destinations_count;
+  const uint64_t *streams;      /* the caller's: work queued on them ends before anything here is written; 0 none */
+  size_t streams_count;
+  uint32_t *verdict;            /* count entries */
+  uint8_t *status;
+} ingot_gpu_columns;
+
 typedef struct ingot_stats {
   uint64_t ops_by_path[INGOT_PATH_COUNT], bytes_by_path[INGOT_PATH_COUNT];
   uint64_t read_bytes, written_bytes, flushes;
@@ -283,6 +317,25 @@ int ingot_pinned_below(ingot_context *context, uint32_t slot, uint64_t sequence,
 void ingot_stats_get(ingot_context *context, ingot_stats *out);
 /* Returns the number of open slots; fills at most `capacity`. */
 size_t ingot_slot_stats_get(ingot_context *context, ingot_slot_stats *out, size_t capacity);
+
+/*
+ * GPUs, through the driver's library (never linked). ingot_gpu_list returns how many there are, and fills at most
+ * `capacity`; 0 with the reason in `reason` when there is none. ingot_gpu_kernels: the architectures that the
+ * embedded kernels are made for, or "" for a build without nvcc.
+ */
+size_t ingot_gpu_list(ingot_gpu_info *out, size_t capacity, char *reason, size_t reason_bytes);
+const char *ingot_gpu_kernels(void);
+/* Asynchronous, INGOT_RESULT_GPU. `pinned` is registered until the context ends and must live that long. */
+int ingot_gpu_open(ingot_context *context, uint32_t gpu, ingot_buffer pinned, const ingot_call *call,
+                   ingot_error *error);
+int ingot_gpu_allocate(ingot_context *context, uint32_t gpu, uint64_t length_bytes, uint64_t *address,
+                       ingot_error *error);
+int ingot_gpu_free(ingot_context *context, uint32_t gpu, uint64_t address, ingot_error *error);
+int ingot_gpu_copy(ingot_context *context, const ingot_gpu_columns *columns, const ingot_call *call,
+                   ingot_error *error);
+/* GPU memory to host memory. */
+int ingot_gpu_fetch(ingot_context *context, uint32_t gpu, uint64_t address, ingot_buffer to, const ingot_call *call,
+                    ingot_error *error);
 
 /*
  * Fault injection for tests, as comma separated rules `kind[@slot]:k:effect:once|sticky`:

@@ -1,4 +1,4 @@
-// The Node addon: 24 functions that mirror ingot_core.h, and nothing that decides anything.
+// The Node addon: 24 functions, and those of `codec` and `gpu`, that mirror ingot_core.h, and nothing that decides anything.
 //
 // Invariants
 //   1. JavaScript values are touched on their own thread only. Core threads push finished results
@@ -24,6 +24,7 @@
 
 #include "addon_codec.h"
 #include "addon_columns.h"
+#include "addon_gpu.h"
 #include "addon_memory.h"
 #include "ingot_core.h"
 
@@ -45,6 +46,8 @@ struct Store {
   // JavaScript thread only:
   std::unordered_map<uint64_t, Kept> kept;
   uint64_t pending = 0;
+  // Registered with a GPU until the core ends.
+  std::vector<std::shared_ptr<Allocation>> pinned;
   // The handle and the thread-safe function; a last poke may arrive after the handle is gone.
   int owners = 2;
 };
@@ -212,6 +215,7 @@ void end_core(Store* store) {
   store->finished.clear();
   // The references themselves go with the environment; the memory goes now.
   for (auto& [id, kept] : store->kept) kept.memory.clear();
+  store->pinned.clear();
 }
 
 void on_poke_end(napi_env, void*, void* context) { disown(static_cast<Store*>(context)); }
@@ -453,6 +457,62 @@ Napi::Value code(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
+/// gpu.open(handle, id, gpu, pinned): `pinned` is of `allocate`, and is kept until the core ends.
+Napi::Value gpu_open(const Napi::CallbackInfo& info) {
+  Store& store = store_of(info);
+  const ingot_buffer pinned = parse_buffer(info[3]);
+  std::vector<std::shared_ptr<Allocation>> memory = allocations_of({pinned});
+  if (memory.size() != 1) throw Napi::TypeError::New(info.Env(), "memory for a GPU must be of allocate");
+  const ingot_call call = begin_call(info, store, 1, 4, info.Env().Undefined());
+  ingot_error error{};
+  settle_call(info.Env(), store, call, ingot_gpu_open(store.context, word(info, 2), pinned, &call, &error), error);
+  store.pinned.push_back(memory[0]);
+  return info.Env().Undefined();
+}
+
+Napi::Value gpu_allocate(const Napi::CallbackInfo& info) {
+  Store& store = store_of(info);
+  uint64_t address = 0;
+  ingot_error error{};
+  const auto bytes = static_cast<uint64_t>(number(info, 2));
+  check(info.Env(), ingot_gpu_allocate(store.context, word(info, 1), bytes, &address, &error), error);
+  return Napi::BigInt::New(info.Env(), address);
+}
+
+Napi::Value gpu_free(const Napi::CallbackInfo& info) {
+  Store& store = store_of(info);
+  ingot_error error{};
+  check(info.Env(), ingot_gpu_free(store.context, word(info, 1), address_argument(info, 2), &error), error);
+  return info.Env().Undefined();
+}
+
+/// gpu.copy(handle, id, batch, status).
+Napi::Value gpu_copy(const Napi::CallbackInfo& info) {
+  Store& store = store_of(info);
+  const auto batch = info[2].As<Napi::Object>();
+  GpuColumns parsed;
+  parse_gpu(batch, parsed);
+  parsed.columns.status = parse_status(info[3], parsed.columns.count);
+  Napi::Array keep = Napi::Array::New(info.Env(), 2);
+  keep.Set(0U, batch);
+  keep.Set(1U, info[3]);
+  const ingot_call call = begin_call(info, store, 1, 2, keep, parsed.sources);
+  ingot_error error{};
+  settle_call(info.Env(), store, call, ingot_gpu_copy(store.context, &parsed.columns, &call, &error), error);
+  return info.Env().Undefined();
+}
+
+/// gpu.fetch(handle, id, gpu, address, bytes).
+Napi::Value gpu_fetch(const Napi::CallbackInfo& info) {
+  Store& store = store_of(info);
+  const ingot_buffer to = parse_buffer(info[4]);
+  const ingot_call call = begin_call(info, store, 1, 5, info[4], {to});
+  ingot_error error{};
+  const int result = ingot_gpu_fetch(store.context, word(info, 2), address_argument(info, 3), to, &call, &error);
+  settle_call(info.Env(), store, call, result, error);
+  return info.Env().Undefined();
+}
+
 Napi::Value write_raw(const Napi::CallbackInfo& info) {
   Store& store = store_of(info);
   const ingot_buffer bytes = parse_buffer(info[4]);
@@ -617,6 +677,17 @@ Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   add("crc64", crc64);
   add("crc64Combine", crc64_combine);
   add_codec(env, exports);
+  Napi::Object gpu = Napi::Object::New(env);
+  const auto add_gpu = [&](const char* name, Napi::Value (*function)(const Napi::CallbackInfo&)) {
+    gpu.Set(name, Napi::Function::New(env, function, name));
+  };
+  add_gpu("list", gpu_list);
+  add_gpu("open", gpu_open);
+  add_gpu("allocate", gpu_allocate);
+  add_gpu("free", gpu_free);
+  add_gpu("copy", gpu_copy);
+  add_gpu("fetch", gpu_fetch);
+  exports.Set("gpu", gpu);
   exports.Set("abiVersion", Napi::Number::New(env, INGOT_ABI_VERSION));
   exports.Set("crcKernel", Napi::String::New(env, ingot_crc64_kernel(nullptr)));
   return exports;

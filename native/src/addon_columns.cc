@@ -33,12 +33,18 @@ T* entries(const Napi::Object& batch, const char* name, napi_typedarray_type typ
   return static_cast<T*>(column(batch, name, type, least).data);
 }
 
+}  // namespace
+
 double* doubles(const Napi::Object& batch, const char* name, size_t least) {
   return entries<double>(batch, name, napi_float64_array, least);
 }
 
 uint32_t* words(const Napi::Object& batch, const char* name, size_t least) {
   return entries<uint32_t>(batch, name, napi_uint32_array, least);
+}
+
+uint64_t* big_words(const Napi::Object& batch, const char* name, size_t least) {
+  return entries<uint64_t>(batch, name, napi_biguint64_array, least);
 }
 
 uint32_t count_of(const Napi::Object& batch) {
@@ -61,6 +67,8 @@ std::vector<ingot_buffer> buffers(const Napi::Object& batch, const char* name) {
   }
   return out;
 }
+
+namespace {
 
 /// The ids of the sources in `files`.
 std::vector<uint32_t> file_ids(const Napi::Object& batch) {

@@ -36,6 +36,13 @@ struct DecodeColumns {
   std::vector<ingot_buffer> streams, destinations;
 };
 
+/// Columns of a batch object, at least `least` entries long.
+double* doubles(const Napi::Object& batch, const char* name, size_t least);
+uint32_t* words(const Napi::Object& batch, const char* name, size_t least);
+uint64_t* big_words(const Napi::Object& batch, const char* name, size_t least);
+uint32_t count_of(const Napi::Object& batch);
+std::vector<ingot_buffer> buffers(const Napi::Object& batch, const char* name);
+
 void parse_read(const Napi::Object& batch, ReadColumns& out);
 void parse_write(const Napi::Object& batch, WriteColumns& out);
 void parse_encode(const Napi::Object& batch, EncodeColumns& out);

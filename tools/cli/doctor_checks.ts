@@ -139,36 +139,40 @@ const findLibrary = (name: string): string | null => {
   return null;
 };
 
-/** GPU paths: this version has none, and says what a later one would find. */
+/** What reads into GPU memory will take here, GPU by GPU, and why nothing better. */
 export function checkGpu(): DoctorLine[] {
-  const cuda = findLibrary('libcuda.so');
-  const cufile = findLibrary('libcufile.so');
-  const module = existsSync('/proc/driver/nvidia-fs/version');
-  const device = existsSync('/dev/nvidia0');
-  const none = 'this version reads into host memory only';
+  const io = new NativeIo();
+  const { gpus, reason, kernels } = io.gpu.list();
+  void io.close();
+  if (gpus.length === 0) {
+    const remedy = 'none needed for host memory; a GPU needs the NVIDIA driver';
+    return [line('CUDA', 'note', `no GPU can be used: ${reason}`, remedy)];
+  }
+  const lines = gpus.map(({ id, name, pci, capability, totalBytes }) => {
+    const shape = `${name}, ${formatBytes(totalBytes)}, compute capability ${(capability / 10).toFixed(1)}, at ${pci}`;
+    const why = `this version reads no member straight into it; ${directFacts()}`;
+    return line(`cuda:${id}`, 'ok', `takes pinned from every member: ${why}; ${shape}`, null, 'pinned');
+  });
   return [
-    cuda === null || !device
+    ...lines,
+    kernels === ''
       ? line(
-          'CUDA',
+          'CUDA kernels',
           'note',
-          `${cuda === null ? 'libcuda.so is not installed' : 'there is no /dev/nvidia0'}; ${none}`,
-          'none needed for host memory; a GPU path needs the NVIDIA driver',
+          'this build has none: coded chunks are decoded on the CPU on their way to a GPU',
+          'build where nvcc is installed (CUDA 13)',
         )
-      : line('CUDA', 'note', `${cuda} is there, and not used: ${none}`, null),
-    cufile === null
-      ? line(
-          'cuFile',
-          'note',
-          `libcufile.so is not installed; ${none}`,
-          'none needed for host memory; it comes with CUDA (libcufile)',
-        )
-      : line(
-          'cuFile',
-          'note',
-          `${cufile} is there, nvidia-fs is ${module ? '' : 'not '}loaded; ${none}`,
-          null,
-        ),
+      : line('CUDA kernels', 'ok', `built in for ${kernels}: coded chunks are decoded on the GPU`),
   ];
+}
+
+/** What a direct path would need, as far as it can be seen. */
+function directFacts(): string {
+  const module = existsSync('/proc/driver/nvidia-fs/version')
+    ? 'nvidia-fs is loaded'
+    : 'nvidia-fs is not loaded';
+  const cufile = findLibrary('libcufile.so');
+  return `${module}, ${cufile === null ? 'libcufile.so is not installed' : `${cufile} is there and not used`}`;
 }
 
 /** A member as the core opens it: its path, its alignment, its failure domain. */

@@ -42,6 +42,7 @@ const GENERAL: Readonly<Record<StoreErrorCode, General>> = {
   E_AUTH: { safe: 'everything, still sealed', next: 'open with a version that has encryption, and the key' },
   E_UNSUPPORTED: { safe: 'everything; nothing else was tried', next: 'ingot doctor' },
   E_NATIVE: { safe: 'everything; no device was opened', next: 'npm run setup' },
+  E_GPU: { safe: 'the store; what the GPU memory holds is not to be relied on', next: 'ingot doctor' },
   E_POISONED: {
     safe: 'all commits acknowledged before',
     next: 'run the command again: it opens the store anew',

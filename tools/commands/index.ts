@@ -12,6 +12,7 @@ import { register as fsck } from './fsck.js';
 import { register as get } from './get.js';
 import { register as importCommand } from './import.js';
 import { register as info } from './info.js';
+import { register as load } from './load.js';
 import { register as ls } from './ls.js';
 import { register as online } from './online.js';
 import { register as prune } from './prune.js';
@@ -37,6 +38,7 @@ export const COMMANDS: readonly CommandModule[] = [
   diff,
   stat,
   get,
+  load,
   put,
   rm,
   tag,

@@ -65,6 +65,9 @@ Status make_raw_write_batch(Context& context, uint32_t slot, uint64_t offset_byt
                             uint64_t length_bytes, uint8_t* status, const ingot_call& call);
 Status make_encode_batch(Context& context, const ingot_encode_columns& columns, const ingot_call& call);
 Status make_decode_batch(Context& context, const ingot_decode_columns& columns, const ingot_call& call);
+/// In native/src/device/gpu_batch.cc.
+Status make_gpu_copy(Context& context, const ingot_gpu_columns& columns, const ingot_call& call);
+Status make_gpu_fetch(Context& context, uint32_t gpu, uint64_t address, ingot_buffer to, const ingot_call& call);
 Status make_flush_batch(Context& context, const uint32_t* slots, size_t slot_count, const ingot_call& call);
 
 /// How work that never started is named.

@@ -134,6 +134,8 @@ Context::~Context() {
   }
   tick_wake_.notify_all();
   if (ticker_.joinable()) ticker_.join();
+  // No call is under way: their lanes are idle.
+  gpus_.clear();
   // Workers may still be letting go of members; they run dry before the queues go.
   if (workers_ != nullptr) workers_->stop();
   source_queue_.reset();
@@ -256,6 +258,53 @@ Status Context::open_member(const std::string& path, const ingot_member_options&
   };
   workers_->post(pending.release());
   return {};
+}
+
+struct Context::OpenGpu : Task {
+  Context* context = nullptr;
+  Call call;
+  uint32_t id = 0;
+  ingot_buffer pinned{};
+};
+
+Status Context::open_gpu(uint32_t id, ingot_buffer pinned, const ingot_call& call) {
+  auto pending = std::make_unique<OpenGpu>();
+  if (gpu(id) != nullptr) return contract_failure("a GPU is opened twice");
+  if (Status status = register_call(call, pending->call); !status.ok()) return status;
+  pending->context = this;
+  pending->id = id;
+  pending->pinned = pinned;
+  // A context and pinned pages take a second or two: they belong to a worker.
+  pending->run = [](Task* task) {
+    const std::unique_ptr<OpenGpu> open(static_cast<OpenGpu*>(task));
+    auto result = std::make_unique<ResultBox>();
+    result->head.kind = INGOT_RESULT_GPU;
+    std::string reason;
+    const gpu::CudaDriver* driver = gpu::cuda_driver(reason);
+    std::unique_ptr<gpu::GpuDevice> made;
+    Status status = driver == nullptr ? Status("E_UNSUPPORTED", 0, "there is no GPU to use: " + reason)
+                                      : gpu::GpuDevice::open(*driver, open->id, open->pinned, made);
+    if (status.ok()) {
+      const std::lock_guard lock(open->context->mutex_);
+      open->context->gpus_[open->id] = std::move(made);
+    }
+    result->head.failed = status.ok() ? 0 : 1;
+    status.report(&result->head.error);
+    open->context->deliver(open->call, std::move(result));
+  };
+  workers_->post(pending.release());
+  return {};
+}
+
+gpu::GpuDevice* Context::gpu(uint32_t id) {
+  const std::lock_guard lock(mutex_);
+  const auto found = gpus_.find(id);
+  return found == gpus_.end() ? nullptr : found->second.get();
+}
+
+void Context::count_gpu(uint64_t bytes) {
+  ops_by_path_[INGOT_PATH_PINNED].fetch_add(1, std::memory_order_relaxed);
+  bytes_by_path_[INGOT_PATH_PINNED].fetch_add(bytes, std::memory_order_relaxed);
 }
 
 Status Context::adopt(DirectFile file, ingot_member_info& info) {

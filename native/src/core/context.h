@@ -7,7 +7,8 @@
 //      transfer on it.
 //   3. Results are delivered from a worker thread (or from the thread that closes the last user of a
 //      member), outside every lock.
-//   4. Destruction: abort all, wait for all, then members, sources, threads, memory.
+//   4. Destruction: abort all, wait for all, then members, GPUs, sources, threads, memory.
+//   5. A GPU is opened at most once, and stays open until the end.
 #pragma once
 
 #include <atomic>
@@ -22,6 +23,7 @@
 #include "buffer_pool.h"
 #include "device_queue.h"
 #include "direct_file.h"
+#include "gpu_device.h"
 #include "range_lock.h"
 #include "worker_pool.h"
 
@@ -87,6 +89,11 @@ class Context {
   Status close_source(uint32_t id);
   std::shared_ptr<Source> source(uint32_t id);
 
+  Status open_gpu(uint32_t id, ingot_buffer pinned, const ingot_call& call);
+  /// nullptr: not open.
+  gpu::GpuDevice* gpu(uint32_t id);
+  void count_gpu(uint64_t bytes);
+
   Status register_call(const ingot_call& call, Call& out);
   /// Takes back the registration of a call that was refused after all.
   void forget(uint64_t id);
@@ -108,6 +115,7 @@ class Context {
  private:
   friend struct Member;
   struct OpenCall;
+  struct OpenGpu;
   Status choose_backend(const ingot_options& options);
   std::unique_ptr<DeviceQueue> make_queue(int fd, int lock_fd, int& path);
   Status adopt(DirectFile file, ingot_member_info& info);
@@ -129,6 +137,7 @@ class Context {
   std::condition_variable changed_;
   std::map<uint32_t, std::shared_ptr<Member>> members_;
   std::map<uint32_t, std::shared_ptr<Source>> sources_;
+  std::map<uint32_t, std::unique_ptr<gpu::GpuDevice>> gpus_;
   std::map<uint64_t, std::shared_ptr<CancelState>> live_;
   uint32_t next_source_ = 1;
   bool closing_ = false;

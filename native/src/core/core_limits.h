@@ -36,8 +36,8 @@ inline constexpr uint64_t kPoolBytesMax = 4096 * kMiB;
 inline constexpr uint64_t kPoolReserveBytes = 32 * kMiB;
 /// Unit in which pool memory is registered with a ring, when it is first used there.
 inline constexpr uint64_t kPoolSlabBytes = 32 * kMiB;
-/// Threads that verify and copy.
-inline constexpr unsigned kWorkersMax = 8;
+/// Threads that verify and copy: a GPU's link wants more than eight of them where members are in memory.
+inline constexpr unsigned kWorkersMax = 16;
 /// Threads per member of the thread backend, started as they are needed.
 inline constexpr unsigned kThreadsPerMemberMax = 8;
 /// Ops of one batch that are under way at once, and their bytes; the rest waits its turn.
@@ -54,9 +54,10 @@ inline constexpr uint64_t kCopyBlockBytes = 64 * kKiB;
 inline constexpr uint64_t kGatherStepBytes = 2 * kMiB;
 /// One transfer of a file in memory: it and its sum stay within a core's L2 cache.
 inline constexpr uint64_t kMemoryTransferBytes = 1 * kMiB;
-/// Workers that at once move bytes of one such file for callers that are not workers; writers of one file
-/// exclude each other in the kernel anyway.
-inline constexpr unsigned kMemoryMoversMax = 2;
+/// Workers that at once move bytes of one such file for callers that are not workers: two, or with many workers a
+/// quarter of them; writers of one file exclude each other in the kernel anyway.
+inline constexpr unsigned kMemoryMoversMin = 2;
+inline constexpr unsigned kMemoryMoversShare = 4;
 /// A piece that is written from where it lies, at least: below, gathering costs less than looking at it twice.
 inline constexpr uint64_t kInPlaceBytesMin = 64 * kKiB;
 inline constexpr uint32_t kMembersMax = 256;

@@ -11,6 +11,7 @@
 #include "context.h"
 #include "core_limits.h"
 #include "crc64.h"
+#include "kernels.h"
 
 struct ingot_context {
   explicit ingot_context(const ingot_options& options) : core(options) {}
@@ -166,6 +167,55 @@ void ingot_stats_get(ingot_context* context, ingot_stats* out) { context->core.s
 
 size_t ingot_slot_stats_get(ingot_context* context, ingot_slot_stats* out, size_t capacity) {
   return context->core.slot_stats(out, capacity);
+}
+
+size_t ingot_gpu_list(ingot_gpu_info* out, size_t capacity, char* reason, size_t reason_bytes) {
+  std::string why;
+  const ingot::gpu::CudaDriver* driver = ingot::gpu::cuda_driver(why);
+  size_t count = driver == nullptr ? 0 : static_cast<size_t>(driver->gpu_count);
+  if (count > ingot::gpu::kGpusMax) count = ingot::gpu::kGpusMax;
+  for (uint32_t id = 0; id < count && id < capacity; ++id) {
+    const Status status = ingot::gpu::describe_gpu(*driver, id, out[id]);
+    if (status.ok()) continue;
+    why = status.message();
+    count = id;
+  }
+  if (reason != nullptr && reason_bytes > 0) std::snprintf(reason, reason_bytes, "%s", why.c_str());
+  return count;
+}
+
+const char* ingot_gpu_kernels(void) { return ingot::gpu::kernel_architectures(); }
+
+int ingot_gpu_open(ingot_context* context, uint32_t gpu, ingot_buffer pinned, const ingot_call* call,
+                   ingot_error* error) {
+  return guarded(error, [&] { return context->core.open_gpu(gpu, pinned, *call); });
+}
+
+int ingot_gpu_allocate(ingot_context* context, uint32_t gpu, uint64_t length_bytes, uint64_t* address,
+                       ingot_error* error) {
+  return guarded(error, [&] {
+    ingot::gpu::GpuDevice* device = context->core.gpu(gpu);
+    if (device == nullptr) return ingot::contract_failure("allocation on a GPU that is not open");
+    return device->allocate(length_bytes, *address);
+  });
+}
+
+int ingot_gpu_free(ingot_context* context, uint32_t gpu, uint64_t address, ingot_error* error) {
+  return guarded(error, [&] {
+    ingot::gpu::GpuDevice* device = context->core.gpu(gpu);
+    if (device == nullptr) return ingot::contract_failure("free on a GPU that is not open");
+    return device->free(address);
+  });
+}
+
+int ingot_gpu_copy(ingot_context* context, const ingot_gpu_columns* columns, const ingot_call* call,
+                   ingot_error* error) {
+  return guarded(error, [&] { return ingot::make_gpu_copy(context->core, *columns, *call); });
+}
+
+int ingot_gpu_fetch(ingot_context* context, uint32_t gpu, uint64_t address, ingot_buffer to, const ingot_call* call,
+                    ingot_error* error) {
+  return guarded(error, [&] { return ingot::make_gpu_fetch(context->core, gpu, address, to, *call); });
 }
 
 int ingot_fault_configure(ingot_context* context, const char* rules, ingot_error* error) {

@@ -1,6 +1,8 @@
 // See worker_io.h.
 #include "worker_io.h"
 
+#include <algorithm>
+
 #include "core_limits.h"
 
 namespace ingot {
@@ -61,7 +63,7 @@ void WorkerIo::wake() {
   }
   {
     const std::lock_guard lock(shared_->mutex);
-    if (shared_->movers >= kMemoryMoversMax) return;
+    if (shared_->movers >= std::max(kMemoryMoversMin, workers_.size() / kMemoryMoversShare)) return;
     ++shared_->movers;
   }
   auto mover = std::make_unique<Mover>();

@@ -6,7 +6,8 @@
 //
 // Invariants
 //   1. A request submitted by a worker is performed before `submit` returns; any other caller (JavaScript's thread)
-//      returns at once, and at most kMemoryMoversMax workers take its requests, one transfer at a time.
+//      returns at once, and at most kMemoryMoversMin workers (of many, a share) take its requests, one transfer
+//      at a time.
 //   2. A mover that is still queued when the queue is destroyed finds it gone and does nothing; one that runs is
 //      waited for.
 #pragma once

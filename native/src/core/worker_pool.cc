@@ -10,7 +10,7 @@ thread_local bool this_thread_works = false;
 
 bool WorkerPool::on_worker() { return this_thread_works; }
 
-WorkerPool::WorkerPool(unsigned thread_count) {
+WorkerPool::WorkerPool(unsigned thread_count) : size_(thread_count) {
   for (unsigned i = 0; i < thread_count; ++i) {
     threads_.emplace_back([this] { work(); });
     pthread_setname_np(threads_.back().native_handle(), "ingot-worker");

@@ -29,6 +29,7 @@ class WorkerPool {
   ~WorkerPool();
   void post(Task* task);
   void stop();
+  [[nodiscard]] unsigned size() const { return size_; }
   /// Whether the calling thread is a worker of some pool.
   static bool on_worker();
 
@@ -41,6 +42,7 @@ class WorkerPool {
   std::condition_variable wake_;
   std::array<Lane, 3> lanes_;
   bool stopping_ = false;
+  const unsigned size_;
   std::vector<std::thread> threads_;
 };
 

@@ -48,7 +48,8 @@ const char* const kNames[] = {
     "",               "E_NOT_FOUND",   "E_EXISTS",         "E_CONFLICT",       "E_LOCKED", "E_READ_ONLY",
     "E_NO_SPACE",     "E_RANGE",       "E_CORRUPT",        "E_CORRUPT_REPAIRED", "E_DEGRADED", "E_DEVICE_LOST",
     "E_IO",           "E_BUFFER_CHANGED", "E_SOURCE_CHANGED", "E_FORMAT",      "E_VERSION", "E_AUTH",
-    "E_UNSUPPORTED",  "E_NATIVE",      "E_POISONED",       "E_CLOSED",         "E_USAGE"};
+    "E_UNSUPPORTED",  "E_NATIVE",      "E_POISONED",       "E_CLOSED",         "E_USAGE",
+    "E_GPU"};
 constexpr int kNameCount = sizeof kNames / sizeof kNames[0];
 
 }  // namespace

@@ -1,0 +1,242 @@
+// See gpu_lane.h.
+#include "gpu_lane.h"
+
+#include <algorithm>
+
+#include "crc64.h"
+#include "ingot_core.h"
+
+namespace ingot::gpu {
+
+/// Up to the GPU go jobs and segments, in that order; back come verdicts and sums.
+struct Lane::Control {
+  ChunkJob jobs[kChunksPerRound];
+  Segment segments[kSegmentsPerRound];
+  uint32_t verdicts[kChunksPerRound];
+  uint64_t sums[kSegmentsPerRound];
+};
+
+int fast_index(uint32_t transform) {
+  switch (transform) {
+    case 1: return 0;
+    case 2: return 1;
+    case 3: return 2;
+    case 5: return 3;
+    default: return -1;
+  }
+}
+
+namespace {
+uint64_t rounded(uint64_t bytes, uint64_t unit) { return (bytes + unit - 1) / unit * unit; }
+uint32_t segments_of(const Chunk& chunk) {
+  return (chunk.raw_bytes + kOutputSegmentBytes - 1) / kOutputSegmentBytes;
+}
+}  // namespace
+
+Status Lane::check(const char* what, CuResult result) const {
+  return result == kCuSuccess ? Status() : driver_.failure(what, result);
+}
+
+Status Lane::open() {
+  if (Status status = check("cuStreamCreate", driver_.stream_create(&stream_, kCuStreamNonBlocking)); !status.ok()) {
+    return status;
+  }
+  const unsigned flags = kCuEventBlockingSync | kCuEventDisableTiming;
+  if (Status status = check("cuEventCreate", driver_.event_create(&done_, flags)); !status.ok()) return status;
+  return check("cuEventCreate", driver_.event_create(&follow_, kCuEventDisableTiming));
+}
+
+Lane::~Lane() {
+  // Errors have nobody left to be told to; the context goes next and takes what is left.
+  if (stream_ != nullptr) driver_.stream_synchronize(stream_);
+  if (staging_ != 0) driver_.free(staging_);
+  if (control_on_gpu_ != 0) driver_.free(control_on_gpu_);
+  if (control_ != nullptr) {
+    driver_.host_unregister(control_);
+    ingot_memory_free(control_, sizeof(Control));
+  }
+  if (follow_ != nullptr) driver_.event_destroy(follow_);
+  if (done_ != nullptr) driver_.event_destroy(done_);
+  if (stream_ != nullptr) driver_.stream_destroy(stream_);
+}
+
+Status Lane::follow(CuStream stream) {
+  if (Status status = check("cuEventRecord", driver_.event_record(follow_, stream)); !status.ok()) return status;
+  return check("cuStreamWaitEvent", driver_.stream_wait(stream_, follow_, 0));
+}
+
+Status Lane::copy_in(CuAddress to, const void* from, uint64_t bytes) {
+  return check("cuMemcpyHtoDAsync", driver_.copy_to_device(to, from, bytes, stream_));
+}
+Status Lane::copy_out(void* to, CuAddress from, uint64_t bytes) {
+  return check("cuMemcpyDtoHAsync", driver_.copy_to_host(to, from, bytes, stream_));
+}
+Status Lane::clear(CuAddress at, uint64_t bytes) {
+  return check("cuMemsetD8Async", driver_.fill(at, 0, bytes, stream_));
+}
+
+Status Lane::wait() {
+  Status status = check("cuEventRecord", driver_.event_record(done_, stream_));
+  if (status.ok()) status = check("cuEventSynchronize", driver_.event_synchronize(done_));
+  // Whatever went wrong: nothing of ours is in flight any more when this returns.
+  if (!status.ok()) static_cast<void>(driver_.stream_synchronize(stream_));
+  return status;
+}
+
+size_t Lane::fits(const std::vector<Chunk>& chunks, size_t first) {
+  uint64_t bytes = 0;
+  uint32_t segments = 0;
+  size_t count = 0;
+  while (first + count < chunks.size() && count < kChunksPerRound) {
+    const Chunk& chunk = chunks[first + count];
+    bytes += rounded(chunk.stored_bytes, kStreamAlignment);
+    segments += segments_of(chunk);
+    if (count > 0 && (bytes > kStagingBytes || segments > kSegmentsPerRound)) break;
+    ++count;
+  }
+  return count;
+}
+
+Status Lane::prepare() {
+  if (staging_ == 0) {
+    CuAddress made = 0;
+    if (Status status = check("cuMemAlloc for coded streams", driver_.allocate(&made, kStagingBytes)); !status.ok()) {
+      return status;
+    }
+    staging_ = made;
+  }
+  if (control_on_gpu_ == 0) {
+    CuAddress made = 0;
+    if (Status status = check("cuMemAlloc", driver_.allocate(&made, sizeof(Control))); !status.ok()) return status;
+    control_on_gpu_ = made;
+  }
+  if (control_ != nullptr) return {};
+  void* memory = ingot_memory_allocate(sizeof(Control));
+  if (memory == nullptr) return {"E_NATIVE", 0, "out of memory for the GPU's control block"};
+  const CuResult result = driver_.host_register(memory, sizeof(Control), kCuHostRegisterPortable);
+  if (result != kCuSuccess) {
+    ingot_memory_free(memory, sizeof(Control));
+    return driver_.failure("cuMemHostRegister", result);
+  }
+  control_ = static_cast<Control*>(memory);
+  return {};
+}
+
+/// Streams that lie side by side in host memory go up in one copy.
+Status Lane::stage(const std::vector<Chunk*>& chunks) {
+  staged_.clear();
+  CuAddress at = staging_;
+  const uint8_t* from = nullptr;
+  uint64_t pending = 0;
+  CuAddress to = 0;
+  const auto flush = [&]() -> Status { return pending == 0 ? Status() : copy_in(to, from, pending); };
+  for (const Chunk* chunk : chunks) {
+    if (pending == 0 || chunk->stream != from + pending || at != to + pending) {
+      if (Status status = flush(); !status.ok()) return status;
+      from = chunk->stream;
+      to = at;
+      pending = 0;
+    }
+    pending += chunk->stored_bytes;
+    staged_.push_back(at);
+    at += rounded(chunk->stored_bytes, kStreamAlignment);
+  }
+  return flush();
+}
+
+Status Lane::launch(CuFunction function, uint32_t width, uint32_t height, void** parameters) {
+  return check("cuLaunchKernel", driver_.launch(function, width, height, 1, kGpuThreads, 1, 1, 0, stream_, parameters,
+                                                nullptr));
+}
+
+/// One pass over chunks that are staged, in the order of `staged_`; chunks are sorted by transform.
+Status Lane::run(const std::vector<Chunk*>& chunks, bool fast) {
+  uint32_t segments = 0;
+  for (size_t i = 0; i < chunks.size(); ++i) {
+    const Chunk& chunk = *chunks[i];
+    control_->jobs[i] = {reinterpret_cast<const uint8_t*>(staged_[i]), reinterpret_cast<uint8_t*>(chunk.out),
+                         chunk.stored_bytes, chunk.raw_bytes, chunk.transform, 0};
+    for (uint32_t at = 0; at < chunk.raw_bytes; at += kOutputSegmentBytes) {
+      const uint32_t bytes = std::min(kOutputSegmentBytes, chunk.raw_bytes - at);
+      control_->segments[segments++] = {reinterpret_cast<const uint8_t*>(chunk.out + at), bytes, 0};
+    }
+  }
+  const CuAddress jobs = control_on_gpu_ + offsetof(Control, jobs);
+  const CuAddress places = control_on_gpu_ + offsetof(Control, segments);
+  CuAddress verdicts = control_on_gpu_ + offsetof(Control, verdicts);
+  CuAddress sums = control_on_gpu_ + offsetof(Control, sums);
+  Status status = copy_in(jobs, control_->jobs, chunks.size() * sizeof(ChunkJob));
+  if (status.ok()) status = copy_in(places, control_->segments, segments * sizeof(Segment));
+  if (status.ok()) status = clear(verdicts, chunks.size() * sizeof(uint32_t));
+  for (size_t first = 0; status.ok() && first < chunks.size();) {
+    const uint32_t transform = chunks[first]->transform;
+    const int index = fast ? fast_index(transform) : -1;
+    uint32_t most = 0;
+    size_t end = first;
+    for (; end < chunks.size() && (index < 0 || chunks[end]->transform == transform); ++end) {
+      if (fast && index < 0 && fast_index(chunks[end]->transform) >= 0) break;
+      most = std::max(most, chunks[end]->raw_bytes);
+    }
+    CuAddress mine = jobs + first * sizeof(ChunkJob);
+    CuAddress said = verdicts + first * sizeof(uint32_t);
+    void* parameters[] = {&mine, &said};
+    const uint32_t width = index < 0 ? any_grid_width(most) : fast_grid_width(transform, most);
+    const CuFunction kernel = index < 0 ? kernels_.any : kernels_.fast[index];
+    status = launch(kernel, width, static_cast<uint32_t>(end - first), parameters);
+    first = end;
+  }
+  if (status.ok()) {
+    CuAddress constants = kernels_.constants;
+    CuAddress list = places;
+    void* parameters[] = {&constants, &list, &segments, &sums};
+    const uint32_t resident = kernels_.tensor_sums ? kTensorResident : kTableResident;
+    const uint32_t most = static_cast<uint32_t>(kernels_.multiprocessors) * resident;
+    status = launch(kernels_.sums, std::min((segments + kSegmentsEach - 1) / kSegmentsEach, most), 1, parameters);
+  }
+  if (status.ok()) status = copy_out(control_->verdicts, verdicts, chunks.size() * sizeof(uint32_t));
+  if (status.ok()) status = copy_out(control_->sums, sums, segments * sizeof(uint64_t));
+  Status ended = wait();
+  if (!status.ok()) return status;
+  if (!ended.ok()) return ended;
+  uint32_t segment = 0;
+  for (size_t i = 0; i < chunks.size(); ++i) {
+    Chunk& chunk = *chunks[i];
+    chunk.verdict = control_->verdicts[i];
+    chunk.raw_sum = 0;
+    for (uint32_t at = 0; at < chunk.raw_bytes; at += kOutputSegmentBytes) {
+      const uint32_t bytes = std::min(kOutputSegmentBytes, chunk.raw_bytes - at);
+      chunk.raw_sum = crc64_combine(chunk.raw_sum, control_->sums[segment++], bytes);
+    }
+  }
+  return {};
+}
+
+Status Lane::decode(std::vector<Chunk>& chunks) {
+  for (size_t first = 0; first < chunks.size();) {
+    if (Status status = prepare(); !status.ok()) return status;
+    const size_t count = fits(chunks, first);
+    std::vector<Chunk*> round;
+    for (size_t i = first; i < first + count; ++i) round.push_back(&chunks[i]);
+    first += count;
+    std::stable_sort(round.begin(), round.end(),
+                     [](const Chunk* a, const Chunk* b) { return a->transform < b->transform; });
+    Status status = stage(round);
+    if (status.ok()) status = run(round, true);
+    else static_cast<void>(wait());
+    if (!status.ok()) return status;
+    // What the fast kernels leave is decoded by the one for any stream, from where it is staged.
+    std::vector<Chunk*> left;
+    std::vector<CuAddress> places;
+    for (size_t i = 0; i < round.size(); ++i) {
+      if (round[i]->verdict != kDeferred) continue;
+      left.push_back(round[i]);
+      places.push_back(staged_[i]);
+    }
+    if (left.empty()) continue;
+    staged_ = places;
+    if (status = run(left, false); !status.ok()) return status;
+  }
+  return {};
+}
+
+}  // namespace ingot::gpu

@@ -1,0 +1,23 @@
+// Every limit of the GPU part, by name, with the reason for its value.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace ingot::gpu {
+
+/// Batches under way at once on one GPU, each with a thread and a stream: while one copies, others decode or end.
+inline constexpr unsigned kLanesPerGpu = 4;
+/// Device memory of a lane for coded streams: the largest extent fits. Taken when the first one comes.
+inline constexpr uint64_t kStagingBytes = 64ull << 20;
+/// Streams lie on multiples of it: their sections want 256 bytes.
+inline constexpr uint64_t kStreamAlignment = 256;
+/// Chunks of one round of a lane, and stretches of their output that are summed.
+inline constexpr uint32_t kChunksPerRound = 1024;
+inline constexpr uint32_t kSegmentsPerRound = 4096;
+/// Output summed by one warp: long enough that joining the sums costs the CPU nothing to speak of.
+inline constexpr uint32_t kOutputSegmentBytes = 256u << 10;
+/// GPUs of one machine that are looked at.
+inline constexpr uint32_t kGpusMax = 64;
+
+}  // namespace ingot::gpu

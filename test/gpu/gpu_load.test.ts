@@ -1,0 +1,336 @@
+// Reads into GPU memory give the CPU's bytes, touch nothing else, and end well when the driver does not.
+//
+// Over the stand-in driver of mock_cuda.cc; with INGOT_TEST_GPU=1 over the machine's own GPU, where the tests that
+// inject faults are skipped.
+
+import { isRealGpu, noFaults, noGpu, withFaults } from './mock_driver.js';
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { mkdtempSync, openSync, closeSync, readSync, rmSync, writeSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, test } from 'node:test';
+import { type DType, type Store, isStoreError, open } from '../../engine/index.js';
+import { loadNative } from '../../native/index.js';
+import { Prng } from '../sim/prng.js';
+
+const GUARD_BYTES = 4096;
+const GUARD = 0x5a;
+const hasKernels = noGpu === false && loadNative().gpu.list().kernels !== '';
+
+/** bf16 or fp32 of small weights: exponents repeat, mantissas do not. */
+function weights(seed: number, elements: number, size: 2 | 4): Uint8Array {
+  const noise = new Prng(seed).bytes(4 * elements);
+  const floats = new Float32Array(elements);
+  for (let i = 0; i < elements; i++) floats[i] = ((noise[4 * i] ?? 0) + (noise[4 * i + 1] ?? 0) - 255) * 1e-4;
+  const wide = new Uint8Array(floats.buffer);
+  if (size === 4) return wide;
+  const bytes = new Uint8Array(2 * elements);
+  for (let i = 0; i < elements; i++) {
+    bytes[2 * i] = (wide[4 * i + 2] ?? 0) ^ (noise[4 * i + 2] ?? 0 & 0x7f);
+    bytes[2 * i + 1] = wide[4 * i + 3] ?? 0;
+  }
+  return bytes;
+}
+
+const TENSORS: readonly { name: string; dtype: DType; bytes: Uint8Array }[] = [
+  { name: 'large', dtype: 'BF16', bytes: weights(1, 700_001, 2) },
+  { name: 'wide', dtype: 'F32', bytes: weights(2, 150_000, 4) },
+  { name: 'chunk', dtype: 'BF16', bytes: weights(3, 131_072, 2) },
+  { name: 'small', dtype: 'BF16', bytes: weights(4, 20_000, 2) },
+  { name: 'smaller', dtype: 'BF16', bytes: weights(5, 3_000, 2) },
+  { name: 'noise', dtype: 'U8', bytes: new Prng(6).bytes(300_001) },
+  { name: 'zeros', dtype: 'F32', bytes: new Uint8Array(500_000) },
+  { name: 'text', dtype: 'U8', bytes: new TextEncoder().encode('weights and measures '.repeat(20_000)) },
+  { name: 'tiny', dtype: 'BF16', bytes: weights(7, 5, 2) },
+];
+const elementBytes: Partial<Record<DType, number>> = { BF16: 2, F32: 4, U8: 1 };
+
+const directory = mkdtempSync(join(tmpdir(), 'ingot-gpu-'));
+after(() => rmSync(directory, { recursive: true, force: true }));
+const location = join(directory, 'store');
+const members = ['a', 'b'].map((name) => ({ path: `${name}.member`, sizeBytes: 64 << 20 }));
+
+let made: Promise<void> | null = null;
+async function openStore(): Promise<Store> {
+  made ??= (async () => {
+    await using store = await open(location, { mode: 'rw', create: { members } });
+    for (const codec of ['raw', 'auto', 'max'] as const) {
+      const tx = await store.begin(codec, { codec, chunkBytes: 262_144 });
+      for (const { name, dtype, bytes } of TENSORS)
+        await tx.put(name, bytes, { dtype, shape: [bytes.length / (elementBytes[dtype] ?? 1)] });
+      await tx.commit();
+    }
+  })();
+  await made;
+  return open(location, { mode: 'rw' });
+}
+
+/** Guards, poison, and between them each tensor on a multiple of 256 bytes, or shifted off it. */
+function layout(shift: number): { places: Map<string, number>; bytes: number } {
+  const places = new Map<string, number>();
+  let at = GUARD_BYTES;
+  for (const { name, bytes } of TENSORS) {
+    places.set(name, at + shift);
+    at += Math.ceil((bytes.length + shift + GUARD_BYTES) / 256) * 256;
+  }
+  return { places, bytes: at + GUARD_BYTES };
+}
+
+function checkAll(bytes: Uint8Array, places: ReadonlyMap<string, number>, of: string): void {
+  const expected = new Uint8Array(bytes.length).fill(GUARD);
+  for (const tensor of TENSORS) expected.set(tensor.bytes, places.get(tensor.name) ?? 0);
+  if (Buffer.compare(bytes, expected) === 0) return;
+  const wrong = bytes.findIndex((byte, index) => byte !== expected[index]);
+  const near = [...places].filter(([, at]) => at <= wrong).at(-1);
+  assert.fail(`${of}: byte ${wrong} is wrong (in or after ${near?.[0]}, which begins at ${near?.[1]})`);
+}
+
+for (const codec of ['raw', 'auto', 'max'] as const) {
+  for (const shift of [0, 2]) {
+    const name = `load into GPU memory, stored ${codec}, ${shift === 0 ? 'aligned' : 'not aligned'}: the CPU's bytes`;
+    test(name, { skip: noGpu }, async () => {
+      await using store = await openStore();
+      const { places, bytes } = layout(shift);
+      await using memory = await store.alloc(bytes, { type: 'cuda', id: 0 });
+      await memory.copyFrom(new Uint8Array(bytes).fill(GUARD));
+      const version = await store.get(codec);
+      const seen: string[] = [];
+      const into = ({ name: tensor, byteLength }: { name: string; byteLength: number }) =>
+        memory.at(places.get(tensor) ?? 0, byteLength);
+      for await (const tensor of version.load(into, { path: 'pinned' })) seen.push(tensor.name);
+      assert.deepEqual(seen.sort(), TENSORS.map((tensor) => tensor.name).sort());
+      const back = new Uint8Array(bytes);
+      await memory.copyTo(back);
+      checkAll(back, places, codec);
+      const stats = store.stats();
+      assert.ok((stats.byPath.pinned?.bytes ?? 0) > 0, 'the path is reported');
+      assert.equal(stats.gpu.suspects, 0);
+      if (codec === 'raw') assert.equal(stats.gpu.decodedOnGpuBytes + stats.gpu.decodedOnHostBytes, 0);
+      else if (hasKernels && codec === 'auto') assert.ok(stats.gpu.decodedOnGpuBytes > 1_500_000);
+    });
+  }
+}
+
+test('readInto of parts of tensors: exactly the range, and nothing beside it', { skip: noGpu }, async () => {
+  await using store = await openStore();
+  for (const run of ['raw', 'auto']) {
+    const version = await store.get(run);
+    for (const [offset, length] of [
+      [1, 100],
+      [65_530, 262_200],
+      [0, 262_144],
+      [1_399_000, 1_002],
+    ] as const) {
+      await using memory = await store.alloc(length + 2 * GUARD_BYTES, { type: 'cuda', id: 0 });
+      await memory.copyFrom(new Uint8Array(memory.byteLength).fill(GUARD));
+      await version.tensor('large').readInto(memory.at(GUARD_BYTES, length), { offset, length });
+      const back = new Uint8Array(memory.byteLength);
+      await memory.copyTo(back);
+      const expected = new Uint8Array(memory.byteLength).fill(GUARD);
+      expected.set(TENSORS[0]!.bytes.subarray(offset, offset + length), GUARD_BYTES);
+      assert.equal(Buffer.compare(back, expected), 0, `${run} [${offset}, ${offset + length})`);
+    }
+  }
+});
+
+test('a path that a GPU read does not take is an error, not a fallback', { skip: noGpu }, async () => {
+  await using store = await openStore();
+  await using memory = await store.alloc(TENSORS[0]!.bytes.length, { type: 'cuda', id: 0 });
+  const tensor = (await store.get('raw')).tensor('large');
+  for (const path of ['cufile-direct', 'cufile-compat', 'io_uring'] as const) {
+    await assert.rejects(
+      tensor.readInto(memory, { path }),
+      (error) => isStoreError(error) && error.code === 'E_UNSUPPORTED',
+    );
+  }
+  await assert.rejects(tensor.read({ path: 'pinned' }), /pinned was demanded/);
+  await assert.rejects(store.alloc(4096, { type: 'cuda', id: 7 }), /there is no cuda:7/);
+});
+
+test('memory that is no memory of the GPU is refused', { skip: noGpu }, async () => {
+  await using store = await openStore();
+  const tensor = (await store.get('raw')).tensor('large');
+  const ptr = 0x7000_0000_0000n;
+  const destination = { ptr, byteLength: tensor.byteLength, device: { type: 'cuda', id: 0 } } as const;
+  await assert.rejects(
+    tensor.readInto(destination),
+    (error) =>
+      isStoreError(error) && error.code === 'E_USAGE' && /is not memory of cuda:0/.test(error.message),
+  );
+});
+
+test('GPU memory is freed only after the reads into it, and not usable after', { skip: noGpu }, async () => {
+  await using store = await openStore();
+  const tensor = (await store.get('auto')).tensor('large');
+  const memory = await store.alloc(tensor.byteLength, { type: 'cuda', id: 0 });
+  const reading = tensor.readInto(memory);
+  await new Promise((resolve) => setImmediate(resolve));
+  const closing = memory.close();
+  await Promise.allSettled([reading, closing]);
+  await closing;
+  await assert.rejects(tensor.readInto(memory), (error) => isStoreError(error) && error.code === 'E_CLOSED');
+});
+
+test('an aborted load ends when nothing is in flight, and the next one is whole', {
+  skip: noGpu,
+}, async () => {
+  await using store = await openStore();
+  const { places, bytes } = layout(0);
+  await using memory = await store.alloc(bytes, { type: 'cuda', id: 0 });
+  const version = await store.get('auto');
+  const into = ({ name, byteLength }: { name: string; byteLength: number }) =>
+    memory.at(places.get(name) ?? 0, byteLength);
+  for (let delay = 0; delay < 12; delay++) {
+    const stop = new AbortController();
+    const reason = new Error('enough');
+    setTimeout(() => stop.abort(reason), delay);
+    try {
+      for await (const _ of version.load(into, { signal: stop.signal }));
+    } catch (error) {
+      assert.equal(error, reason);
+    }
+  }
+  await memory.copyFrom(new Uint8Array(bytes).fill(GUARD));
+  for await (const _ of version.load(into));
+  const back = new Uint8Array(bytes);
+  await memory.copyTo(back);
+  checkAll(back, places, 'after aborts');
+});
+
+test('a damaged copy is passed over, healed, and the GPU gets the other one', { skip: noGpu }, async () => {
+  await using store = await openStore();
+  const tensor = (await store.get('auto')).tensor('chunk');
+  const [place] = await tensor.extents();
+  assert.ok(place !== undefined);
+  const handle = openSync(place.member, 'r+');
+  const byte = new Uint8Array(1);
+  readSync(handle, byte, 0, 1, place.offset + 1000);
+  writeSync(
+    handle,
+    byte.map((value) => value ^ 0xff),
+    0,
+    1,
+    place.offset + 1000,
+  );
+  closeSync(handle);
+  await using memory = await store.alloc(tensor.byteLength, { type: 'cuda', id: 0 });
+  for (let again = 0; again < 2; again++) await tensor.readInto(memory);
+  const back = new Uint8Array(tensor.byteLength);
+  await memory.copyTo(back);
+  assert.equal(Buffer.compare(back, TENSORS[2]!.bytes), 0);
+  await store.healed();
+  assert.ok(store.stats().copiesPassedOver >= 1, 'the damaged copy was seen');
+});
+
+const isGpuError = (pattern: RegExp) => (error: unknown) =>
+  isStoreError(error) && error.code === 'E_GPU' && pattern.test(error.message);
+
+test('no memory on the GPU is E_GPU, and the store goes on', { skip: noFaults }, async () => {
+  await using store = await openStore();
+  await assert.rejects(store.alloc(1e12, { type: 'cuda', id: 0 }), isGpuError(/OUT_OF_MEMORY/));
+  const tensor = (await store.get('auto')).tensor('large');
+  await using memory = await store.alloc(tensor.byteLength, { type: 'cuda', id: 0 });
+  // The first coded chunk wants staging memory.
+  if (hasKernels) {
+    await withFaults('alloc:1=2', () =>
+      assert.rejects(tensor.readInto(memory), isGpuError(/coded streams.*OUT_OF_MEMORY/)),
+    );
+  }
+  await tensor.readInto(memory);
+  const back = new Uint8Array(tensor.byteLength);
+  await memory.copyTo(back);
+  assert.equal(Buffer.compare(back, TENSORS[0]!.bytes), 0);
+});
+
+for (const call of ['copy', 'launch', 'event'] as const) {
+  test(`every failed ${call} of a load is E_GPU, whichever it is`, { skip: noFaults }, async () => {
+    await using store = await openStore();
+    const { places, bytes } = layout(0);
+    await using memory = await store.alloc(bytes, { type: 'cuda', id: 0 });
+    const version = await store.get('auto');
+    const into = ({ name, byteLength }: { name: string; byteLength: number }) =>
+      memory.at(places.get(name) ?? 0, byteLength);
+    const load = async () => {
+      for await (const _ of version.load(into));
+    };
+    await load();
+    let failed = 0;
+    for (let k = 1; k <= 64; k++) {
+      const result = await withFaults(`${call}:${k}=700`, () =>
+        load().then(
+          () => null,
+          (error: unknown) => error,
+        ),
+      );
+      if (result === null) break;
+      assert.ok(isGpuError(/CUDA_ERROR_ILLEGAL_ADDRESS \(700\)/)(result), String(result));
+      failed++;
+    }
+    assert.ok(failed > 0 || (call === 'launch' && !hasKernels), 'a call was failed');
+    await memory.copyFrom(new Uint8Array(bytes).fill(GUARD));
+    await load();
+    const back = new Uint8Array(bytes);
+    await memory.copyTo(back);
+    checkAll(back, places, `after ${failed} failures of ${call}`);
+  });
+}
+
+test('a late GPU: nothing is told as done before its event', { skip: noFaults }, async () => {
+  await using store = await openStore();
+  const tensor = (await store.get('raw')).tensor('large');
+  await using memory = await store.alloc(tensor.byteLength, { type: 'cuda', id: 0 });
+  const start = performance.now();
+  await withFaults('late=150', () => tensor.readInto(memory));
+  assert.ok(performance.now() - start >= 140, 'it waited for the event');
+});
+
+test('a GPU that cannot be opened is tried again the next time', { skip: noFaults }, async () => {
+  await using store = await openStore();
+  const alloc = () => store.alloc(4096, { type: 'cuda', id: 0 });
+  await withFaults('register:1=801', () => assert.rejects(alloc(), isGpuError(/cuMemHostRegister/)));
+  if (hasKernels)
+    await withFaults('module:1=209', () => assert.rejects(alloc(), isGpuError(/cuModuleLoadData/)));
+  await (await alloc()).close();
+});
+
+test('a process that ends with GPU work in flight ends at once and in order', {
+  skip: noFaults,
+}, async () => {
+  await (await openStore()).close();
+  const engine = new URL('../../engine/index.js', import.meta.url).href;
+  for (const end of ['process.exit(3)', 'void store.close().then(() => process.exit(3))']) {
+    const source = `
+      import { open } from ${JSON.stringify(engine)};
+      const store = await open(${JSON.stringify(location)}, { mode: 'r' });
+      const tensor = (await store.get('auto')).tensor('large');
+      const memory = await store.alloc(tensor.byteLength, { type: 'cuda', id: 0 });
+      process.env.INGOT_MOCK_CUDA = 'late=100';
+      for (let i = 0; i < 6; i++) tensor.readInto(memory).catch(() => undefined);
+      setTimeout(() => { ${end}; }, 20);
+    `;
+    const child = spawnSync(process.execPath, ['--input-type=module', '-e', source], {
+      encoding: 'utf8',
+      timeout: 30_000,
+    });
+    assert.equal(child.status, 3, child.stderr);
+    assert.equal(child.stderr, '');
+  }
+});
+
+test('without a driver a GPU is E_UNSUPPORTED, with the reason, and everything else works', async () => {
+  const engine = new URL('../../engine/index.js', import.meta.url).href;
+  const source = `
+    import { open } from ${JSON.stringify(engine)};
+    const store = await open(${JSON.stringify(join(directory, 'other'))}, {
+      mode: 'rw', create: { members: [{ path: 'a.member', sizeBytes: 16 << 20 }] } });
+    try { await store.alloc(4096, { type: 'cuda', id: 0 }); } catch (error) { console.log(error.code, error.message); }
+    await store.close();
+  `;
+  const child = spawnSync(process.execPath, ['--input-type=module', '-e', source], {
+    encoding: 'utf8',
+    env: { ...process.env, INGOT_CUDA_LIBRARY: join(directory, 'no-such-driver.so') },
+  });
+  assert.match(child.stdout, /^E_UNSUPPORTED there is no GPU to use: .*no-such-driver\.so/);
+  assert.equal(isRealGpu && child.status !== 0, false);
+});
