@@ -1,4 +1,4 @@
-// The Node addon: 24 functions, and those of `codec` and `gpu`, that mirror ingot_core.h, and nothing that decides anything.
+// The Node addon: 24 functions, and those of `codec` and `gpu`, that mirror ingot_core.h; it decides nothing.
 //
 // Invariants
 //   1. JavaScript values are touched on their own thread only. Core threads push finished results
