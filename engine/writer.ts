@@ -43,6 +43,8 @@ import type { StoreContext } from './store_context.js';
 export const WRITE_BUDGET_BYTES = 128 * 1024 * 1024;
 /** A batch goes off when it has so many bytes. */
 export const WRITE_BATCH_BYTES = 32 * 1024 * 1024;
+/** The same of a batch with chunks to encode: its first chunks are written while those of later batches are encoded. */
+export const CODED_BATCH_BYTES = 8 * 1024 * 1024;
 /** A batch goes off with so few bytes already when nothing of the transaction is in flight. */
 export const WRITE_EARLY_BYTES = 4 * 1024 * 1024;
 /** The last bytes of a 'copy' put are copied, so that the next put overlaps with their writing. */
@@ -106,9 +108,10 @@ const unlinked = (chunks: readonly ChunkDraft[]): readonly ChunkDraft[] =>
 
 /** Whether a chunk may be written from where it lies: staging memory is ours alone, lent memory the caller keeps. */
 function inPlaceOf(chunk: ChunkDraft): number {
-  const only = chunk.pieces.length === 1 ? chunk.pieces[0]?.source : undefined;
+  const pieces = piecesToWrite(chunk);
+  const only = pieces.length === 1 ? pieces[0]?.source : undefined;
   if (only?.kind !== 'memory') return GATHER;
-  if (only.buffer === chunk.staging) return IN_PLACE_OWN;
+  if (only.buffer === chunk.staging || only.buffer === chunk.coded) return IN_PLACE_OWN;
   return only.lent === true ? IN_PLACE_LENT : GATHER;
 }
 
@@ -322,7 +325,8 @@ export class TransactionWriter {
 
   #enqueue(chunk: ChunkDraft): void {
     this.#push(chunk);
-    const enough = this.#jobs.size === 0 ? WRITE_EARLY_BYTES : WRITE_BATCH_BYTES;
+    const full = chunk.profile === 0 ? WRITE_BATCH_BYTES : CODED_BATCH_BYTES;
+    const enough = this.#jobs.size === 0 ? WRITE_EARLY_BYTES : full;
     if (this.#openBytes >= enough || this.#open.length >= MAX_BATCH_OPS / 8) this.#dispatch();
   }
 

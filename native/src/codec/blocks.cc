@@ -100,31 +100,28 @@ Fault decode_block(const Plane& plane, uint32_t index, uint32_t elements, uint8_
   return plane.codec == kPlaneLz4 ? decode_lz4(block, length, out, raw) : decode_zstd(block, length, out, raw);
 }
 
-bool encode_blocks(PlaneCodec codec, const uint8_t* bytes, uint32_t count, uint32_t block_shift, uint64_t limit_bytes,
-                   std::vector<uint8_t>& out) {
-  const size_t base = out.size();
+uint64_t encode_blocks(PlaneCodec codec, const uint8_t* bytes, uint32_t count, uint32_t block_shift,
+                       uint64_t limit_bytes, uint8_t* out) {
   const uint64_t block = 1ull << block_shift;
-  const uint32_t blocks = static_cast<uint32_t>((count + block - 1) >> block_shift);
-  out.resize(base + size_t{blocks} * 8);
-  for (uint32_t index = 0; index < blocks; ++index) {
-    const uint64_t start = uint64_t{index} << block_shift;
+  const uint64_t blocks = (count + block - 1) >> block_shift;
+  uint64_t used = blocks * 8;
+  if (used >= limit_bytes) return 0;
+  for (uint64_t index = 0; index < blocks; ++index) {
+    const uint64_t start = index << block_shift;
     const size_t raw = count - start < block ? count - start : block;
-    const size_t at = base + round_up64(out.size() - base, kWordAlignment);
-    out.resize(at + raw);
-    size_t length = encode_one(codec, bytes + start, raw, out.data() + at);
+    const uint64_t at = round_up64(used, kWordAlignment);
+    std::memset(out + used, 0, at - used);
+    size_t length = encode_one(codec, bytes + start, raw, out + at);
     if (length == 0) {
-      std::memcpy(out.data() + at, bytes + start, raw);
+      std::memcpy(out + at, bytes + start, raw);
       length = raw;
     }
-    out.resize(at + length);
-    store32(out.data() + base + size_t{index} * 8, at - base);
-    store32(out.data() + base + size_t{index} * 8 + 4, length);
-    if (out.size() - base >= limit_bytes) {
-      out.resize(base);
-      return false;
-    }
+    used = at + length;
+    store32(out + index * 8, at);
+    store32(out + index * 8 + 4, length);
+    if (used >= limit_bytes) return 0;
   }
-  return true;
+  return used;
 }
 
 }  // namespace ingot::codec

@@ -8,7 +8,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <vector>
 
 #include "stream.h"
 
@@ -17,8 +16,13 @@ namespace ingot::codec {
 /// Decodes block `index` of a parsed LZ4 or zstd plane to `out`, which has the block's raw bytes.
 [[nodiscard]] Fault decode_block(const Plane& plane, uint32_t index, uint32_t elements, uint8_t* out);
 
-/// Appends a section to `out`, which ends aligned to 256. False, with `out` as it was, from `limit_bytes` on.
-[[nodiscard]] bool encode_blocks(PlaneCodec codec, const uint8_t* bytes, uint32_t count, uint32_t block_shift,
-                                 uint64_t limit_bytes, std::vector<uint8_t>& out);
+/// Bytes of room that encode_blocks needs below its limit.
+[[nodiscard]] constexpr uint64_t encode_blocks_room(uint64_t limit_bytes, uint32_t count, uint32_t block_shift) {
+  return limit_bytes + (1ull << block_shift) + 8 * ((uint64_t{count} >> block_shift) + 1) + kWordAlignment;
+}
+
+/// Writes a section to `out`, which is aligned to 16 and has encode_blocks_room. Its bytes, or 0 from `limit_bytes` on.
+[[nodiscard]] uint64_t encode_blocks(PlaneCodec codec, const uint8_t* bytes, uint32_t count, uint32_t block_shift,
+                                     uint64_t limit_bytes, uint8_t* out);
 
 }  // namespace ingot::codec

@@ -5,7 +5,8 @@
 //      `out` in any state; it reads only the stream. It decodes only the blocks that the range touches.
 //   2. encode_chunk never returns a stream that needs as many 4 KiB sectors as the raw bytes, or that saves
 //      less than kWorthwhilePercent of them: it says "store raw" instead.
-//   3. Memory is bounded by the chunk: twice its raw bytes to encode, two blocks a plane to decode.
+//   3. Memory is bounded by the chunk: twice its raw bytes to encode, two blocks a plane to decode. A thread keeps some
+//      of it for its next chunk (scratch.h).
 #pragma once
 
 #include <cstddef>
@@ -39,7 +40,12 @@ struct EncodeOptions {
 /// The usual transform of a dtype code (spec/versions.md section 5).
 [[nodiscard]] uint8_t transform_of_dtype(uint32_t dtype);
 
-/// True: `stream` holds the coded chunk. False: store the chunk raw. `stream` is cleared first.
+/// Bytes of the coded chunk in `out`, or 0: store the chunk raw, and `out` holds rubbish. `out` has room for raw_bytes
+/// and lies apart from `raw`. Throws std::bad_alloc.
+[[nodiscard]] uint32_t encode_chunk_into(const uint8_t* raw, uint32_t raw_bytes, const EncodeOptions& options,
+                                         uint8_t* out);
+
+/// The same into a vector: true when `stream` holds the coded chunk, false and empty to store it raw.
 [[nodiscard]] bool encode_chunk(const uint8_t* raw, uint32_t raw_bytes, const EncodeOptions& options,
                                 std::vector<uint8_t>& stream);
 

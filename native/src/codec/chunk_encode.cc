@@ -9,6 +9,7 @@
 #include "blocks.h"
 #include "chunk.h"
 #include "rans32.h"
+#include "scratch.h"
 #include "transform.h"
 
 namespace ingot::codec {
@@ -25,21 +26,31 @@ constexpr uint32_t kMaxProfileBlockShift = 16;
 constexpr double kMatchAdvantage = 0.95;
 constexpr uint32_t kMatchProbeBytes = 65536;
 
+/// Elements split, and their symbols counted, while they are in the first-level cache.
+constexpr uint32_t kTileElements = 8192;
+
 /// Counts in eight tables, so that equal neighbours do not wait for each other's stores.
-void histogram(const uint8_t* bytes, size_t count, uint32_t* counts) {
-  uint32_t parts[8][kSymbolsMax] = {};
-  size_t i = 0;
-  for (; i + 8 <= count; i += 8) {
-    uint64_t eight;
-    std::memcpy(&eight, bytes + i, 8);
-    for (uint32_t part = 0; part < 8; ++part) ++parts[part][eight >> (8 * part) & 0xff];
+class Histogram {
+ public:
+  void add(const uint8_t* bytes, size_t count) {
+    size_t i = 0;
+    for (; i + 8 <= count; i += 8) {
+      uint64_t eight;
+      std::memcpy(&eight, bytes + i, 8);
+      for (uint32_t part = 0; part < 8; ++part) ++parts_[part][eight >> (8 * part) & 0xff];
+    }
+    for (; i < count; ++i) ++parts_[0][bytes[i]];
   }
-  for (; i < count; ++i) ++parts[0][bytes[i]];
-  for (uint32_t symbol = 0; symbol < kSymbolsMax; ++symbol) {
-    counts[symbol] = 0;
-    for (const auto& part : parts) counts[symbol] += part[symbol];
+  void counts(uint32_t* sums) const {
+    for (uint32_t symbol = 0; symbol < kSymbolsMax; ++symbol) {
+      sums[symbol] = 0;
+      for (const auto& part : parts_) sums[symbol] += part[symbol];
+    }
   }
-}
+
+ private:
+  uint32_t parts_[8][kSymbolsMax] = {};
+};
 
 uint32_t distinct(const uint32_t* counts) {
   uint32_t number = 0;
@@ -63,33 +74,40 @@ struct PlaneChoice {
   uint32_t symbol_count = 0;
 };
 
+/// What a thread keeps from chunk to chunk.
+struct EncoderMemory {
+  Scratch planes, sample, delta, section;
+  void trim() {
+    for (Scratch* each : {&planes, &sample, &delta, &section}) each->trim();
+  }
+};
+
 class Encoder {
  public:
-  Encoder(const uint8_t* raw, uint32_t raw_bytes, const EncodeOptions& options, std::vector<uint8_t>& stream)
-      : raw_(raw), raw_bytes_(raw_bytes), options_(options), size_(element_bytes(options.transform)), stream_(stream) {}
+  Encoder(const uint8_t* raw, uint32_t raw_bytes, const EncodeOptions& options, EncoderMemory& memory, uint8_t* out)
+      : raw_(raw), raw_bytes_(raw_bytes), options_(options), size_(element_bytes(options.transform)), memory_(memory),
+        out_(out) {}
 
-  bool run() {
-    stream_.clear();
-    if (size_ == 0 || raw_bytes_ <= kSectorBytes || raw_bytes_ > kRawBytesMax) return false;
+  uint32_t run() {
+    if (size_ == 0 || raw_bytes_ <= kSectorBytes || raw_bytes_ > kRawBytesMax) return 0;
     elements_ = raw_bytes_ / size_;
     takes_base_ = options_.base != nullptr;
     if (takes_base_) choose_base();
     if (takes_base_) {
-      delta_.resize(raw_bytes_);
-      xor_bytes(delta_.data(), raw_, options_.base, raw_bytes_);
-      raw_ = delta_.data();
+      uint8_t* delta = memory_.delta.room(raw_bytes_);
+      xor_bytes(delta, raw_, options_.base, raw_bytes_);
+      raw_ = delta;
     }
-    if (!sample_promises()) return false;
+    if (!sample_promises()) return 0;
     split_planes();
-    stream_.reserve(raw_bytes_);
-    stream_.resize(kHeaderBytes + size_ * kPlaneEntryBytes);
-    for (uint32_t plane = 0; plane < size_; ++plane) encode_plane(plane);
-    if (!worthwhile(stream_.size())) {
-      stream_.clear();
-      return false;
+    used_ = kHeaderBytes + size_ * kPlaneEntryBytes;
+    std::memset(out_, 0, used_);
+    for (uint32_t plane = 0; plane < size_; ++plane) {
+      if (!encode_plane(plane)) return 0;
     }
+    if (!worthwhile(used_)) return 0;
     write_header();
-    return true;
+    return static_cast<uint32_t>(used_);
   }
 
  private:
@@ -118,25 +136,27 @@ class Encoder {
     const uint32_t slice = elements_ < kSampleSliceElements * kSampleSlices ? elements_ : kSampleSliceElements;
     const uint32_t slices = slice == elements_ ? 1 : kSampleSlices;
     const uint32_t count = slice * slices;
-    std::vector<uint8_t> planes(size_t{count} * size_);
-    std::vector<uint8_t> difference(base == nullptr ? 0 : size_t{slice} * size_);
+    uint8_t* const planes = memory_.sample.room(size_t{count} * size_);
+    uint8_t* const difference = base == nullptr ? nullptr : memory_.section.room(size_t{slice} * size_);
     for (uint32_t i = 0; i < slices; ++i) {
       const uint64_t first = slices == 1 ? 0 : uint64_t{elements_ - slice} * i / (slices - 1);
       uint8_t* at[kPlanesMax];
       for (uint32_t plane = 0; plane < size_; ++plane) {
-        at[plane] = planes.data() + size_t{plane} * count + size_t{i} * slice;
+        at[plane] = planes + size_t{plane} * count + size_t{i} * slice;
       }
       const uint8_t* from = raw_ + first * size_;
       if (base != nullptr) {
-        xor_bytes(difference.data(), from, base + first * size_, difference.size());
-        from = difference.data();
+        xor_bytes(difference, from, base + first * size_, size_t{slice} * size_);
+        from = difference;
       }
       split(options_.transform, from, slice, at);
     }
     double bytes = 0;
     for (uint32_t plane = 0; plane < size_; ++plane) {
+      Histogram histogram;
+      histogram.add(planes + size_t{plane} * count, count);
       uint32_t counts[kSymbolsMax];
-      histogram(planes.data() + size_t{plane} * count, count, counts);
+      histogram.counts(counts);
       sample_bits_[plane] = entropy(counts, count);
       bytes += sample_bits_[plane] / 8;
     }
@@ -150,65 +170,88 @@ class Encoder {
   }
 
   /// Ratio of LZ4 on the first and the middle 64 KiB.
-  [[nodiscard]] static double probe_matches(const uint8_t* bytes, uint32_t count) {
+  [[nodiscard]] double probe_matches(const uint8_t* bytes, uint32_t count) const {
     const uint32_t probe = count < kMatchProbeBytes ? count : kMatchProbeBytes;
+    const uint32_t shift = block_shifts(kPlaneLz4).usual;
+    uint8_t* const section = memory_.section.room(encode_blocks_room(probe, probe, shift));
     double total = 0;
     for (const uint32_t start : {0u, (count - probe) / 2}) {
-      std::vector<uint8_t> out;
-      total += encode_blocks(kPlaneLz4, bytes + start, probe, block_shifts(kPlaneLz4).usual, probe, out)
-                   ? static_cast<double>(out.size()) / probe
-                   : 1.0;
+      const uint64_t bytes_used = encode_blocks(kPlaneLz4, bytes + start, probe, shift, probe, section);
+      total += bytes_used != 0 ? static_cast<double>(bytes_used) / probe : 1.0;
     }
     return total / 2;
   }
 
+  /// Planes by themselves, and counts of those that may be worth RANS32.
   void split_planes() {
     if (options_.transform == kTransformByte) {
       planes_[0] = raw_;
+      if (wants_rans32(0)) histograms_[0].add(raw_, elements_);
       return;
     }
-    split_.resize(size_t{elements_} * size_ + kGroupSymbols);
-    uint8_t* at[kPlanesMax];
-    for (uint32_t plane = 0; plane < size_; ++plane) {
-      at[plane] = split_.data() + size_t{plane} * elements_;
-      planes_[plane] = at[plane];
+    uint8_t* const all = memory_.planes.room(size_t{elements_} * size_);
+    for (uint32_t plane = 0; plane < size_; ++plane) planes_[plane] = all + size_t{plane} * elements_;
+    for (uint32_t start = 0; start < elements_; start += kTileElements) {
+      const uint32_t count = elements_ - start < kTileElements ? elements_ - start : kTileElements;
+      uint8_t* at[kPlanesMax];
+      for (uint32_t plane = 0; plane < size_; ++plane) at[plane] = all + size_t{plane} * elements_ + start;
+      split(options_.transform, raw_ + size_t{start} * size_, count, at);
+      for (uint32_t plane = 0; plane < size_; ++plane) {
+        if (wants_rans32(plane)) histograms_[plane].add(at[plane], count);
+      }
     }
-    split(options_.transform, raw_, elements_, at);
   }
 
-  void encode_plane(uint32_t plane) {
+  /// Whether the sample leaves hope that the plane shrinks enough.
+  [[nodiscard]] bool wants_rans32(uint32_t plane) const {
+    return sample_bits_[plane] / 8 < 1 - kWorthwhilePercent / 100.0 + 0.01;
+  }
+
+  /// False when the stream would be longer than the raw bytes.
+  [[nodiscard]] bool encode_plane(uint32_t plane) {
     PlaneChoice choice;
-    const size_t before = stream_.size();
-    const size_t start = round_up64(before, kSectionAlignment);
     if (sample_bits_[plane] == 0.0 && constant_plane(plane)) {
       choice.codec = kPlaneConst;
       choice.constant = planes_[plane][0];
-    } else {
-      stream_.resize(start);
-      section_start_ = start;
-      code_plane(plane, choice);
-      if (choice.codec == kPlaneRaw) stream_.insert(stream_.end(), planes_[plane], planes_[plane] + elements_);
+      write_entry(plane, choice, 0, 0);
+      return true;
     }
-    write_entry(plane, choice, start);
+    const uint64_t start = round_up64(used_, kSectionAlignment);
+    if (start >= raw_bytes_) return false;
+    std::memset(out_ + used_, 0, start - used_);
+    uint64_t bytes = code_plane(plane, start, choice);
+    if (choice.codec == kPlaneRaw) {
+      bytes = elements_;
+      if (bytes > raw_bytes_ - start) return false;
+      std::memcpy(out_ + start, planes_[plane], bytes);
+    }
+    used_ = start + bytes;
+    write_entry(plane, choice, start, bytes);
+    return true;
   }
 
   [[nodiscard]] bool constant_plane(uint32_t plane) const {
     return std::memcmp(planes_[plane], planes_[plane] + 1, elements_ - 1) == 0;
   }
 
-  void code_plane(uint32_t plane, PlaneChoice& choice) {
+  /// Bytes of the section that `choice` names; a plane that stays raw is the caller's to copy.
+  [[nodiscard]] uint64_t code_plane(uint32_t plane, uint64_t start, PlaneChoice& choice) {
     const double limit_share = 1 - kWorthwhilePercent / 100.0;
-    const auto limit = static_cast<uint64_t>(elements_ * limit_share);
-    if (sample_bits_[plane] / 8 < limit_share + 0.01) try_rans32(plane, limit, choice);
-    if (!wants_matches()) return;
-    const double section = static_cast<double>(stream_.size() - section_start_);
-    try_matches(plane, choice.codec == kPlaneRans32 ? static_cast<uint64_t>(section * kMatchAdvantage) : limit, choice);
+    const uint64_t room = raw_bytes_ - start;
+    auto limit = static_cast<uint64_t>(elements_ * limit_share);
+    if (room < limit) limit = room;
+    uint64_t bytes = wants_rans32(plane) ? try_rans32(plane, limit, out_ + start, choice) : 0;
+    if (!wants_matches()) return bytes;
+    const auto best = choice.codec == kPlaneRans32
+                          ? static_cast<uint64_t>(static_cast<double>(bytes) * kMatchAdvantage) : limit;
+    const uint64_t matched = try_matches(plane, best, out_ + start, choice);
+    return matched != 0 ? matched : bytes;
   }
 
-  void try_rans32(uint32_t plane, uint64_t limit, PlaneChoice& choice) {
+  [[nodiscard]] uint64_t try_rans32(uint32_t plane, uint64_t limit, uint8_t* out, PlaneChoice& choice) {
     uint32_t counts[kSymbolsMax];
-    histogram(planes_[plane], elements_, counts);
-    if (distinct(counts) < 2) return;
+    histograms_[plane].counts(counts);
+    if (distinct(counts) < 2) return 0;
     EncodeTable table;
     normalise(counts, elements_, table);
     const double bits = entropy(counts, elements_);
@@ -217,46 +260,48 @@ class Encoder {
       shift = options_.profile == Profile::kMax ? kMaxProfileBlockShift : block_shifts(kPlaneRans32).usual;
       if (bits * (1u << shift) / 8 < kShortBlockBytes) shift = kLongBlockShift;
     }
-    if (!encode_rans32(planes_[plane], elements_, table, shift, limit, stream_)) return;
+    const uint64_t bytes = encode_rans32(planes_[plane], elements_, table, shift, limit, out);
+    if (bytes == 0) return 0;
     choice.codec = kPlaneRans32;
     choice.block_shift = shift;
     choice.symbol_count = table.symbol_count;
+    return bytes;
   }
 
-  /// LZ4, or zstd in the `max` profile, when it gives fewer than `best` bytes.
-  void try_matches(uint32_t plane, uint64_t best, PlaneChoice& choice) {
+  /// LZ4, or zstd in the `max` profile, when it gives fewer than `best` bytes; 0 and nothing written when not.
+  [[nodiscard]] uint64_t try_matches(uint32_t plane, uint64_t best, uint8_t* out, PlaneChoice& choice) {
     const PlaneCodec codec = options_.profile == Profile::kMax ? kPlaneZstd : kPlaneLz4;
-    if (codec == kPlaneLz4 && probe_matches(planes_[plane], elements_) * elements_ >= static_cast<double>(best)) return;
-    std::vector<uint8_t> section;
+    const uint8_t* const bytes = planes_[plane];
+    if (codec == kPlaneLz4 && probe_matches(bytes, elements_) * elements_ >= static_cast<double>(best)) return 0;
     const uint32_t shift = block_shifts(codec).usual;
-    if (!encode_blocks(codec, planes_[plane], elements_, shift, best, section)) return;
-    stream_.resize(section_start_);
-    stream_.insert(stream_.end(), section.begin(), section.end());
+    uint8_t* const section = memory_.section.room(encode_blocks_room(best, elements_, shift));
+    const uint64_t used = encode_blocks(codec, bytes, elements_, shift, best, section);
+    if (used == 0) return 0;
+    std::memcpy(out, section, used);
     choice = {codec, 0, shift, 0};
+    return used;
   }
 
-  void write_entry(uint32_t plane, const PlaneChoice& choice, size_t start) {
-    uint8_t* entry = stream_.data() + kHeaderBytes + size_t{plane} * kPlaneEntryBytes;
+  void write_entry(uint32_t plane, const PlaneChoice& choice, uint64_t start, uint64_t section_bytes) {
+    uint8_t* entry = out_ + kHeaderBytes + size_t{plane} * kPlaneEntryBytes;
     entry[0] = choice.codec;
     entry[1] = static_cast<uint8_t>(choice.block_shift);
     entry[2] = static_cast<uint8_t>(choice.symbol_count);
     entry[3] = static_cast<uint8_t>(choice.symbol_count >> 8);
     entry[12] = choice.constant;
-    if (choice.codec == kPlaneConst) return;
     store32(entry + 4, start);
-    store32(entry + 8, stream_.size() - start);
+    store32(entry + 8, section_bytes);
   }
 
   void write_header() {
-    uint8_t* at = stream_.data();
-    store32(at, kStreamMagic);
-    at[4] = options_.transform;
-    at[5] = takes_base_ ? kDeltaXor : kDeltaNone;
-    at[6] = static_cast<uint8_t>(size_);
-    at[7] = static_cast<uint8_t>(raw_bytes_ % size_);
-    store32(at + 8, raw_bytes_);
-    store32(at + 12, stream_.size());
-    std::memcpy(at + 16, raw_ + size_t{elements_} * size_, raw_bytes_ % size_);
+    store32(out_, kStreamMagic);
+    out_[4] = options_.transform;
+    out_[5] = takes_base_ ? kDeltaXor : kDeltaNone;
+    out_[6] = static_cast<uint8_t>(size_);
+    out_[7] = static_cast<uint8_t>(raw_bytes_ % size_);
+    store32(out_ + 8, raw_bytes_);
+    store32(out_ + 12, used_);
+    std::memcpy(out_ + 16, raw_ + size_t{elements_} * size_, raw_bytes_ % size_);
   }
 
   static void store32(uint8_t* at, uint64_t value) {
@@ -267,14 +312,14 @@ class Encoder {
   const uint32_t raw_bytes_;
   const EncodeOptions& options_;
   const uint32_t size_;
-  std::vector<uint8_t>& stream_;
+  EncoderMemory& memory_;
+  uint8_t* const out_;
+  uint64_t used_ = 0;
   uint32_t elements_ = 0;
   bool takes_base_ = false;
-  size_t section_start_ = 0;
   const uint8_t* planes_[kPlanesMax] = {};
   double sample_bits_[kPlanesMax] = {};
-  std::vector<uint8_t> split_;
-  std::vector<uint8_t> delta_;
+  Histogram histograms_[kPlanesMax];
 };
 
 }  // namespace
@@ -292,8 +337,17 @@ uint8_t transform_of_dtype(uint32_t dtype) {
   }
 }
 
+uint32_t encode_chunk_into(const uint8_t* raw, uint32_t raw_bytes, const EncodeOptions& options, uint8_t* out) {
+  thread_local EncoderMemory memory;
+  const uint32_t bytes = Encoder(raw, raw_bytes, options, memory, out).run();
+  memory.trim();
+  return bytes;
+}
+
 bool encode_chunk(const uint8_t* raw, uint32_t raw_bytes, const EncodeOptions& options, std::vector<uint8_t>& stream) {
-  return Encoder(raw, raw_bytes, options, stream).run();
+  stream.resize(raw_bytes);
+  stream.resize(encode_chunk_into(raw, raw_bytes, options, stream.data()));
+  return !stream.empty();
 }
 
 }  // namespace ingot::codec

@@ -8,6 +8,8 @@
 #include <atomic>
 #include <cstring>
 
+#include "scratch.h"
+
 namespace ingot::codec {
 
 void build_decode_table(const Plane& plane, uint32_t* table) {
@@ -106,51 +108,61 @@ void write_table(uint8_t* at, const EncodeTable& table) {
 
 }  // namespace
 
-bool encode_rans32(const uint8_t* symbols, uint32_t elements, const EncodeTable& table, uint32_t block_shift,
-                   uint64_t limit_bytes, std::vector<uint8_t>& out) {
+namespace {
+
+/// Room for every word of a block and for a whole vector below them.
+constexpr size_t kWordsSpare = 64;
+
+void write_states(uint8_t* at, const EncodeJob& job) {
+  for (uint32_t lane = 0; lane < kLanes; ++lane) store32(at + size_t{lane} * 4, job.states[lane]);
+}
+
+/// The symbols of a block in whole groups: where they lie, or padded in `spare`.
+const uint8_t* whole_groups(const uint8_t* symbols, uint32_t count, uint32_t groups, uint8_t padding, Scratch& spare) {
+  if (count == groups * kGroupSymbols) return symbols;
+  uint8_t* copy = spare.room(size_t{groups} * kGroupSymbols);
+  std::memcpy(copy, symbols, count);
+  std::memset(copy + count, padding, size_t{groups} * kGroupSymbols - count);
+  return copy;
+}
+
+}  // namespace
+
+uint64_t encode_rans32(const uint8_t* symbols, uint32_t elements, const EncodeTable& table, uint32_t block_shift,
+                       uint64_t limit_bytes, uint8_t* out) {
+  thread_local Scratch words_scratch;
+  thread_local Scratch last_scratch;
   const Rans32Kernel& kernel = *rans32_kernel();
-  const size_t base = out.size();
   const uint32_t block_symbols = 1u << block_shift;
   const uint32_t blocks = (elements + block_symbols - 1) >> block_shift;
   const size_t head = rans32_head_bytes(table.symbol_count, elements, block_shift);
-  if (head >= limit_bytes) return false;
-  out.resize(base + head);
-  write_table(out.data() + base, table);
-  const size_t directory = base + round_up64(uint64_t{table.symbol_count} * kTableEntryBytes, kWordAlignment);
-  const size_t states = base + head - size_t{blocks} * kLanes * 4;
-  // Room for every word of a block and for a whole vector below them.
-  const uint32_t padded = (block_symbols + kGroupSymbols - 1) / kGroupSymbols * kGroupSymbols;
-  std::vector<uint16_t> words(padded + 64);
-  std::vector<uint8_t> last;
+  if (head >= limit_bytes) return 0;
+  const size_t directory = round_up64(uint64_t{table.symbol_count} * kTableEntryBytes, kWordAlignment);
+  const size_t states = head - size_t{blocks} * kLanes * 4;
+  std::memset(out, 0, states);
+  write_table(out, table);
+  const size_t room = size_t{block_symbols} + kWordsSpare;
+  uint16_t* const words_end = reinterpret_cast<uint16_t*>(words_scratch.room(room * 2)) + room;
   uint64_t used = 0;
   for (uint32_t block = 0; block < blocks; ++block) {
     const uint32_t start = block << block_shift;
     const uint32_t count = elements - start < block_symbols ? elements - start : block_symbols;
     EncodeJob job{};
-    job.in = symbols + start;
     job.groups = (count + kGroupSymbols - 1) / kGroupSymbols;
-    job.words_end = words.data() + words.size();
-    if (count % kGroupSymbols != 0) {
-      last.assign(size_t{job.groups} * kGroupSymbols, table.padding);
-      std::memcpy(last.data(), symbols + start, count);
-      job.in = last.data();
-    }
+    job.in = whole_groups(symbols + start, count, job.groups, table.padding, last_scratch);
+    job.words_end = words_end;
     kernel.encode(job, table);
-    const size_t bytes = round_up64(uint64_t{job.word_count} * 2, kWordAlignment);
-    if (head + used + bytes >= limit_bytes) {
-      out.resize(base);
-      return false;
-    }
-    const size_t at = out.size();
-    out.resize(at + bytes);
-    std::memcpy(out.data() + at, job.words_end - job.word_count, size_t{job.word_count} * 2);
+    const size_t word_bytes = size_t{job.word_count} * 2;
+    const size_t bytes = round_up64(word_bytes, kWordAlignment);
+    if (head + used + bytes >= limit_bytes) return 0;
+    uint8_t* const at = out + head + used;
+    std::memcpy(at, job.words_end - job.word_count, word_bytes);
+    std::memset(at + word_bytes, 0, bytes - word_bytes);
     used += bytes;
-    store32(out.data() + directory + 4 * (size_t{block} + 1), static_cast<uint32_t>(used / kWordAlignment));
-    for (uint32_t lane = 0; lane < kLanes; ++lane) {
-      store32(out.data() + states + (size_t{block} * kLanes + lane) * 4, job.states[lane]);
-    }
+    store32(out + directory + 4 * (size_t{block} + 1), static_cast<uint32_t>(used / kWordAlignment));
+    write_states(out + states + size_t{block} * kLanes * 4, job);
   }
-  return true;
+  return head + used;
 }
 
 namespace detail {

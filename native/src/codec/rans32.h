@@ -9,7 +9,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <vector>
 
 #include "stream.h"
 
@@ -64,10 +63,10 @@ void normalise(const uint32_t* counts, uint64_t total, EncodeTable& table);
 
 /// Bytes of the section before its words, for `elements` symbols.
 [[nodiscard]] size_t rans32_head_bytes(uint32_t symbol_count, uint32_t elements, uint32_t block_shift);
-/// Appends a whole section for `elements` symbols to `out` (at its end, which is aligned to 256).
-/// False, with `out` as it was, when the section would have `limit_bytes` or more.
-[[nodiscard]] bool encode_rans32(const uint8_t* symbols, uint32_t elements, const EncodeTable& table,
-                                 uint32_t block_shift, uint64_t limit_bytes, std::vector<uint8_t>& out);
+/// Writes a whole section for `elements` symbols to `out`, which is aligned to 16: its bytes, or 0 when it would
+/// have `limit_bytes` or more. It writes below `limit_bytes` only.
+[[nodiscard]] uint64_t encode_rans32(const uint8_t* symbols, uint32_t elements, const EncodeTable& table,
+                                     uint32_t block_shift, uint64_t limit_bytes, uint8_t* out);
 
 namespace detail {
 Fault decode_scalar(const BlockJob* jobs, uint32_t count, const uint32_t* table);

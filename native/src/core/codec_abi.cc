@@ -4,7 +4,6 @@
 //   1. No exception crosses the ABI: what the codec allocates may fail, and then says E_NATIVE.
 #include <cstring>
 #include <exception>
-#include <vector>
 
 #include "chunk.h"
 #include "ingot_core.h"
@@ -33,10 +32,8 @@ extern "C" int ingot_codec_encode(const ingot_codec_options* options, const void
     chosen.profile = options->profile == 2 ? Profile::kMax : Profile::kAuto;
     chosen.rans_block_shift = options->plane_block_shift;
     chosen.base = static_cast<const uint8_t*>(options->base);
-    std::vector<uint8_t> stream;
-    if (!encode_chunk(static_cast<const uint8_t*>(raw), static_cast<uint32_t>(raw_bytes), chosen, stream)) return 0;
-    std::memcpy(out, stream.data(), stream.size());
-    *stream_bytes = stream.size();
+    *stream_bytes = encode_chunk_into(static_cast<const uint8_t*>(raw), static_cast<uint32_t>(raw_bytes), chosen,
+                                      static_cast<uint8_t*>(out));
     return 0;
   } catch (const std::exception& problem) {
     return fail(error, "E_NATIVE", problem.what());
