@@ -113,5 +113,5 @@ export function findChildBelow(page: BranchPage, bound: Uint8Array | null): numb
   if (bound === null) return page.itemCount - 1;
   const index = page.findChild(bound);
   // A separator equal to the bound is not below it: one child to the left.
-  return index > 0 && page.keyCompare(index, bound) === 0 ? index - 1 : index;
+  return page.isKeyOf(index, bound) ? index - 1 : index;
 }

@@ -279,17 +279,40 @@ export class LeafPage extends PageBase {
   }
 }
 
-/** Kind 2: lower bounds with the pages of the next level. */
+/** Words of four bytes that a branch keeps of each separator: room for the end of a run's name and a step. */
+const BRANCH_WORDS = 4;
+
+/** Four bytes of a key after its first `skip` as a signed number in the order of the bytes; a missing byte is zero. */
+function signedWordOf(bytes: Uint8Array, at: number, keyBytes: number, skip: number): number {
+  const start = at + skip;
+  let value = 0;
+  if (skip + 4 <= keyBytes) {
+    value = (bytes[start]! << 24) | (bytes[start + 1]! << 16) | (bytes[start + 2]! << 8) | bytes[start + 3]!;
+  } else {
+    for (let index = 0; index < 4; index += 1) {
+      value = (value << 8) | (skip + index < keyBytes ? bytes[start + index]! : 0);
+    }
+  }
+  return value ^ -0x80000000;
+}
+
+/**
+ * Kind 2: lower bounds with the pages of the next level.
+ *
+ * A search compares words of the separators that lie side by side, after what all of them begin with ("poor man's
+ * normalized keys": Graefe, Modern B-Tree Techniques, 2011), and looks at the separators themselves only where all
+ * words are equal. So it touches a few lines of memory instead of two for each look.
+ */
 export class BranchPage extends PageBase {
-  /** Made by the first search. */
-  #windows: Int32Array | null = null;
+  /** BRANCH_WORDS for each separator. Made by the first search. */
+  #words: Int32Array | null = null;
   /** Where the bytes are that all separators but the empty first begin with, and how many. */
   #alikeAt = 0;
   #alikeBytes = 0;
 
   /** Child whose range holds `key`: the last one whose key is <= it. */
   findChild(key: Uint8Array): number {
-    const windows = this.#windows ?? this.#makeWindows();
+    const words = this.#words ?? this.#makeWords();
     const { bytes, itemCount } = this;
     if (itemCount < 2) return 0;
     const skip = this.#alikeBytes;
@@ -297,26 +320,45 @@ export class BranchPage extends PageBase {
     if (!startsAlike(bytes, this.#alikeAt, key, skip)) {
       return compareAt(bytes, this.#alikeAt, skip, key) < 0 ? itemCount - 1 : 0;
     }
-    const target = windowOf(key, 0, key.length, skip);
+    const target = signedWordOf(key, 0, key.length, skip);
     let low = 1;
     let high = itemCount;
     while (low < high) {
       const middle = (low + high) >>> 1;
-      const window = windows[middle]!;
-      // Windows that differ order their keys; equal ones say nothing, so the keys themselves are compared.
-      const order = window === target ? this.keyCompare(middle, key) : window - target;
-      if (order <= 0) low = middle + 1;
+      const word = words[middle * BRANCH_WORDS]!;
+      const isBelow = word === target ? this.#isAtMost(words, middle, key) : word < target;
+      if (isBelow) low = middle + 1;
       else high = middle;
     }
     return low - 1;
   }
 
-  /** The separators' windows side by side: a search touches a few lines of memory instead of two for each look. */
-  #makeWindows(): Int32Array {
+  /** Whether separator `index`, whose first word is equal, is at most `key`. */
+  #isAtMost(words: Int32Array, index: number, key: Uint8Array): boolean {
+    for (let word = 1; word < BRANCH_WORDS; word += 1) {
+      const mine = words[index * BRANCH_WORDS + word]!;
+      const other = signedWordOf(key, 0, key.length, this.#alikeBytes + word * 4);
+      if (mine !== other) return mine < other;
+    }
+    return this.keyCompare(index, key) <= 0;
+  }
+
+  /** Whether separator `index`, which findChild gave for `key`, equals it. The empty first one equals nothing. */
+  isKeyOf(index: number, key: Uint8Array): boolean {
+    const words = this.#words ?? this.#makeWords();
+    if (index < 1) return false;
+    for (let word = 0; word < BRANCH_WORDS; word += 1) {
+      const other = signedWordOf(key, 0, key.length, this.#alikeBytes + word * 4);
+      if (words[index * BRANCH_WORDS + word]! !== other) return false;
+    }
+    return this.keyCompare(index, key) === 0;
+  }
+
+  #makeWords(): Int32Array {
     const { bytes, itemCount } = this;
-    const windows = new Int32Array(itemCount);
-    this.#windows = windows;
-    if (itemCount < 2) return windows;
+    const words = new Int32Array(itemCount * BRANCH_WORDS);
+    this.#words = words;
+    if (itemCount < 2) return words;
     const first = this.key(1);
     const last = this.key(itemCount - 1);
     let skip = 0;
@@ -325,10 +367,13 @@ export class BranchPage extends PageBase {
     this.#alikeBytes = skip;
     for (let index = 1; index < itemCount; index += 1) {
       const slot = PAGE_HEADER_BYTES + index * BRANCH_SLOT_BYTES;
+      const at = readU32(bytes, slot);
       const keyBytes = readU16(bytes, slot + BRANCH_SLOT_KEY_BYTES);
-      windows[index] = windowOf(bytes, readU32(bytes, slot), keyBytes, skip);
+      for (let word = 0; word < BRANCH_WORDS; word += 1) {
+        words[index * BRANCH_WORDS + word] = signedWordOf(bytes, at, keyBytes, skip + word * 4);
+      }
     }
-    return windows;
+    return words;
   }
 
   keyCompare(index: number, key: Uint8Array): number {
