@@ -28,6 +28,7 @@ import type { AllocateRequest, Catalog, CatalogChange, MemberState, SpaceGrant, 
 import type { SectorRange } from './deferred.js';
 import { readDeferred, readRegion } from './free_records.js';
 import { writeHints } from './hints_io.js';
+import { KeyRing } from './keys/key_ring.js';
 import type { Io, MemberDevice } from './io/port.js';
 import { MemberHealth } from './members/health.js';
 import type { MemberErrorKind } from './members/health.js';
@@ -89,6 +90,7 @@ export async function openCatalog(
 export class StoreCatalog implements Catalog {
   readonly io: Io;
   readonly storeUuid: Uint8Array;
+  keys: KeyRing;
   readonly writable: boolean;
   readonly isDegraded: boolean;
   /** For fsck, dump and stats. */
@@ -116,6 +118,8 @@ export class StoreCatalog implements Catalog {
     this.io = io;
     this.#opened = opened;
     this.storeUuid = opened.superblock.storeUuid;
+    // Opens nothing until whoever opened the catalog has read the key slots (keys/store_keys.ts).
+    this.keys = KeyRing.none(io.crypt, this.storeUuid);
     this.writable = options.mode === 'rw';
     this.isDegraded = opened.isDegraded;
     this.#chosen = opened.root;

@@ -1,8 +1,8 @@
 // Encoding of chunks before they are placed: their stored size is known only then.
 //
 // Invariants
-//   1. A chunk whose profile is 0 is left alone. Any other comes out with its raw sums taken and `written` set: its
-//      stream, or its raw bytes gathered, in staging memory; so its sources are not read a second time.
+//   1. A chunk that comes here comes out with its raw sums taken and `written` set: its stream, or its raw bytes
+//      gathered (always so with profile 0), in staging memory; so its sources are not read a second time.
 //   2. Staging memory was paid for when the chunk was taken in (writer.ts counts coded chunks twice), so nothing
 //      here waits for memory.
 //   3. A chunk that a source failed is named by the result; nothing of it is written.
@@ -24,7 +24,7 @@ const NO_BASE = new Uint8Array(0);
 /** As the port has it; 0 is raw. */
 export const PROFILES: Readonly<Record<CodecChoice, 0 | 1 | 2>> = { raw: 0, auto: 1, max: 2 };
 
-/** Encodes the chunks that want it. The result's ops are those of `chunks.filter(wantsCoding)`, in order. */
+/** Encodes these chunks, or gathers those of profile 0 to be sealed. The result's ops are in their order. */
 export async function encodeChunks(
   io: Io,
   staging: BufferPool,
@@ -35,7 +35,7 @@ export async function encodeChunks(
 ): Promise<WriteResult | null> {
   if (chunks.length === 0) return null;
   for (const chunk of chunks) {
-    assert(chunk.wantsEncoder && chunk.written === null, 'a chunk is encoded once');
+    assert(chunk.written === null, 'a chunk is encoded once');
     chunk.coded = staging.take(bufferBytes);
   }
   const batch = batchOf(chunks, bases, signal);

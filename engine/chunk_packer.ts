@@ -89,6 +89,13 @@ export interface Slab {
   users: number;
 }
 
+/** What sealing made of a chunk; its head once its id is known (keys/extent_heads.ts). */
+export interface SealedChunk {
+  readonly ordinal: number;
+  readonly tags: Uint8Array;
+  head?: { readonly rawSum: bigint; readonly headTag: Uint8Array };
+}
+
 /** One extent in the making. */
 export class ChunkDraft {
   readonly dtypeCode: number;
@@ -117,6 +124,8 @@ export class ChunkDraft {
   baseBytes: Uint8Array | null = null;
   /** Every piece of it is a link: it is not written. */
   isLinked = false;
+  /** How `written` was sealed (keys/chunk_sealer.ts); the tags are 16 bytes for each segment. */
+  sealed: SealedChunk | null = null;
 
   id = 0;
   storedBytes = 0;

@@ -9,10 +9,12 @@
 //
 // This file never writes chunks; it writes the pages of sum leaves (sum_leaves.ts), whose header needs the birth.
 
-import { decodeExtent, encodeExtent } from '../format/extent_record.js';
+import { type Sealing, decodeExtent, encodeExtent } from '../format/extent_record.js';
 import {
   StoreError,
+  TREE_KEYS,
   assert,
+  dataKeyKey,
   decodeRun,
   decodeTag,
   encodeManifest,
@@ -30,6 +32,9 @@ import type { Blob, File, Manifest, Piece, Tensor, VersionRecord } from '../form
 import { INLINE_VALUE_BYTES_MAX } from '../format/limits.js';
 import type { ChunkDraft } from './chunk_packer.js';
 import type { CatalogChange, SpaceGrant } from './contract.js';
+import { type HeadFields, sealHead } from './keys/extent_heads.js';
+import type { NewAttempt } from './keys/key_ring.js';
+import { sealManifest } from './keys/manifest_seal.js';
 import { type FileDraft, type ObjectDraft, draftPieces, draftSum, fileTotals } from './object_draft.js';
 import type { StoreContext } from './store_context.js';
 import { INLINE_SUM_LIMIT, type LeafPlace, type SumLeafPlan, writeSumLeaves } from './sum_leaves.js';
@@ -55,6 +60,8 @@ export interface CommitPlan {
   readonly metadata: Readonly<Record<string, string>>;
   readonly metrics: Readonly<Record<string, number>>;
   readonly baseVersionId: number;
+  /** Keys of this attempt; null: the store is not encrypted. */
+  readonly attempt: NewAttempt | null;
   readonly chunks: readonly ChunkDraft[];
   readonly manifest: ManifestPlan;
   /** Sum leaves of the chunks, placed before the change begins. */
@@ -162,14 +169,14 @@ export async function applyCommit(
     await change.put(
       2,
       extentKey(chunk.id),
-      encodeChunk(chunk, grants, plan.leaves.placeOf.get(chunk) ?? null, change.sequence, plan),
+      encodeChunk(context, chunk, grants, plan.leaves.placeOf.get(chunk) ?? null, change.sequence, plan),
     );
   }
   const id = change.takeVersionId();
   const record = versionRecord(plan, id, storedBytes);
   const encoded = encodeVersion(record);
   await change.put(1, versionKey(id, 0), encoded);
-  await change.put(1, versionKey(id, 1), plan.manifest.encoded);
+  await change.put(1, versionKey(id, 1), await manifestValue(context, change, plan, encoded));
   await updateRun(change, plan, id, encoded);
   return { record, manifest: plan.manifest.manifest };
 }
@@ -182,6 +189,21 @@ function usesOf(plan: CommitPlan): [number, number][] {
     if (id !== undefined) uses.set(id, (uses.get(id) ?? 0) + 1);
   }
   return [...uses].sort((a, b) => a[0] - b[0]);
+}
+
+/** What stands in the tree for the manifest; with encryption sealed, and its data key beside it. */
+async function manifestValue(
+  context: StoreContext,
+  change: CatalogChange,
+  plan: CommitPlan,
+  record: Uint8Array,
+): Promise<Uint8Array> {
+  const { attempt, manifest } = plan;
+  if (attempt === null) return manifest.encoded;
+  // The manifest itself and each of its own extents use the key.
+  const keyRecord = attempt.record(1 + plan.chunks.length, plan.createdAtMs);
+  await change.put(TREE_KEYS, dataKeyKey(attempt.keys.keyId), keyRecord);
+  return sealManifest(context.catalog.keys, attempt, record, manifest.encoded);
 }
 
 /** One more version names these extents, or deltas of them come. They must still be there. */
@@ -224,6 +246,7 @@ function lostChunk(chunk: ChunkDraft): StoreError {
 }
 
 function encodeChunk(
+  context: StoreContext,
   chunk: ChunkDraft,
   grants: readonly SpaceGrant[],
   place: LeafPlace | null,
@@ -234,25 +257,55 @@ function encodeChunk(
   assert(sums !== null && grants.length >= 1, 'a chunk is written before it is committed');
   assert(grants.length <= plan.redundancy, 'a chunk has no more copies than wanted');
   assert((place === null) === sums.length <= INLINE_SUM_LIMIT, 'many sums go to a leaf, few do not');
+  const fields = {
+    storedBytes: chunk.storedBytes,
+    rawBytes: chunk.rawBytes,
+    segmentShift: 31 - Math.clz32(plan.segmentBytes),
+    dtype: chunk.dtypeCode,
+    ...(chunk.coding === null ? {} : { coding: chunk.coding }),
+  };
   return encodeExtent({
+    ...fields,
     copies: grants.map((grant) => ({
       member: grant.member,
       sector: grant.sector,
       placementBirth: sequence,
     })),
     wantedCopies: plan.redundancy,
-    storedBytes: chunk.storedBytes,
-    rawBytes: chunk.rawBytes,
     contentBirth: sequence,
-    segmentShift: 31 - Math.clz32(plan.segmentBytes),
     rawSum: chunk.rawSum,
     segmentSums: place === null ? sums : new BigUint64Array(0),
     sumLeafId: place?.leafId ?? 0,
     sumLeafSlot: place?.slot ?? 0,
     referenceCount: 1,
-    dtype: chunk.dtypeCode,
-    ...(chunk.coding === null ? {} : { coding: chunk.coding }),
+    ...sealedFields(context, chunk, fields, place, plan),
   });
+}
+
+/** What a sealed extent's record has in place of its raw sum, and beside it; nothing without encryption. */
+function sealedFields(
+  context: StoreContext,
+  chunk: ChunkDraft,
+  fields: HeadFields,
+  place: LeafPlace | null,
+  plan: CommitPlan,
+): { rawSum?: bigint; sealing?: Sealing } {
+  const { attempt } = plan;
+  const { sealed } = chunk;
+  assert((attempt === null) === (sealed === null), 'with encryption every chunk is sealed');
+  if (attempt === null || sealed === null) return {};
+  // The same head for the same extent when a change is applied again: one nonce, one message.
+  sealed.head ??= sealHead(
+    context.catalog.keys,
+    attempt.keys,
+    chunk.id,
+    sealed.ordinal,
+    fields,
+    chunk.rawSum,
+  );
+  const { rawSum, headTag } = sealed.head;
+  const tags = place === null ? sealed.tags : NO_TREE_VALUE;
+  return { rawSum, sealing: { keyId: attempt.keys.keyId, ordinal: sealed.ordinal, headTag, tags } };
 }
 
 function versionRecord(plan: CommitPlan, id: number, storedBytes: number): VersionRecord {
@@ -273,7 +326,7 @@ function versionRecord(plan: CommitPlan, id: number, storedBytes: number): Versi
     flags: 0,
     metadata: plan.metadata,
     metrics: plan.metrics,
-    keyId: 0,
+    keyId: plan.attempt?.keys.keyId ?? 0,
     baseVersionId: plan.baseVersionId,
   };
 }

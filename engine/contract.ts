@@ -15,6 +15,7 @@
 import type { StoreError } from '../format/errors.js';
 import type { Superblock } from '../format/index.js';
 import type { Io, MemberDevice } from './io/port.js';
+import type { KeyRing } from './keys/key_ring.js';
 import type { MemberManager } from './members/manager.js';
 
 /** A value now if its pages are cached, otherwise a promise. Callers test with `instanceof Promise`. */
@@ -126,6 +127,8 @@ export interface MemberState {
 export interface Catalog {
   readonly io: Io;
   readonly storeUuid: Uint8Array;
+  /** What opens what is sealed; of a store without encryption one that opens nothing. */
+  readonly keys: KeyRing;
   readonly writable: boolean;
   /** Set once a commit failed (commit.md C1). */
   readonly poisoned: Error | null;

@@ -1,6 +1,7 @@
 // Making a store: members formatted, root 1 written last (commit.md C20).
 //
-//   create files -> lock -> zero head and tail -> identity blocks -> flush -> pages -> flush -> superblock 1
+//   create files -> lock -> zero head and tail -> key slots -> identity blocks -> flush -> pages -> flush ->
+//   superblock 1
 //
 // Invariants
 //   1. Until superblock 1 stands on a member it is "not an Ingot member"; what was on it is gone from the
@@ -19,6 +20,7 @@ import {
   FORMAT_MAJOR,
   FORMAT_MINOR,
   HEAD_BYTES,
+  INCOMPAT_ENCRYPTION,
   MEMBERS_MAX,
   MEMBER_BYTES_MIN,
   MEMBER_IN_SYNC,
@@ -43,6 +45,8 @@ import { makeDurable } from './commit_durable.js';
 import { flushAll } from './flush.js';
 import { writeHints } from './hints_io.js';
 import type { Io, MemberDevice } from './io/port.js';
+import { type EncryptOptions, makeKeySlots } from './keys/store_keys.js';
+import { writeKeySlots } from './keys/slots_io.js';
 import { HeartbeatKeeper, lockWriters } from './locks.js';
 import { MemberFailures, firstFailure } from './members/member_failures.js';
 import { MemberSet } from './members/member_set.js';
@@ -60,6 +64,8 @@ export interface CreateStoreOptions {
   readonly segmentBytes?: number;
   /** Overwrite existing files, devices in use and devices with a foreign signature. */
   readonly force?: boolean;
+  /** Makes an encrypted store. */
+  readonly encrypt?: EncryptOptions;
 }
 
 interface Settings {
@@ -87,10 +93,13 @@ export async function createStore(io: Io, options: CreateStoreOptions): Promise<
     await lockWriters(io, devices, options.force === true);
     if (options.force !== true) await refuseStores(io, devices);
     const storeUuid = io.random.bytes(16).slice();
-    const root0 = rootZero(io, storeUuid, devices, settings);
+    const slots = options.encrypt === undefined ? null : await makeKeySlots(io, storeUuid, options.encrypt);
+    const features = slots === null ? 0n : INCOMPAT_ENCRYPTION;
+    const root0 = { ...rootZero(io, storeUuid, devices, settings), incompatFeatures: features };
     const online = onlineMembers(root0, devices);
     await zeroAreas(io, online, devices);
     await flushAll(io, online, 'the zeroed areas of new members');
+    if (slots !== null) await writeKeySlots(io, online, slots);
     await writeHints(io, online, root0, new OpenReport());
     await new HeartbeatKeeper(io, online, root0).markClosed();
     await writeRootOne(io, root0, online, devices);

@@ -14,6 +14,7 @@ import {
   assert,
   decodeExtent,
   decodeExtentKey,
+  leafSlotCount,
   decodeSumLeaf,
   decodeSumLeafPage,
   extentKey,
@@ -21,6 +22,7 @@ import {
 import type { Extent, SumLeaf } from '../format/index.js';
 import type { CatalogSnapshot } from './contract.js';
 import { type FaultKind, MAX_COPIES, NO_MEMBER, type ReadBatch } from './io/port.js';
+import { openHead } from './keys/extent_heads.js';
 import { isHealable } from './repair/suspects.js';
 import type { StoreContext } from './store_context.js';
 import { INLINE_SUM_LIMIT, SUMS_PER_LEAF } from './sum_leaves.js';
@@ -35,6 +37,8 @@ export const RANGE_GAP_IDS = 32;
 export const LEAVES_PER_READ = 1024;
 const LEAF_BYTES = 4096;
 const KIND_SUM_LEAF = 5;
+const TAG_BYTES = 16;
+const WORDS_PER_TAG = TAG_BYTES / 8;
 
 interface Entry<T> {
   readonly value: T;
@@ -80,6 +84,8 @@ class BoundedCache<T> {
 export interface SumView {
   /** Copies sums [first, first + count) of the extent to `target` from `at`. */
   copy(extent: Extent, first: number, count: number, target: BigUint64Array, at: number): void;
+  /** The same of the tags of a sealed extent: 16 bytes each, from byte `at` on. */
+  copyTags(extent: Extent, first: number, count: number, target: Uint8Array, at: number): void;
 }
 
 export class ExtentSource {
@@ -105,11 +111,16 @@ export class ExtentSource {
       else missing.push(id);
     }
     missing.sort((a, b) => a - b);
-    await this.#records(snapshot, missing, (id, bytes) => {
-      const extent = decodeExtent(bytes);
+    await this.#records(snapshot, missing, (id, bytes) => found.set(id, decodeExtent(bytes)));
+    for (const id of missing) {
+      const record = found.get(id);
+      if (record === undefined) continue;
+      const head = openHead(this.#context.catalog.keys, snapshot, id, record);
+      const extent = head instanceof Promise ? await head : head;
       found.set(id, extent);
-      this.#extents.set(id, extent, snapshot.sequence, 400 + extent.segmentSums.length * 8);
-    });
+      const bytes = 400 + extent.segmentSums.length * 8 + (extent.sealing?.tags.length ?? 0);
+      this.#extents.set(id, extent, snapshot.sequence, bytes);
+    }
     for (const id of missing) {
       if (!found.has(id)) throw gone(object, id);
     }
@@ -122,8 +133,8 @@ export class ExtentSource {
     const missing = new Set<number>();
     for (const extent of extents) {
       if (extent.sumLeafId === 0) continue;
-      const count = sumCount(extent);
-      const last = extent.sumLeafId + Math.floor((extent.sumLeafSlot + count - 1) / SUMS_PER_LEAF);
+      const slots = leafSlotCount(extent);
+      const last = extent.sumLeafId + Math.floor((extent.sumLeafSlot + slots - 1) / SUMS_PER_LEAF);
       for (let id = extent.sumLeafId; id <= last; id++) {
         if (leaves.has(id)) continue;
         const cached = this.#leaves.get(id, this.#context.removalSequence);
@@ -136,7 +147,10 @@ export class ExtentSource {
     for (let start = 0; start < ids.length; start += LEAVES_PER_READ) {
       await this.#readLeaves(snapshot, ids.slice(start, start + LEAVES_PER_READ), leaves, object);
     }
-    return { copy: (extent, first, count, target, at) => copySums(leaves, extent, first, count, target, at) };
+    return {
+      copy: (extent, first, count, target, at) => copySums(leaves, extent, first, count, target, at),
+      copyTags: (extent, first, count, target, at) => copyTags(leaves, extent, first, count, target, at),
+    };
   }
 
   /** The sums of one leaf by its record, past the cache (the record may be of a root that is being made). */
@@ -330,6 +344,41 @@ function copySums(
     target.set(extent.segmentSums.subarray(first, first + count), at);
     return;
   }
+  copySlots(leaves, extent, first, count, target, at);
+}
+
+function copyTags(
+  leaves: ReadonlyMap<number, BigUint64Array>,
+  extent: Extent,
+  first: number,
+  count: number,
+  target: Uint8Array,
+  at: number,
+): void {
+  const { sealing } = extent;
+  assert(
+    sealing !== undefined && first + count <= sumCount(extent),
+    'only tags that the extent has are asked for',
+  );
+  if (extent.sumLeafId === 0) {
+    target.set(sealing.tags.subarray(first * TAG_BYTES, (first + count) * TAG_BYTES), at);
+    return;
+  }
+  const words = new BigUint64Array(count * WORDS_PER_TAG);
+  copySlots(leaves, extent, sumCount(extent) + first * WORDS_PER_TAG, words.length, words, 0);
+  const view = new DataView(target.buffer, target.byteOffset + at, count * TAG_BYTES);
+  for (const [index, word] of words.entries()) view.setBigUint64(index * 8, word, true);
+}
+
+/** Slots [first, first + count) of what the extent has in its leaves. */
+function copySlots(
+  leaves: ReadonlyMap<number, BigUint64Array>,
+  extent: Extent,
+  first: number,
+  count: number,
+  target: BigUint64Array,
+  at: number,
+): void {
   for (let done = 0; done < count; ) {
     const place = extent.sumLeafSlot + first + done;
     const leaf = leaves.get(extent.sumLeafId + Math.floor(place / SUMS_PER_LEAF));

@@ -13,6 +13,7 @@ import { openCatalog } from './catalog.js';
 import { createStore } from './create.js';
 import type { DirectoryPort } from './io/directory_port.js';
 import type { Io } from './io/port.js';
+import { unlock } from './keys/store_keys.js';
 import type { PageFault } from './page_store.js';
 import { Store } from './store.js';
 import type { CreateOptions, OpenOptions } from './types.js';
@@ -59,6 +60,12 @@ export async function openWith(
       ...(options.cacheBytes === undefined ? {} : { cacheBytes: options.cacheBytes }),
       onPageFault: (fault) => told?.(fault),
     });
+    try {
+      catalog.keys = await unlock(catalog, options.key);
+    } catch (error) {
+      await catalog.close();
+      throw error;
+    }
     const store = new Store(catalog, ports.files, ports.closeIo, options.readDeadlineMs);
     told = (fault) => store.catalogFault(fault);
     return store;

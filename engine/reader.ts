@@ -27,6 +27,7 @@ import {
   NO_MEMBER,
   type ReadBatch,
 } from './io/port.js';
+import { type SealedPart, openParts, wholeSegments } from './keys/sealed_reads.js';
 import { HungRead } from './repair/hang_watch.js';
 import { READ_RETRIES_OF_EIO, READ_RETRY_DELAYS_MS } from './repair/limits.js';
 import type { BalancedReads } from './repair/read_balance.js';
@@ -77,9 +78,30 @@ const ERRNO_EIO = 5;
 const PASSING_ERRNOS: ReadonlySet<number> = new Set([4, 11, 110]);
 
 /** Read into our own memory: several parts of one stretch, or a stream to decode. */
-const needsScratch = (op: ReadOp): boolean => op.parts.length > 1 || isCoded(op);
 /** Its stream is to be decoded here. */
 const isCoded = (op: ReadOp): boolean => op.extent.coding !== undefined && op.parts[0]?.isStored !== true;
+/** Stays in our own memory when it was read, and opened: parts are then copied out of it, or decoded. */
+const staysInScratch = (op: ReadOp): boolean => op.parts.length > 1 || isCoded(op);
+const needsScratch = (op: ReadOp): boolean => staysInScratch(op) || op.extent.sealing !== undefined;
+
+/** A sealed stretch is read in whole segments: a tag covers no less. */
+function sealedOp(op: ReadOp): ReadOp {
+  return { ...op, ...wholeSegments(op.extent, op.offset, op.bytes), destinationOffset: 0 };
+}
+
+function sealedPartsOf(op: ReadOp): SealedPart[] {
+  const { extent, destination: source, parts } = op;
+  const first = parts[0];
+  if (extent.sealing === undefined) return [];
+  assert(source instanceof Uint8Array && first !== undefined, 'ciphertext is read into our own memory');
+  const common = { name: first.name, extentId: first.extentId, extent, source };
+  if (staysInScratch(op)) {
+    const { offset, bytes } = op;
+    return [{ ...common, sourceOffset: 0, offset, bytes, destination: source, destinationOffset: 0 }];
+  }
+  const { offset, bytes, destination, destinationOffset } = first;
+  return [{ ...common, sourceOffset: 0, offset, bytes, destination, destinationOffset }];
+}
 
 /** The whole stream of a coded extent, for all parts of it. */
 function codedOp(extent: Extent | undefined, parts: readonly HostPart[]): ReadOp {
@@ -187,8 +209,11 @@ export class PartReader {
       running = this.#readAgain(object, ops, batch, options);
       const result = await this.#guard(running, batch, isOwned);
       await this.#judge(object, ops, batch, result, options);
+      const { io, catalog } = this.#context;
+      const sealed = ops.flatMap(sealedPartsOf);
+      await openParts(io, catalog.keys, snapshot, object, sealed, sums, options.signal);
       for (const op of ops) if (op.parts.length > 1 && !isCoded(op)) scatter(op);
-      await decodeParts(this.#context.io, object, ops.flatMap(codedPartsOf), options.signal);
+      await decodeParts(io, object, ops.flatMap(codedPartsOf), options.signal);
     } catch (error) {
       isAbandoned = error instanceof HungRead;
       throw error;
@@ -260,6 +285,7 @@ export class PartReader {
     }
     for (const [id, list] of small) ops.push(...this.#gather(extents.get(id), list));
     for (const [id, list] of coded) ops.push(codedOp(extents.get(id), list));
+    for (const [index, op] of ops.entries()) if (op.extent.sealing !== undefined) ops[index] = sealedOp(op);
     const first = (op: ReadOp): { member: number; sector: number } =>
       op.extent.copies[0] ?? { member: 0, sector: 0 };
     ops.sort(

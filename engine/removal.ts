@@ -16,6 +16,7 @@ import {
   decodeSumLeaf,
   encodeExtent,
   encodeSumLeaf,
+  leafSlotCount,
 } from '../format/extent_record.js';
 import {
   LATEST_TAG,
@@ -23,7 +24,6 @@ import {
   StoreError,
   type VersionRecord,
   assert,
-  decodeManifest,
   decodeRun,
   decodeRunsKey,
   decodeTag,
@@ -38,7 +38,8 @@ import {
 } from '../format/index.js';
 import { moveTag } from './commit_change.js';
 import type { CatalogChange } from './contract.js';
-import { sumCount } from './extent_source.js';
+import { type KeyRing, countKeyUses } from './keys/key_ring.js';
+import { openManifest } from './keys/manifest_seal.js';
 import { notFound, protectingTags, recordOf, tagsOfRun } from './refs.js';
 import { SUMS_PER_LEAF } from './sum_leaves.js';
 
@@ -52,6 +53,7 @@ export interface RemovedVersion {
 /** Removes version `id`. `expect` refuses when the ref that named it moved meanwhile. */
 export async function removeVersion(
   change: CatalogChange,
+  keys: KeyRing,
   id: number,
   options: { force: boolean; nowMs: number; ref: string },
 ): Promise<RemovedVersion> {
@@ -72,14 +74,17 @@ export async function removeVersion(
   const manifestBytes = await change.get(1, versionKey(id, 1));
   if (manifestBytes === undefined)
     throw new StoreError('E_FORMAT', `version v:${id} has no manifest`, { where: { object: `v:${id}` } });
-  const manifest = decodeManifest(manifestBytes);
+  const manifest = await openManifest(keys, change, id, manifestBytes);
   const extentIds = new Set<number>();
   for (const object of [...manifest.tensors, ...manifest.blobs])
     for (const piece of object.pieces) extentIds.add(piece.extentId);
+  const keyUses = new Map<number, number>(record.keyId === 0 ? [] : [[record.keyId, -1]]);
   await dropExtents(
     change,
     [...extentIds].sort((a, b) => a - b),
+    keyUses,
   );
+  await countKeyUses(change, keyUses);
   await change.delete(1, versionKey(id, 0));
   await change.delete(1, versionKey(id, 1));
   await change.delete(0, runVersionKey(record.run, id));
@@ -90,11 +95,15 @@ export async function removeVersion(
 }
 
 /** One version less names these extents. A delta that goes needs its base no more, which then may go too. */
-async function dropExtents(change: CatalogChange, ids: readonly number[]): Promise<void> {
+async function dropExtents(
+  change: CatalogChange,
+  ids: readonly number[],
+  keyUses: Map<number, number>,
+): Promise<void> {
   const leafUses = new Map<number, number>();
   // Bases have smaller ids, so this ends; what is written is at most DELTA_DEPTH_MAX levels deep.
   for (let uses = new Map(ids.map((id) => [id, 1])); uses.size > 0; )
-    uses = await dropUses(change, uses, leafUses);
+    uses = await dropUses(change, uses, leafUses, keyUses);
   for (const [id, uses] of [...leafUses].sort((a, b) => a[0] - b[0])) await dropLeaf(change, id, uses);
 }
 
@@ -103,6 +112,7 @@ async function dropUses(
   change: CatalogChange,
   uses: ReadonlyMap<number, number>,
   leafUses: Map<number, number>,
+  keyUses: Map<number, number>,
 ): Promise<Map<number, number>> {
   const bases = new Map<number, number>();
   for (const [id, count] of uses) {
@@ -121,6 +131,8 @@ async function dropUses(
       continue;
     }
     await change.delete(2, key);
+    const keyId = extent.sealing?.keyId;
+    if (keyId !== undefined) keyUses.set(keyId, (keyUses.get(keyId) ?? 0) - 1);
     for (const copy of extent.copies) change.freeSpace(copy.member, copy.sector, extent.storedBytes / 4096);
     for (const leaf of leavesOf(extent)) leafUses.set(leaf, (leafUses.get(leaf) ?? 0) + 1);
     if (base === undefined) continue;
@@ -136,7 +148,8 @@ async function dropUses(
 
 function leavesOf(extent: Extent): number[] {
   if (extent.sumLeafId === 0) return [];
-  const last = extent.sumLeafId + Math.floor((extent.sumLeafSlot + sumCount(extent) - 1) / SUMS_PER_LEAF);
+  const last =
+    extent.sumLeafId + Math.floor((extent.sumLeafSlot + leafSlotCount(extent) - 1) / SUMS_PER_LEAF);
   return Array.from({ length: last - extent.sumLeafId + 1 }, (_, index) => extent.sumLeafId + index);
 }
 

@@ -30,6 +30,8 @@ import type { Catalog, CatalogView, MaybePromise } from './contract.js';
 import type { JobRecord } from '../format/index.js';
 import { type FsckOptions, fsck } from './fsck.js';
 import type { DirectoryPort } from './io/directory_port.js';
+import type { SlotOptions } from './keys/slots.js';
+import { addKey, addRecoveryKey, listKeys, removeKey } from './keys/store_keys.js';
 import { removeVersion } from './removal.js';
 import type { CatalogWalkOptions } from './members/catalog_walk.js';
 import type { AddMemberOptions } from './members/manager.js';
@@ -49,6 +51,8 @@ import type {
   Device,
   DeviceBuffer,
   HostBuffer,
+  KeyChange,
+  KeySlotInfo,
   ListQuery,
   MaintEvent,
   OpOptions,
@@ -56,6 +60,7 @@ import type {
   Retention,
   StoreEvent,
   StoreInfo,
+  StoreKey,
   StoreStats,
   VersionInfo,
   VersionSummary,
@@ -83,6 +88,8 @@ export class Store implements AsyncDisposable {
   readonly #context: StoreContext;
   readonly #writers: WriterPool;
   readonly #closeIo: boolean;
+  /** Settles when the last change of key slots so far has ended. */
+  #keyTurn: Promise<unknown> = Promise.resolve();
 
   /** `closeIo`: the store owns the Io port and closes it too. */
   constructor(catalog: Catalog, files: DirectoryPort | null, closeIo: boolean, readDeadlineMs?: number) {
@@ -139,7 +146,7 @@ export class Store implements AsyncDisposable {
     try {
       const record = await lookupRef(lease.snapshot, ref);
       const [manifest, tags] = await Promise.all([
-        manifestOf(lease.snapshot, record.id),
+        manifestOf(lease.snapshot, this.#context.catalog.keys, record.id),
         tagsOfRun(lease.snapshot, record.run),
       ]);
       options.signal?.throwIfAborted();
@@ -186,6 +193,7 @@ export class Store implements AsyncDisposable {
   async begin(run: string, options: BeginOptions = {}): Promise<Transaction> {
     const context = this.#context;
     context.checkWritable('begin');
+    context.catalog.keys.require('writing');
     options.signal?.throwIfAborted();
     const { superblock } = context.catalog;
     const chunkBytes = options.chunkBytes ?? superblock.defaultChunkBytes;
@@ -244,6 +252,7 @@ export class Store implements AsyncDisposable {
   /** Removes a version; its own space is free two roots later. E_CONFLICT names the tags that protect it. */
   async remove(ref: string, options: RemoveOptions = {}): Promise<void> {
     this.#context.checkWritable('remove');
+    this.#context.catalog.keys.require('removing a version');
     await this.#removeOne(ref, options.force ?? false, options.signal);
   }
 
@@ -253,7 +262,10 @@ export class Store implements AsyncDisposable {
     policy: Retention,
     options: { readonly dryRun?: boolean; readonly signal?: AbortSignal } = {},
   ): Promise<readonly PruneDecision[]> {
-    if (options.dryRun !== true) this.#context.checkWritable('prune');
+    if (options.dryRun !== true) {
+      this.#context.checkWritable('prune');
+      this.#context.catalog.keys.require('removing versions');
+    }
     validateRunName(run);
     const versions: VersionInfo[] = [];
     for await (const version of this.list({ run }, options)) versions.push(version);
@@ -381,6 +393,49 @@ export class Store implements AsyncDisposable {
     return versionHealth(this.#context, options.signal);
   }
 
+  // --- keys -------------------------------------------------------------------------------------
+
+  /** Whether it was made with encryption, and whether a key was given: 'none', 'locked' or 'open'. */
+  get encryption(): 'none' | 'locked' | 'open' {
+    const { keys } = this.#context.catalog;
+    return !keys.isEncrypted ? 'none' : keys.isLocked ? 'locked' : 'open';
+  }
+
+  /** The key slots; needs no key. E_UNSUPPORTED without encryption. */
+  listKeys(): readonly KeySlotInfo[] {
+    this.#context.checkOpen();
+    return listKeys(this.#context.catalog);
+  }
+
+  /** Makes one more key of the store, with one that it has. E_AUTH, E_USAGE, E_RANGE, E_IO. */
+  addKey(opener: StoreKey, key: StoreKey, options: SlotOptions = {}): Promise<KeyChange> {
+    this.#context.checkWritable('adding a key');
+    return this.#inKeyTurn(() => addKey(this.#context.catalog, opener, key, options));
+  }
+
+  /** The same with a fresh recovery key, whose printed form `onText` is given; the bytes are wiped after it. */
+  addRecoveryKey(
+    opener: StoreKey,
+    onText: (text: Uint8Array) => void | Promise<void>,
+    options: SlotOptions = {},
+  ): Promise<KeyChange> {
+    this.#context.checkWritable('adding a key');
+    return this.#inKeyTurn(() => addRecoveryKey(this.#context.catalog, opener, onText, options));
+  }
+
+  /** Removes a key slot; the last one stays (E_CONFLICT). What the drives may keep of it: SAFETY.md. */
+  removeKey(opener: StoreKey, id: number): Promise<KeyChange> {
+    this.#context.checkWritable('removing a key');
+    return this.#inKeyTurn(() => removeKey(this.#context.catalog, opener, id));
+  }
+
+  /** Changes of slots run one after another: each begins with what the one before left. */
+  #inKeyTurn<T>(change: () => Promise<T>): Promise<T> {
+    const done = this.#keyTurn.then(change);
+    this.#keyTurn = done.catch(() => undefined);
+    return done;
+  }
+
   async close(): Promise<void> {
     if (this.#context.closed) return;
     this.#context.close();
@@ -391,7 +446,9 @@ export class Store implements AsyncDisposable {
     await Promise.all(idle.map((writer) => writer.abort(reason)));
     this.#writers.close();
     this.#context.events.emit({ type: 'stats', at: this.#context.now(), detail: { closed: true } });
+    await this.#keyTurn;
     await this.#context.catalog.close();
+    this.#context.catalog.keys.close();
     if (this.#closeIo) await this.#context.io.close();
   }
 
@@ -441,7 +498,7 @@ export class Store implements AsyncDisposable {
       sequence = change.sequence;
       // Before the root is durable: what was cached of it must not outlive it.
       this.#context.removalSequence = Math.max(this.#context.removalSequence, change.sequence);
-      return removeVersion(change, id, { force, nowMs, ref });
+      return removeVersion(change, this.#context.catalog.keys, id, { force, nowMs, ref });
     });
     assert(this.#context.removalSequence >= sequence, 'caches know of the removal');
     const { record, tags, latest } = removed;

@@ -1,6 +1,7 @@
 // Sum leaves: pages that hold the segment sums of extents which have too many for their record.
 //
 // Invariants
+//   0. A sealed extent's tags follow its sums, two slots each; "sums" below means both.
 //   1. An extent of up to INLINE_SUM_LIMIT sums has none; one of up to SUMS_PER_LEAF lies in one leaf; a
 //      longer one starts at slot 0 and goes on in the leaves with the next ids (format F12).
 //   2. Leaves are written in full, to as many copies as any catalog page, before the change that names
@@ -66,22 +67,33 @@ export function planSumLeaves(chunks: readonly ChunkDraft[]): SumLeafPlan {
     const { sums } = chunk;
     assert(sums !== null, 'sums are placed after the chunk is written');
     if (sums.length <= INLINE_SUM_LIMIT) continue;
+    const words = wordsOf(sums, chunk.sealed?.tags ?? null);
     let leaf = leaves.at(-1);
-    const fits = leaf !== undefined && leaf.used + sums.length <= SUMS_PER_LEAF;
+    const fits = leaf !== undefined && leaf.used + words.length <= SUMS_PER_LEAF;
     if (!fits) leaf = pushLeaf(leaves);
     assert(leaf !== undefined, 'there is an open leaf');
     placeOf.set(chunk, { leafId: 0, slot: leaf.used });
     firstLeafOf.set(chunk, leaves.length - 1);
-    for (let done = 0; done < sums.length; ) {
-      const take = Math.min(sums.length - done, SUMS_PER_LEAF - leaf.used);
-      leaf.sums.set(sums.subarray(done, done + take), leaf.used);
+    for (let done = 0; done < words.length; ) {
+      const take = Math.min(words.length - done, SUMS_PER_LEAF - leaf.used);
+      leaf.sums.set(words.subarray(done, done + take), leaf.used);
       leaf.used += take;
       leaf.extents++;
       done += take;
-      if (done < sums.length) leaf = pushLeaf(leaves);
+      if (done < words.length) leaf = pushLeaf(leaves);
     }
   }
   return { leaves, placeOf, firstLeafOf, groups: [] };
+}
+
+/** What an extent's slots hold: its sums, then its tags as words of eight bytes. */
+function wordsOf(sums: BigUint64Array, tags: Uint8Array | null): BigUint64Array {
+  if (tags === null) return sums;
+  const words = new BigUint64Array(sums.length + tags.length / 8);
+  words.set(sums);
+  const view = new DataView(tags.buffer, tags.byteOffset, tags.length);
+  for (let at = 0; at < tags.length; at += 8) words[sums.length + at / 8] = view.getBigUint64(at, true);
+  return words;
 }
 
 function pushLeaf(leaves: LeafDraft[]): LeafDraft {

@@ -28,6 +28,7 @@ import { PLAIN_PIECE, type PieceOptions } from './chunk_packer.js';
 import { type CommitPlan, applyCommit, buildManifest } from './commit_change.js';
 import { TensorBase, checkNamedBase, isSameKind } from './delta_source.js';
 import { MAX_READ_RANGE_BYTES } from './io/directory_port.js';
+import type { NewAttempt } from './keys/key_ring.js';
 import {
   FILE_OF_TENSORS,
   type FileDraft,
@@ -94,6 +95,7 @@ export class Transaction implements AsyncDisposable {
   #pending: Set<Promise<unknown>> | null = null;
   #writer: TransactionWriter | null = null;
   #leaves: SumLeafPlan | null = null;
+  #attempt: NewAttempt | null = null;
   #state: State = 'open';
 
   constructor(
@@ -621,8 +623,20 @@ export class Transaction implements AsyncDisposable {
     this.#context.checkOpen();
     if (this.#state !== 'open' && this.#state !== 'committing')
       throw new StoreError('E_CLOSED', `put: the transaction is ${this.#state} already`);
-    this.#writer ??= new TransactionWriter(this.#pool, { ...this.#settings, object: this.run });
+    this.#writer ??= new TransactionWriter(this.#pool, {
+      ...this.#settings,
+      object: this.run,
+      attempt: this.#attemptOf(),
+    });
     return this.#writer;
+  }
+
+  /** The keys of this attempt, made when they are first needed; null: the store is not encrypted. */
+  #attemptOf(): NewAttempt | null {
+    const { catalog, io } = this.#context;
+    if (!catalog.keys.isEncrypted) return null;
+    this.#attempt ??= catalog.keys.begin(io.random, catalog.takeIds(1));
+    return this.#attempt;
   }
 
   #sourceFiles(): SourceFiles {
@@ -644,6 +658,7 @@ export class Transaction implements AsyncDisposable {
       metadata: { ...options.metadata, ...lossyMetadata([...this.#tensors.values()]) },
       metrics: options.metrics ?? {},
       baseVersionId: this.#settings.base === null ? 0 : this.#settings.base.number,
+      attempt: this.#attemptOf(),
       chunks: writer === null ? [] : writer.chunks,
       leaves: planSumLeaves(writer === null ? [] : writer.chunks),
       manifest: buildManifest(

@@ -20,9 +20,11 @@ import type { DType } from '../format/dtype.js';
 import type { StoreError } from '../format/errors.js';
 import type { GpuCounters } from './gpu/gpus.js';
 import type { FaultKind, IoPath, SourceFile } from './io/port.js';
+import type { StoreKey } from './keys/key_provider.js';
+import type { EncryptOptions, KeyChange, KeySlotInfo } from './keys/store_keys.js';
 import type { HealingStats } from './repair/healer.js';
 
-export type { DType, HealingStats, IoPath };
+export type { DType, EncryptOptions, HealingStats, IoPath, KeyChange, KeySlotInfo, StoreKey };
 
 export type Device =
   | { readonly type: 'cpu' }
@@ -366,12 +368,19 @@ export interface CreateOptions {
   readonly chunkBytes?: number;
   readonly segmentBytes?: number;
   readonly force?: boolean;
+  /** Encrypts what the store will hold (SAFETY.md says what stays in the clear). It cannot be turned on later. */
+  readonly encrypt?: EncryptOptions;
   readonly signal?: AbortSignal;
 }
 export interface OpenOptions {
   readonly mode?: 'r' | 'rw';
   /** Make the store when nothing is there yet; an existing one is opened. */
   readonly create?: CreateOptions;
+  /**
+   * Opens what is sealed. An encrypted store opened without one lists runs and versions, and can be scrubbed, healed
+   * and resilvered; what needs a key is E_AUTH.
+   */
+  readonly key?: StoreKey;
   /** Bytes of catalog pages kept in memory (default 96 MiB). A million small versions take about 400 MB. */
   readonly cacheBytes?: number;
   /** Milliseconds after which a read counts as hung and is taken from another copy where it can be (default 10,000). */

@@ -13,8 +13,9 @@ import type { Extent } from '../format/extent_record.js';
 import type { ExtentCopy, Manifest, Piece } from '../format/index.js';
 import { BufferPool } from './buffer_pool.js';
 import { decodeParts } from './coded_reads.js';
-import { sumCount, withBases } from './extent_source.js';
+import { type SumView, sumCount, withBases } from './extent_source.js';
 import { type IoFault, MAX_COPIES, NO_MEMBER, type ReadBatch } from './io/port.js';
+import { openParts } from './keys/sealed_reads.js';
 import { ProgressTracker } from './progress.js';
 import { PartReader } from './reader.js';
 import { type SuspectSegments, isHealable } from './repair/suspects.js';
@@ -231,16 +232,8 @@ async function verifyBatch(
         good.add(id);
         const start = offsets[op] ?? 0;
         const stored = buffer.subarray(start, start + extent.storedBytes);
-        const bytes = await rawBytesOf(
-          context,
-          lease,
-          object,
-          id,
-          extent,
-          stored,
-          uses.get(id) ?? [],
-          options,
-        );
+        const users = uses.get(id) ?? [];
+        const bytes = await rawBytesOf(context, lease, object, id, extent, stored, sums, users, options);
         if (bytes instanceof StoreError) {
           findings.push({ type: 'finding', severity: 'fatal', error: bytes, action: 'unrepairable' });
           continue;
@@ -431,13 +424,25 @@ async function rawBytesOf(
   id: number,
   extent: Extent,
   stored: Uint8Array,
+  sums: SumView,
   uses: readonly Use[],
   options: OpOptions,
 ): Promise<Uint8Array | StoreError> {
-  const { rawBytes, coding } = extent;
+  const { rawBytes, coding, storedBytes } = extent;
+  const name = userNames(uses);
+  if (extent.sealing !== undefined) {
+    const place = { offset: 0, bytes: storedBytes, sourceOffset: 0, destinationOffset: 0 };
+    const part = { ...place, name, extentId: id, extent, source: stored, destination: stored };
+    const { io, catalog } = context;
+    try {
+      await openParts(io, catalog.keys, lease.snapshot, object, [part], sums, options.signal);
+    } catch (error) {
+      if (isStoreError(error, 'E_AUTH')) return error;
+      throw error;
+    }
+  }
   if (coding === undefined) return stored.subarray(0, rawBytes);
   const raw = new Uint8Array(rawBytes);
-  const name = userNames(uses);
   const whole = { name, offset: 0, bytes: rawBytes, destination: raw, destinationOffset: 0 };
   try {
     if (coding.base !== undefined) {

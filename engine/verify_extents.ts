@@ -257,8 +257,9 @@ class ExtentVerifier {
     if (this.#damages.length === 0) return;
     const { signal } = this.#context.options;
     const range: CatalogView['range'] = (tree, from, to) => this.#context.tree(tree).range(from, to);
+    const get: CatalogView['get'] = (tree, key) => this.#context.tree(tree).get(key);
     const ids = new Set(this.#damages.slice(0, NAMED_MAX).map((damage) => damage.id));
-    const names = await ownersOf({ range }, ids, signal);
+    const names = await ownersOf({ range, get }, this.#context.catalog.keys, ids, signal);
     for (const damage of this.#damages) {
       const users = names.get(damage.id) ?? [];
       const within = damage.within;

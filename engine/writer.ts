@@ -21,6 +21,8 @@ import { ChunkDraft, type ByteSource, START_ALIGNMENT_BYTES, SharedChunks, align
 import { type ChunkPiece, type DraftPart, PLAIN_PIECE, type PieceOptions } from './chunk_packer.js';
 import { type Slab, memoryFactor } from './chunk_packer.js';
 import { encodeChunks } from './chunk_encoder.js';
+import { sealChunks } from './keys/chunk_sealer.js';
+import type { NewAttempt } from './keys/key_ring.js';
 import type { MemberState, SpaceGrant } from './contract.js';
 import { DeltaBases } from './delta_bases.js';
 import {
@@ -100,6 +102,8 @@ export interface WriterOptions {
   readonly segmentBytes: number;
   /** For messages. */
   readonly object: string;
+  /** Keys of this attempt; null: the store is not encrypted. */
+  readonly attempt: NewAttempt | null;
 }
 
 /** Those that are not wholly in another version already (delta_bases.ts). */
@@ -155,8 +159,9 @@ export class TransactionWriter {
     bytes: Uint8Array,
     options: PieceOptions = PLAIN_PIECE,
   ): Promise<DraftPart> {
-    // What is copied here is in the slab; a coded chunk needs memory again for what it becomes, and for its base.
-    const codedBytes = (memoryFactor(options) - 1) * bytes.byteLength;
+    // What is copied here is in the slab; a coded or sealed chunk needs memory again for what it becomes, and for
+    // its base.
+    const codedBytes = (this.#memoryFactor(options) - 1) * bytes.byteLength;
     if (codedBytes > 0 && !this.#pool.budget.tryAcquire(codedBytes))
       await this.#pool.budget.acquire(codedBytes);
     let added = false;
@@ -213,7 +218,7 @@ export class TransactionWriter {
     bytes: number,
     options: PieceOptions = PLAIN_PIECE,
   ): Promise<DraftPart> {
-    const heldBytes = memoryFactor(options) * bytes;
+    const heldBytes = this.#memoryFactor(options) * bytes;
     if (!this.#pool.budget.tryAcquire(heldBytes)) await this.#pool.budget.acquire(heldBytes);
     if (this.#failure !== null) {
       this.#pool.budget.release(heldBytes);
@@ -234,7 +239,7 @@ export class TransactionWriter {
     options: PieceOptions = PLAIN_PIECE,
   ): Promise<DraftPart> {
     assert(bytes > 0 && bytes <= this.#options.chunkBytes, 'a chunk has 1..chunkBytes bytes');
-    const heldBytes = memoryFactor(options) * bytes;
+    const heldBytes = this.#memoryFactor(options) * bytes;
     if (!this.#pool.budget.tryAcquire(heldBytes)) await this.#pool.budget.acquire(heldBytes);
     if (this.#failure !== null) {
       this.#pool.budget.release(heldBytes);
@@ -357,8 +362,14 @@ export class TransactionWriter {
     for (const chunk of chunks) chunk.job = job;
   }
 
+  /** As memoryFactor has it; what is sealed becomes something else in any case. */
+  #memoryFactor(options: PieceOptions): number {
+    return Math.max(memoryFactor(options), this.#options.attempt === null ? 1 : 2);
+  }
+
   async #encode(chunks: readonly ChunkDraft[]): Promise<void> {
-    const wanting = chunks.filter((chunk) => chunk.wantsEncoder);
+    const isSealed = this.#options.attempt !== null;
+    const wanting = isSealed ? chunks : chunks.filter((chunk) => chunk.wantsEncoder);
     const { io } = this.#context;
     const { signal } = this.#abort;
     const { staging } = this.#pool;
@@ -373,6 +384,8 @@ export class TransactionWriter {
     const failed = result?.status.findIndex((status) => status !== 0) ?? -1;
     const chunk = wanting[failed];
     if (result !== null && chunk !== undefined) throw this.#writeError(wanting, chunk, result);
+    const { attempt, segmentBytes } = this.#options;
+    if (attempt !== null) await sealChunks(io, attempt, segmentBytes, unlinked(chunks), signal);
   }
 
   #giveBack(chunks: readonly ChunkDraft[]): void {

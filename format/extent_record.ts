@@ -2,8 +2,8 @@
 //
 // Invariants
 //   1. What decodes obeys F12 and the bounds of section 6; what is encoded is asserted to.
-//   2. Fields that version 1.0 reserves (transform, delta, codec, cipher, keys, tags) are written as
-//      absent and refused when they are not zero.
+//   2. A sealed extent (cipher 1) has key id, ordinal and head tag, another has none of them; the raw sum of a sealed
+//      one is itself sealed, and a record in which it was opened is never encoded (spec/encryption.md S7).
 //   3. Reading or writing one extent costs a few microseconds and no bigint but its sums.
 //
 // It does not know whether the places are free, nor whether the members exist.
@@ -41,6 +41,9 @@ export const SUM_LEAF_IDENTIFIER = 'IGSL';
 const COPY_BYTES = 24;
 const POINTER_COPY_BYTES = 16;
 const SECTORS_MAX = 2 ** 41;
+/** The one cipher of format 1 (spec/versions.md). */
+export const CIPHER_AES_256_GCM = 1;
+const TAG_BYTES = 16;
 
 export interface ExtentCopy extends PageCopy {
   /** Sequence of the root that placed the bytes there (F15). */
@@ -68,6 +71,19 @@ export interface Extent {
   readonly dtype: number;
   /** How the stored bytes become the raw bytes (spec/codecs.md); absent: they are the raw bytes. */
   readonly coding?: Coding;
+  /** How the stored bytes are encrypted (spec/encryption.md); absent: they are not. */
+  readonly sealing?: Sealing;
+}
+export interface Sealing {
+  readonly keyId: number;
+  /** Of this encryption, from the counter of its version attempt. */
+  readonly ordinal: number;
+  /** 16 bytes: over the record's identity and its raw sum. */
+  readonly headTag: Uint8Array;
+  /** 16 bytes for each segment when `segmentSums` has the sums, else empty: then they follow the sums in the leaf. */
+  readonly tags: Uint8Array;
+  /** The raw sum was opened: for readers, never encoded. */
+  readonly isOpen?: boolean;
 }
 export interface Coding {
   readonly transform: number;
@@ -95,6 +111,21 @@ export interface SumLeaf {
 /** Segments of an extent: ceil(storedBytes / 2^segmentShift). */
 export function segmentCount(extent: Pick<Extent, 'storedBytes' | 'segmentShift'>): number {
   return Math.ceil(extent.storedBytes / 2 ** extent.segmentShift);
+}
+
+/** Slots of sum leaves that an extent takes: its sums, and after them two for each tag. */
+export function leafSlotCount(extent: Pick<Extent, 'storedBytes' | 'segmentShift' | 'sealing'>): number {
+  return segmentCount(extent) * (extent.sealing === undefined ? 1 : 1 + TAG_BYTES / 8);
+}
+
+function sealingProblem(sealing: Sealing, count: number): string | null {
+  if (!(sealing.keyId >= 1)) return 'keyId is 0 and cipher is not';
+  if (!(sealing.ordinal >= 1)) return 'ordinal is 0';
+  if (sealing.headTag.length !== TAG_BYTES) return 'headTag does not have 16 bytes';
+  const tagBytes = count <= EXTENT_INLINE_SUMS_MAX ? count * TAG_BYTES : 0;
+  return sealing.tags.length === tagBytes
+    ? null
+    : `${sealing.tags.length} bytes of tags for ${count} segments`;
 }
 
 function placeProblem(copies: readonly PageCopy[]): string | null {
@@ -139,13 +170,16 @@ function extentProblem(extent: Extent): string | null {
   if (!(extent.referenceCount >= 1)) return 'referenceCount is 0';
   if (dtype !== DTYPE_CODE_BYTES && dtypeOfCode(dtype) === null) return `dtype is ${dtype}`;
   const count = segmentCount(extent);
+  const sealed = extent.sealing === undefined ? null : sealingProblem(extent.sealing, count);
+  if (sealed !== null) return sealed;
   if (count <= EXTENT_INLINE_SUMS_MAX) {
     if (extent.segmentSums.length !== count) return `${extent.segmentSums.length} sums for ${count} segments`;
     return sumLeafId === 0 && sumLeafSlot === 0 ? null : 'names a sum leaf that it does not need';
   }
   if (extent.segmentSums.length !== 0 || sumLeafId === 0) return `${count} segments without a sum leaf`;
-  const fits = count <= SUM_LEAF_SUMS_MAX ? sumLeafSlot + count <= SUM_LEAF_SUMS_MAX : sumLeafSlot === 0;
-  return fits ? null : `${count} sums from slot ${sumLeafSlot}`;
+  const slots = leafSlotCount(extent);
+  const fits = slots <= SUM_LEAF_SUMS_MAX ? sumLeafSlot + slots <= SUM_LEAF_SUMS_MAX : sumLeafSlot === 0;
+  return fits ? null : `${slots} sums and tags from slot ${sumLeafSlot}`;
 }
 
 /** One builder for all small records: it keeps its memory between them. */
@@ -160,7 +194,14 @@ function finish(root: number, identifier: string): Uint8Array {
 export function encodeExtent(extent: Extent): Uint8Array {
   const problem = extentProblem(extent);
   assert(problem === null, `an extent obeys section 6: ${problem ?? ''}`);
+  const { sealing } = extent;
+  assert(sealing?.isOpen !== true, 'the raw sum of a sealed extent is stored sealed');
   builder.clear();
+  const headTag = sealing === undefined ? 0 : ExtentTable.createHeadTagVector(builder, sealing.headTag);
+  const tags =
+    sealing === undefined || sealing.tags.length === 0
+      ? 0
+      : ExtentTable.createTagsVector(builder, sealing.tags);
   let sums = 0;
   if (extent.segmentSums.length > 0) {
     builder.startVector(8, extent.segmentSums.length, 8);
@@ -199,6 +240,13 @@ export function encodeExtent(extent: Extent): Uint8Array {
       ExtentTable.addDeltaDepth(builder, coding.base.depth);
     }
   }
+  if (sealing !== undefined) {
+    ExtentTable.addCipher(builder, CIPHER_AES_256_GCM);
+    ExtentTable.addKeyId(builder, BigInt(sealing.keyId));
+    ExtentTable.addOrdinal(builder, BigInt(sealing.ordinal));
+    if (tags !== 0) ExtentTable.addTags(builder, tags);
+    ExtentTable.addHeadTag(builder, headTag);
+  }
   return finish(ExtentTable.endExtent(builder), EXTENT_IDENTIFIER);
 }
 
@@ -210,7 +258,8 @@ export function decodeExtent(bytes: Uint8Array, where?: FormatContext): Extent {
     'Extent',
     where,
   );
-  refuseReserved(cursor, where);
+  if (cursor.u8(EXTENT_FIELD.SUM_ALGORITHM) !== SUM_ALGORITHM_CRC64_NVME)
+    refuse(where, 'Extent', 'sumAlgorithm', 'is not 1');
   const start = cursor.vector(EXTENT_FIELD.COPIES);
   const count = cursor.count(EXTENT_FIELD.COPIES);
   if (count > COPIES_MAX) refuse(where, 'Extent', 'copies', `${count} copies`);
@@ -242,20 +291,31 @@ export function decodeExtent(bytes: Uint8Array, where?: FormatContext): Extent {
     referenceCount: cursor.u32(EXTENT_FIELD.REFERENCE_COUNT),
     dtype: cursor.u8(EXTENT_FIELD.DTYPE),
     ...codingOf(cursor, where),
+    ...sealingOf(cursor, where),
   };
   const problem = extentProblem(extent);
   if (problem !== null) refuse(where, 'Extent', 'record', problem);
   return extent;
 }
 
-function refuseReserved(cursor: TableCursor, where?: FormatContext): void {
+/** The sealing of a record: nothing of it with cipher 0, all of it with cipher 1. */
+function sealingOf(cursor: TableCursor, where?: FormatContext): { readonly sealing?: Sealing } {
   const F = EXTENT_FIELD;
-  if (cursor.u8(F.SUM_ALGORITHM) !== SUM_ALGORITHM_CRC64_NVME)
-    refuse(where, 'Extent', 'sumAlgorithm', 'is not 1');
-  if (cursor.u8(F.CIPHER) !== 0) refuse(where, 'Extent', 'cipher', 'is 0 in version 1.0');
-  const reserved = cursor.sum(F.KEY_ID) | cursor.sum(F.ORDINAL);
-  if (reserved !== 0n || cursor.count(F.TAGS) !== 0)
-    refuse(where, 'Extent', 'reserved', 'reserved fields are not zero');
+  const cipher = cursor.u8(F.CIPHER);
+  if (cipher > CIPHER_AES_256_GCM) refuse(where, 'Extent', 'cipher', `is ${cipher}`);
+  const tagBytes = cursor.count(F.TAGS);
+  const headTagBytes = cursor.count(F.HEAD_TAG);
+  if (cipher === 0) {
+    const given = cursor.sum(F.KEY_ID) | cursor.sum(F.ORDINAL) | BigInt(tagBytes + headTagBytes);
+    if (given !== 0n) refuse(where, 'Extent', 'cipher', 'is 0 beside a key, an ordinal or tags');
+    return {};
+  }
+  if (headTagBytes !== TAG_BYTES) refuse(where, 'Extent', 'headTag', 'does not have 16 bytes');
+  if (tagBytes > EXTENT_INLINE_SUMS_MAX * TAG_BYTES) refuse(where, 'Extent', 'tags', `has ${tagBytes} bytes`);
+  const keyId = cursor.u64(F.KEY_ID, 'keyId');
+  const ordinal = cursor.u64(F.ORDINAL, 'ordinal');
+  const [tags, headTag] = [cursor.byteVector(F.TAGS), cursor.byteVector(F.HEAD_TAG)];
+  return { sealing: { keyId, ordinal, headTag, tags } };
 }
 
 /** The coding of a record: all of its ids 0, or a codec with what belongs to it. */

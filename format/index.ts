@@ -14,6 +14,8 @@ export * from './extent_record.js';
 export * from './flatbuffer_verifier.js';
 export * from './free_map.js';
 export * from './hints.js';
+export * from './key_records.js';
+export * from './key_slots.js';
 export * from './keys.js';
 export * from './large_value.js';
 export * from './layout_constants.js';

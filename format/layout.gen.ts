@@ -205,6 +205,47 @@ export const HINT_ENTRY_LAST_SEEN_MS = 24;
 /** UTF-8, zero padded */
 export const HINT_ENTRY_PATH = 32;
 
+/** Begins each half of the key slots area (encryption.md section 6). */
+export const KEY_SLOTS_HEADER_BYTES = 4096;
+/** INGOTKS1 */
+export const KEY_SLOTS_HEADER_MAGIC = 0;
+/** sum of bytes [16, 131072) of the half */
+export const KEY_SLOTS_HEADER_SUM = 8;
+export const KEY_SLOTS_HEADER_STORE_UUID = 16;
+export const KEY_SLOTS_HEADER_GENERATION = 32;
+export const KEY_SLOTS_HEADER_WRITTEN_AT_MS = 40;
+/** 1 = extents and manifests sealed, the rest of the catalog in the clear */
+export const KEY_SLOTS_HEADER_SUITE = 48;
+/** places 0..slotCount-1 may be used */
+export const KEY_SLOTS_HEADER_SLOT_COUNT = 50;
+/** ids of slots are never given twice */
+export const KEY_SLOTS_HEADER_NEXT_SLOT_ID = 52;
+export const KEY_SLOTS_HEADER_RESERVED0 = 56;
+
+/** One way to the master key. All zero when empty. */
+export const KEY_SLOT_BYTES = 2048;
+/** 1 passphrase, 2 key file, 3 recovery key, 4 PKCS#11 (reserved), 5 TPM 2.0 (reserved) */
+export const KEY_SLOT_KIND = 0;
+export const KEY_SLOT_RESERVED0 = 2;
+export const KEY_SLOT_ID = 4;
+export const KEY_SLOT_CREATED_AT_MS = 8;
+/** passphrases: N = 2^scryptLogN; else 0 */
+export const KEY_SLOT_SCRYPT_LOG_N = 16;
+export const KEY_SLOT_SCRYPT_R = 17;
+export const KEY_SLOT_SCRYPT_P = 18;
+export const KEY_SLOT_RESERVED1 = 19;
+export const KEY_SLOT_SALT = 24;
+export const KEY_SLOT_NONCE = 56;
+/** the master key by AES-256-GCM-SIV: 32 bytes and the tag */
+export const KEY_SLOT_WRAPPED = 68;
+export const KEY_SLOT_RESERVED2 = 116;
+export const KEY_SLOT_LABEL_BYTES = 120;
+export const KEY_SLOT_RESERVED3 = 122;
+/** UTF-8, zero padded */
+export const KEY_SLOT_LABEL = 128;
+/** reserved for what tokens need */
+export const KEY_SLOT_RESERVED4 = 256;
+
 /** The writer's sign of life (section 8). */
 export const HEARTBEAT_BYTES = 4096;
 /** INGOTHB1 */
@@ -244,4 +285,6 @@ export const DEFERRED_HEADER_ZERO: readonly (readonly [number, number])[] = [[4,
 export const DEFERRED_ENTRY_ZERO: readonly (readonly [number, number])[] = [[12, 16]];
 export const HINTS_HEADER_ZERO: readonly (readonly [number, number])[] = [[52, 64]];
 export const HINT_ENTRY_ZERO: readonly (readonly [number, number])[] = [[20, 24]];
+export const KEY_SLOTS_HEADER_ZERO: readonly (readonly [number, number])[] = [[56, 4096]];
+export const KEY_SLOT_ZERO: readonly (readonly [number, number])[] = [[2, 4], [19, 24], [116, 120], [122, 128], [256, 2048]];
 export const HEARTBEAT_ZERO: readonly (readonly [number, number])[] = [[273, 4096]];

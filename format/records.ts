@@ -256,9 +256,8 @@ export function decodeVersion(bytes: Uint8Array, where?: FormatContext): Version
   if (runNameProblem(version.run) !== null) refuse(where, 'Version', 'run', 'is not a run name');
   if (version.redundancy < 1 || version.redundancy > COPIES_MAX)
     refuse(where, 'Version', 'redundancy', `is ${version.redundancy}`);
-  if (version.kind !== 0 || version.flags !== 0 || version.keyId !== 0) {
-    refuse(where, 'Version', 'reserved', 'kind, flags and keyId are 0 in version 1.0');
-  }
+  if (version.kind !== 0 || version.flags !== 0)
+    refuse(where, 'Version', 'reserved', 'kind and flags are 0 in version 1.0');
   return version;
 }
 

@@ -40,7 +40,9 @@ export const SUPERBLOCK_MAGIC_TEXT = 'INGOTSB1';
 const MAGIC = Uint8Array.from(SUPERBLOCK_MAGIC_TEXT, (letter) => letter.charCodeAt(0));
 
 /** Feature bits that this code knows (spec/versions.md). */
-export const KNOWN_INCOMPAT_FEATURES = 0n;
+/** Bit 1: sealed extents and manifests, data keys, key slots (spec/encryption.md). */
+export const INCOMPAT_ENCRYPTION = 1n << 1n;
+export const KNOWN_INCOMPAT_FEATURES = INCOMPAT_ENCRYPTION;
 export const KNOWN_READ_ONLY_COMPAT_FEATURES = 0n;
 
 export const MEMBER_UNUSED = 0;

@@ -141,6 +141,8 @@ export interface NativeBinding {
   write(handle: NativeHandle, id: number, batch: object, status: Uint8Array): void;
   /** Encodes or decodes chunks on the workers. */
   code(handle: NativeHandle, id: number, batch: object, status: Uint8Array, what: 'encode' | 'decode'): void;
+  /** Seals or opens extents on the workers. */
+  crypt(handle: NativeHandle, id: number, batch: object, status: Uint8Array, what: 'seal' | 'open'): void;
   writeRaw(
     handle: NativeHandle,
     id: number,

@@ -58,7 +58,12 @@ const LAYER_IMPORTS: Readonly<Record<string, readonly string[]>> = {
   fuzz: ['format', 'engine', 'native', 'tools', 'test', 'fuzz'],
 };
 /** The wiring files of the engine, which meet the world for the others. */
-const ENGINE_WIRING = ['engine/io/native_io.ts', 'engine/io/node_directory.ts', 'engine/index.ts'];
+const ENGINE_WIRING = [
+  'engine/io/native_io.ts',
+  'engine/io/node_crypt.ts',
+  'engine/io/node_directory.ts',
+  'engine/index.ts',
+];
 /** What a program of tools/ may import of the engine. */
 const ENGINE_PUBLIC = 'engine/index.ts';
 /** The one file of the engine that imports native. */

@@ -17,6 +17,8 @@ import { assert, AssertionError, STORE_ERROR_CODES, StoreError } from '../../for
 import type { ErrorWhere, StoreErrorCode } from '../../format/errors.js';
 import { loadNative } from '../../native/index.js';
 import { onAbort } from '../abort_listeners.js';
+import type { OpenBatch, SealBatch } from './crypt_port.js';
+import { nodeCrypt } from './node_crypt.js';
 import type {
   NativeBinding,
   NativeHandle,
@@ -126,6 +128,7 @@ const OPEN_SESSIONS = new Set<bigint>();
 export class NativeIo implements Io {
   readonly clock = systemClock;
   readonly random = systemRandom;
+  readonly crypt = nodeCrypt;
   readonly checksum: Checksum;
   readonly backend: { readonly path: IoPath; readonly reason: string };
   readonly #native: NativeBinding;
@@ -260,6 +263,27 @@ export class NativeIo implements Io {
     const status = new Uint8Array(batch.count);
     const result = await this.#batch(batch, [...batch.streams, ...batch.destinations], (id) =>
       this.#native.code(this.#handle, id, batch, status, 'decode'),
+    );
+    return toBatchResult(status, result);
+  }
+
+  sealExtents(batch: SealBatch): Promise<BatchResult> {
+    return this.#crypt(batch, batch.buffers, 'seal');
+  }
+
+  openExtents(batch: OpenBatch): Promise<BatchResult> {
+    return this.#crypt(batch, [...batch.buffers, ...batch.destinations], 'open');
+  }
+
+  async #crypt(
+    batch: SealBatch | OpenBatch,
+    buffers: readonly IoBuffer[],
+    what: 'seal' | 'open',
+  ): Promise<BatchResult> {
+    assert(batch.count <= MAX_BATCH_OPS, 'a batch has at most 65,536 ops');
+    const status = new Uint8Array(batch.count);
+    const result = await this.#batch(batch, buffers, (id) =>
+      this.#native.crypt(this.#handle, id, batch, status, what),
     );
     return toBatchResult(status, result);
   }

@@ -15,6 +15,7 @@
 //      A failed flush is final: implementations never retry one into success.
 //   6. Offsets and lengths are bytes and safe integers; checksums are CRC-64/NVME as bigint.
 
+import type { Crypt, OpenBatch, SealBatch } from './crypt_port.js';
 import type { GpuPort } from './gpu_port.js';
 
 /** How bytes reached or left a device. One vocabulary in API, CLI, JSON and docs. */
@@ -205,7 +206,7 @@ export interface WriteResult extends BatchResult {
   }[];
 }
 
-/** How hard an encoder tries: 0 not at all, 1 fast (`auto`), 2 small (`max`). */
+/** How hard an encoder tries: 0 not at all (it gathers and sums), 1 fast (`auto`), 2 small (`max`). */
 export type CodecProfile = 0 | 1 | 2;
 
 /** In `baseUse`: when every piece equals the base nothing is coded (the destination holds the raw bytes). */
@@ -305,6 +306,7 @@ export interface Io {
   readonly clock: Clock;
   readonly random: Random;
   readonly checksum: Checksum;
+  readonly crypt: Crypt;
   /** Name of the backend and why it was chosen, for `doctor` and `stats`. */
   readonly backend: { readonly path: IoPath; readonly reason: string };
 
@@ -324,6 +326,9 @@ export interface Io {
   /** Codes chunks on the workers; nothing of it touches a member. */
   encode(batch: EncodeBatch): Promise<WriteResult>;
   decode(batch: DecodeBatch): Promise<BatchResult>;
+  /** Encrypts and opens extents on the workers (crypt_port.ts); nothing of it touches a member. */
+  sealExtents(batch: SealBatch): Promise<BatchResult>;
+  openExtents(batch: OpenBatch): Promise<BatchResult>;
   /** Makes everything completed so far on these members durable. One result per slot; never retries. */
   flush(slots: readonly number[], options?: BatchOptions): Promise<readonly FlushResult[]>;
 

@@ -33,6 +33,8 @@ import type { CatalogChange, MemberEntryChange } from '../contract.js';
 import { domainNumber, zeroAreas } from '../create.js';
 import { flushAll } from '../flush.js';
 import { writeHints } from '../hints_io.js';
+import { readKeySlots, writeKeySlots } from '../keys/slots_io.js';
+import { isEncrypted } from '../keys/store_keys.js';
 import type { Io, MemberDevice } from '../io/port.js';
 import { HeartbeatKeeper, lockWriters } from '../locks.js';
 import type { MemberFinder } from '../open_members.js';
@@ -185,11 +187,20 @@ export class MemberManager {
     };
     await zeroAreas(io, [member], [device]);
     await flushAll(io, [member], 'the zeroed areas of a new member');
+    await this.#giveKeySlots(member);
     const table = { ...core.superblock, members: [...core.members.draft, entry] };
     await writeHints(io, [...core.members.holders, member], table, new OpenReport());
     await new HeartbeatKeeper(io, [member], table).markClosed();
     await flushAll(io, [member], 'the identity of a new member');
     return { member, entry };
+  }
+
+  /** What opens the store stands on each of its members. It is copied as it is: no key is needed. */
+  async #giveKeySlots(member: OnlineMember): Promise<void> {
+    const { io, core } = this.#ports;
+    if (!isEncrypted(core.superblock)) return;
+    const { table } = await readKeySlots(io, core.members.holders, core.superblock.storeUuid);
+    await writeKeySlots(io, [member], table);
   }
 
   async #addTo(
@@ -241,6 +252,7 @@ export class MemberManager {
     };
     const { sequence, rootSum } = tip;
     const held = { sequence, rootSum, branchId: tip.superblock.branchId };
+    await this.#giveKeySlots(member);
     core.members.attach({ ...member, held });
     health.forgive(index);
     await this.#ports.commit(async (change) => {

@@ -3,20 +3,17 @@
 //
 // Invariants
 //   1. A pass holds one record or manifest at a time, and what it found.
-//   2. What cannot be read leaves the extent unnamed; it never stops who asked.
+//   2. What cannot be read, and everything while the keys are locked, leaves the extent unnamed; it never stops who
+//      asked.
 //
 // It is asked only when something is wrong, so that the cost of names is paid only then.
 
 import { isStoreError } from '../../format/errors.js';
 import { decodeExtent, extentTreeRecordKind } from '../../format/extent_record.js';
-import {
-  TREE_EXTENTS,
-  TREE_VERSIONS,
-  decodeExtentKey,
-  decodeManifest,
-  decodeVersionKey,
-} from '../../format/index.js';
+import { TREE_EXTENTS, TREE_VERSIONS, decodeExtentKey, decodeVersionKey } from '../../format/index.js';
 import type { CatalogView } from '../contract.js';
+import type { KeyRing } from '../keys/key_ring.js';
+import { openManifest } from '../keys/manifest_seal.js';
 
 const EMPTY = new Uint8Array(0);
 
@@ -38,19 +35,20 @@ interface Need {
 
 /** Users of these extents by id. */
 export async function ownersOf(
-  view: Pick<CatalogView, 'range'>,
+  view: Pick<CatalogView, 'range' | 'get'>,
+  keys: KeyRing,
   ids: ReadonlySet<number>,
   signal?: AbortSignal,
 ): Promise<Map<number, Owner[]>> {
   const owners = new Map<number, Owner[]>();
-  if (ids.size === 0) return owners;
+  if (ids.size === 0 || keys.isLocked) return owners;
   try {
     const needs = await needsOf(view, ids, signal);
     for await (const { key, value } of view.range(TREE_VERSIONS, EMPTY, null)) {
       signal?.throwIfAborted();
       const { versionId, part } = decodeVersionKey(key);
       if (part !== 1) continue;
-      const manifest = decodeManifest(value);
+      const manifest = await openManifest(keys, view, versionId, value);
       for (const object of [...manifest.tensors, ...manifest.blobs]) {
         for (const { extentId, rawOffset, rawBytes } of object.pieces) {
           for (const { id, isCoded } of needs.get(extentId) ?? []) {

@@ -403,7 +403,12 @@ class MoveJob {
   async #tellLost(moves: readonly Move[], good: readonly number[], snapshot: CatalogSnapshot): Promise<void> {
     const lost = moves.filter((_move, op) => !good.includes(op));
     if (lost.length === 0) return;
-    const owners = await ownersOf(snapshot, new Set(lost.map((move) => move.id)), this.#signal);
+    const owners = await ownersOf(
+      snapshot,
+      this.#context.catalog.keys,
+      new Set(lost.map((move) => move.id)),
+      this.#signal,
+    );
     for (const { id, extent, grants } of lost) {
       this.#giveBack(grants);
       this.#givenUpOn.add(id);

@@ -250,7 +250,9 @@ class Tour {
     if (damages.length === 0) return;
     const ids = new Set(damages.map((damage) => damage.extentId));
     const owners =
-      this.#namingPasses++ < NAMING_PASSES_MAX ? await ownersOf(snapshot, ids, this.#signal) : new Map();
+      this.#namingPasses++ < NAMING_PASSES_MAX
+        ? await ownersOf(snapshot, this.#context.catalog.keys, ids, this.#signal)
+        : new Map();
     for (const damage of damages) {
       const event = damageFinding(this.#context, damage, owners.get(damage.extentId) ?? []);
       if (event !== null) yield this.#noted(event);

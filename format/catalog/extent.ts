@@ -160,8 +160,23 @@ dtype():number {
   return offset ? this.bb!.readUint8(this.bb_pos + offset) : 0;
 }
 
+headTag(index: number):number|null {
+  const offset = this.bb!.__offset(this.bb_pos, 50);
+  return offset ? this.bb!.readUint8(this.bb!.__vector(this.bb_pos + offset) + index) : 0;
+}
+
+headTagLength():number {
+  const offset = this.bb!.__offset(this.bb_pos, 50);
+  return offset ? this.bb!.__vector_len(this.bb_pos + offset) : 0;
+}
+
+headTagArray():Uint8Array|null {
+  const offset = this.bb!.__offset(this.bb_pos, 50);
+  return offset ? new Uint8Array(this.bb!.bytes().buffer, this.bb!.bytes().byteOffset + this.bb!.__vector(this.bb_pos + offset), this.bb!.__vector_len(this.bb_pos + offset)) : null;
+}
+
 static startExtent(builder:flatbuffers.Builder) {
-  builder.startObject(23);
+  builder.startObject(24);
 }
 
 static addCopies(builder:flatbuffers.Builder, copiesOffset:flatbuffers.Offset) {
@@ -284,13 +299,29 @@ static addDtype(builder:flatbuffers.Builder, dtype:number) {
   builder.addFieldInt8(22, dtype, 0);
 }
 
+static addHeadTag(builder:flatbuffers.Builder, headTagOffset:flatbuffers.Offset) {
+  builder.addFieldOffset(23, headTagOffset, 0);
+}
+
+static createHeadTagVector(builder:flatbuffers.Builder, data:number[]|Uint8Array):flatbuffers.Offset {
+  builder.startVector(1, data.length, 1);
+  for (let i = data.length - 1; i >= 0; i--) {
+    builder.addInt8(data[i]!);
+  }
+  return builder.endVector();
+}
+
+static startHeadTagVector(builder:flatbuffers.Builder, numElems:number) {
+  builder.startVector(1, numElems, 1);
+}
+
 static endExtent(builder:flatbuffers.Builder):flatbuffers.Offset {
   const offset = builder.endObject();
   builder.requiredField(offset, 4) // copies
   return offset;
 }
 
-static createExtent(builder:flatbuffers.Builder, copiesOffset:flatbuffers.Offset, wantedCopies:number, storedBytes:number, rawBytes:number, contentBirth:bigint, transform:number, delta:number, codec:number, cipher:number, segmentShift:number, sumAlgorithm:number, rawSum:bigint, segmentSumsOffset:flatbuffers.Offset, sumLeafId:bigint, sumLeafSlot:number, referenceCount:number, keyId:bigint, ordinal:bigint, tagsOffset:flatbuffers.Offset, deltaBaseId:bigint, deltaBaseOffset:number, deltaDepth:number, dtype:number):flatbuffers.Offset {
+static createExtent(builder:flatbuffers.Builder, copiesOffset:flatbuffers.Offset, wantedCopies:number, storedBytes:number, rawBytes:number, contentBirth:bigint, transform:number, delta:number, codec:number, cipher:number, segmentShift:number, sumAlgorithm:number, rawSum:bigint, segmentSumsOffset:flatbuffers.Offset, sumLeafId:bigint, sumLeafSlot:number, referenceCount:number, keyId:bigint, ordinal:bigint, tagsOffset:flatbuffers.Offset, deltaBaseId:bigint, deltaBaseOffset:number, deltaDepth:number, dtype:number, headTagOffset:flatbuffers.Offset):flatbuffers.Offset {
   Extent.startExtent(builder);
   Extent.addCopies(builder, copiesOffset);
   Extent.addWantedCopies(builder, wantedCopies);
@@ -315,6 +346,7 @@ static createExtent(builder:flatbuffers.Builder, copiesOffset:flatbuffers.Offset
   Extent.addDeltaBaseOffset(builder, deltaBaseOffset);
   Extent.addDeltaDepth(builder, deltaDepth);
   Extent.addDtype(builder, dtype);
+  Extent.addHeadTag(builder, headTagOffset);
   return Extent.endExtent(builder);
 }
 }

@@ -6,7 +6,7 @@ export type FieldSchema =
   | { readonly name: string; readonly required: boolean; readonly sort: 'vector'; readonly bytes: number }
   | { readonly name: string; readonly required: boolean; readonly sort: 'tables'; readonly table: TableName };
 
-export type TableName = 'KeyValue' | 'Metric' | 'Run' | 'Tag' | 'Version' | 'Manifest' | 'Tensor' | 'Blob' | 'File' | 'RecordSet' | 'Extent' | 'SumLeaf' | 'Member' | 'Job';
+export type TableName = 'KeyValue' | 'Metric' | 'Run' | 'Tag' | 'Version' | 'Manifest' | 'Tensor' | 'Blob' | 'File' | 'RecordSet' | 'Extent' | 'DataKey' | 'SumLeaf' | 'Member' | 'Job';
 
 export const TABLE_SCHEMAS: { readonly [Name in TableName]: readonly FieldSchema[] } = {
   KeyValue: [
@@ -114,6 +114,12 @@ export const TABLE_SCHEMAS: { readonly [Name in TableName]: readonly FieldSchema
     { name: 'delta_base_offset', required: false, sort: 'scalar', bytes: 4 },
     { name: 'delta_depth', required: false, sort: 'scalar', bytes: 1 },
     { name: 'dtype', required: false, sort: 'scalar', bytes: 1 },
+    { name: 'head_tag', required: false, sort: 'vector', bytes: 1 },
+  ],
+  DataKey: [
+    { name: 'wrapped', required: true, sort: 'vector', bytes: 1 },
+    { name: 'created_at_ms', required: false, sort: 'scalar', bytes: 8 },
+    { name: 'use_count', required: false, sort: 'scalar', bytes: 8 },
   ],
   SumLeaf: [
     { name: 'copies', required: true, sort: 'vector', bytes: 16 },
@@ -270,6 +276,14 @@ export const EXTENT_FIELD = {
   DELTA_BASE_OFFSET: 44,
   DELTA_DEPTH: 46,
   DTYPE: 48,
+  HEAD_TAG: 50,
+} as const;
+
+/** Offsets in the vtable of DataKey. */
+export const DATA_KEY_FIELD = {
+  WRAPPED: 4,
+  CREATED_AT_MS: 6,
+  USE_COUNT: 8,
 } as const;
 
 /** Offsets in the vtable of SumLeaf. */

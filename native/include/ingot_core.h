@@ -257,6 +257,39 @@ typedef struct ingot_gpu_columns {
   uint8_t *status;
 } ingot_gpu_columns;
 
+/*
+ * AES-256-GCM of extents on the workers (spec/encryption.md), segment by segment.
+ * Sealing, op i: the stored bytes lie at source_offset_bytes of buffers[source]; plain_bytes of them are there, the
+ * rest up to stored_bytes is zeroed; all segments are encrypted in place and their tags written.
+ * Opening, op i: the ciphertext of the segments that [wanted_offset, wanted_offset + wanted_bytes) of the extent
+ * touches lies at source_offset_bytes; the wanted bytes go to the destination, which may be the source at the very
+ * same place. A segment whose tag does not match zeroes the whole destination of the op: verdict 1, else 0.
+ * keys holds keys_count x 32 bytes and is copied; nonce = ordinal (8 bytes LE), index of the segment (4 bytes LE).
+ */
+typedef struct ingot_crypt_columns {
+  uint32_t count;
+  uint32_t opens;               /* 0 seal, 1 open */
+  const uint32_t *source;       /* index into buffers */
+  const double *source_offset_bytes, *stored_bytes, *segment_bytes;
+  const double *plain_bytes;    /* sealing only */
+  const double *wanted_offset_bytes, *wanted_bytes;   /* opening only, like what follows */
+  const uint32_t *destination;
+  const double *destination_offset_bytes;
+  uint32_t *verdict;
+  const uint32_t *key_index;    /* both */
+  const uint64_t *ordinals;
+  const uint32_t *tag_index;    /* the first tag of the op (of the first touched segment when it opens) */
+  uint8_t *tags;                /* 16 bytes each */
+  size_t tags_count;
+  const uint8_t *keys;
+  size_t keys_count;
+  const ingot_buffer *buffers;
+  size_t buffers_count;
+  const ingot_buffer *destinations;
+  size_t destinations_count;
+  uint8_t *status;
+} ingot_crypt_columns;
+
 typedef struct ingot_stats {
   uint64_t ops_by_path[INGOT_PATH_COUNT], bytes_by_path[INGOT_PATH_COUNT];
   uint64_t read_bytes, written_bytes, flushes;
@@ -298,6 +331,8 @@ int ingot_encode(ingot_context *context, const ingot_encode_columns *columns, co
                  ingot_error *error);
 int ingot_decode(ingot_context *context, const ingot_decode_columns *columns, const ingot_call *call,
                  ingot_error *error);
+int ingot_crypt(ingot_context *context, const ingot_crypt_columns *columns, const ingot_call *call,
+                ingot_error *error);
 /* Overwrites in place; offset and length are multiples of 4 KiB. Reports like a write of one op. */
 int ingot_write_raw(ingot_context *context, uint32_t slot, uint64_t offset_bytes, const void *data,
                     uint64_t length_bytes, uint8_t *status, const ingot_call *call, ingot_error *error);

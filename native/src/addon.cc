@@ -457,6 +457,22 @@ Napi::Value code(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
+/// crypt(handle, id, batch, status, "seal" or "open").
+Napi::Value crypt(const Napi::CallbackInfo& info) {
+  Store& store = store_of(info);
+  const auto batch = info[2].As<Napi::Object>();
+  CryptColumns parsed;
+  parse_crypt(batch, text(info, 4) == "open", parsed);
+  parsed.columns.status = parse_status(info[3], parsed.columns.count);
+  Napi::Array keep = Napi::Array::New(info.Env(), 2);
+  keep.Set(0U, batch);
+  keep.Set(1U, info[3]);
+  const ingot_call call = begin_call(info, store, 1, 2, keep, joined(parsed.buffers, parsed.destinations));
+  ingot_error error{};
+  settle_call(info.Env(), store, call, ingot_crypt(store.context, &parsed.columns, &call, &error), error);
+  return info.Env().Undefined();
+}
+
 /// gpu.open(handle, id, gpu, pinned): `pinned` is of `allocate`, and is kept until the core ends.
 Napi::Value gpu_open(const Napi::CallbackInfo& info) {
   Store& store = store_of(info);
@@ -664,6 +680,7 @@ Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   add("read", read);
   add("write", write);
   add("code", code);
+  add("crypt", crypt);
   add("writeRaw", write_raw);
   add("flush", flush);
   add("abort", abort);

@@ -244,4 +244,40 @@ void parse_decode(const Napi::Object& batch, DecodeColumns& out) {
   columns.destinations_count = out.destinations.size();
 }
 
+void parse_crypt(const Napi::Object& batch, bool opens, CryptColumns& out) {
+  constexpr size_t kKeyBytes = 32, kTagBytes = 16;
+  ingot_crypt_columns& columns = out.columns;
+  const uint32_t count = columns.count = count_of(batch);
+  columns.opens = opens ? 1 : 0;
+  columns.source = words(batch, "source", count);
+  columns.source_offset_bytes = doubles(batch, "sourceOffsetBytes", count);
+  columns.stored_bytes = doubles(batch, "storedBytes", count);
+  columns.segment_bytes = doubles(batch, "segmentBytes", count);
+  columns.key_index = words(batch, "keyIndex", count);
+  columns.ordinals = entries<uint64_t>(batch, "ordinals", napi_biguint64_array, count);
+  columns.tag_index = words(batch, "tagIndex", count);
+  const Column tags = column(batch, "tags", napi_uint8_array, 0);
+  columns.tags = static_cast<uint8_t*>(tags.data);
+  columns.tags_count = tags.length / kTagBytes;
+  const Column keys = column(batch, "keys", napi_uint8_array, 0);
+  columns.keys = static_cast<const uint8_t*>(keys.data);
+  columns.keys_count = keys.length / kKeyBytes;
+  out.buffers = buffers(batch, "buffers");
+  columns.buffers = out.buffers.data();
+  columns.buffers_count = out.buffers.size();
+  if (!opens) {
+    columns.plain_bytes = doubles(batch, "plainBytes", count);
+    return;
+  }
+  columns.wanted_offset_bytes = doubles(batch, "wantedOffsetBytes", count);
+  columns.wanted_bytes = doubles(batch, "wantedBytes", count);
+  columns.destination = words(batch, "destination", count);
+  columns.destination_offset_bytes = doubles(batch, "destinationOffsetBytes", count);
+  columns.verdict = words(batch, "verdict", count);
+  out.destinations = buffers(batch, "destinations");
+  for (const ingot_buffer& each : out.destinations) ask_for_huge_pages(each);
+  columns.destinations = out.destinations.data();
+  columns.destinations_count = out.destinations.size();
+}
+
 }  // namespace ingot_addon

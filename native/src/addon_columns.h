@@ -43,10 +43,16 @@ uint64_t* big_words(const Napi::Object& batch, const char* name, size_t least);
 uint32_t count_of(const Napi::Object& batch);
 std::vector<ingot_buffer> buffers(const Napi::Object& batch, const char* name);
 
+struct CryptColumns {
+  ingot_crypt_columns columns{};
+  std::vector<ingot_buffer> buffers, destinations;
+};
+
 void parse_read(const Napi::Object& batch, ReadColumns& out);
 void parse_write(const Napi::Object& batch, WriteColumns& out);
 void parse_encode(const Napi::Object& batch, EncodeColumns& out);
 void parse_decode(const Napi::Object& batch, DecodeColumns& out);
+void parse_crypt(const Napi::Object& batch, bool opens, CryptColumns& out);
 /// A Uint8Array, or an object {pointer: bigint, byteLength: number}.
 ingot_buffer parse_buffer(const Napi::Value& value);
 /// The bytes of a Uint8Array of exactly `count` entries.

@@ -7,7 +7,7 @@
 
 namespace ingot::catalog {
 
-enum class Table : std::uint8_t { KeyValue, Metric, Run, Tag, Version, Manifest, Tensor, Blob, File, RecordSet, Extent, SumLeaf, Member, Job };
+enum class Table : std::uint8_t { KeyValue, Metric, Run, Tag, Version, Manifest, Tensor, Blob, File, RecordSet, Extent, DataKey, SumLeaf, Member, Job };
 enum class Sort : std::uint8_t { scalar, string, vector, tables };
 /// `bytes`: of the scalar, or of one element of the vector.
 struct Field { Sort sort; bool required; std::uint8_t bytes; Table table; };
@@ -219,6 +219,7 @@ inline constexpr Field kExtentFields[] = {
     {Sort::scalar, false, 4, Table::KeyValue},  // delta_base_offset
     {Sort::scalar, false, 1, Table::KeyValue},  // delta_depth
     {Sort::scalar, false, 1, Table::KeyValue},  // dtype
+    {Sort::vector, false, 1, Table::KeyValue},  // head_tag
 };
 /// Offsets in the vtable of Extent.
 namespace extent_field {
@@ -245,7 +246,20 @@ inline constexpr std::uint16_t kDeltaBaseId = 42;
 inline constexpr std::uint16_t kDeltaBaseOffset = 44;
 inline constexpr std::uint16_t kDeltaDepth = 46;
 inline constexpr std::uint16_t kDtype = 48;
+inline constexpr std::uint16_t kHeadTag = 50;
 }  // namespace extent_field
+
+inline constexpr Field kDataKeyFields[] = {
+    {Sort::vector, true, 1, Table::KeyValue},  // wrapped
+    {Sort::scalar, false, 8, Table::KeyValue},  // created_at_ms
+    {Sort::scalar, false, 8, Table::KeyValue},  // use_count
+};
+/// Offsets in the vtable of DataKey.
+namespace datakey_field {
+inline constexpr std::uint16_t kWrapped = 4;
+inline constexpr std::uint16_t kCreatedAtMs = 6;
+inline constexpr std::uint16_t kUseCount = 8;
+}  // namespace datakey_field
 
 inline constexpr Field kSumLeafFields[] = {
     {Sort::vector, true, 16, Table::KeyValue},  // copies
@@ -318,7 +332,8 @@ inline constexpr TableSchema kTables[] = {
     {"Blob", kBlobFields, 7},
     {"File", kFileFields, 6},
     {"RecordSet", kRecordSetFields, 4},
-    {"Extent", kExtentFields, 23},
+    {"Extent", kExtentFields, 24},
+    {"DataKey", kDataKeyFields, 3},
     {"SumLeaf", kSumLeafFields, 5},
     {"Member", kMemberFields, 6},
     {"Job", kJobFields, 10},

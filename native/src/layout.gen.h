@@ -334,6 +334,66 @@ static_assert(offsetof(HintEntry, reserved0) == 20);
 static_assert(offsetof(HintEntry, lastSeenMs) == 24);
 static_assert(offsetof(HintEntry, path) == 32);
 
+/// Begins each half of the key slots area (encryption.md section 6).
+struct KeySlotsHeader {
+  std::uint8_t magic[8];  ///< INGOTKS1
+  std::uint64_t sum;  ///< sum of bytes [16, 131072) of the half
+  std::uint8_t storeUuid[16];
+  std::uint64_t generation;
+  std::uint64_t writtenAtMs;
+  std::uint16_t suite;  ///< 1 = extents and manifests sealed, the rest of the catalog in the clear
+  std::uint16_t slotCount;  ///< places 0..slotCount-1 may be used
+  std::uint32_t nextSlotId;  ///< ids of slots are never given twice
+  std::uint8_t reserved0[4040];
+};
+static_assert(sizeof(KeySlotsHeader) == 4096);
+static_assert(offsetof(KeySlotsHeader, magic) == 0);
+static_assert(offsetof(KeySlotsHeader, sum) == 8);
+static_assert(offsetof(KeySlotsHeader, storeUuid) == 16);
+static_assert(offsetof(KeySlotsHeader, generation) == 32);
+static_assert(offsetof(KeySlotsHeader, writtenAtMs) == 40);
+static_assert(offsetof(KeySlotsHeader, suite) == 48);
+static_assert(offsetof(KeySlotsHeader, slotCount) == 50);
+static_assert(offsetof(KeySlotsHeader, nextSlotId) == 52);
+static_assert(offsetof(KeySlotsHeader, reserved0) == 56);
+
+/// One way to the master key. All zero when empty.
+struct KeySlot {
+  std::uint16_t kind;  ///< 1 passphrase, 2 key file, 3 recovery key, 4 PKCS#11 (reserved), 5 TPM 2.0 (reserved)
+  std::uint8_t reserved0[2];
+  std::uint32_t id;
+  std::uint64_t createdAtMs;
+  std::uint8_t scryptLogN;  ///< passphrases: N = 2^scryptLogN; else 0
+  std::uint8_t scryptR;
+  std::uint8_t scryptP;
+  std::uint8_t reserved1[5];
+  std::uint8_t salt[32];
+  std::uint8_t nonce[12];
+  std::uint8_t wrapped[48];  ///< the master key by AES-256-GCM-SIV: 32 bytes and the tag
+  std::uint8_t reserved2[4];
+  std::uint16_t labelBytes;
+  std::uint8_t reserved3[6];
+  std::uint8_t label[128];  ///< UTF-8, zero padded
+  std::uint8_t reserved4[1792];  ///< reserved for what tokens need
+};
+static_assert(sizeof(KeySlot) == 2048);
+static_assert(offsetof(KeySlot, kind) == 0);
+static_assert(offsetof(KeySlot, reserved0) == 2);
+static_assert(offsetof(KeySlot, id) == 4);
+static_assert(offsetof(KeySlot, createdAtMs) == 8);
+static_assert(offsetof(KeySlot, scryptLogN) == 16);
+static_assert(offsetof(KeySlot, scryptR) == 17);
+static_assert(offsetof(KeySlot, scryptP) == 18);
+static_assert(offsetof(KeySlot, reserved1) == 19);
+static_assert(offsetof(KeySlot, salt) == 24);
+static_assert(offsetof(KeySlot, nonce) == 56);
+static_assert(offsetof(KeySlot, wrapped) == 68);
+static_assert(offsetof(KeySlot, reserved2) == 116);
+static_assert(offsetof(KeySlot, labelBytes) == 120);
+static_assert(offsetof(KeySlot, reserved3) == 122);
+static_assert(offsetof(KeySlot, label) == 128);
+static_assert(offsetof(KeySlot, reserved4) == 256);
+
 /// The writer's sign of life (section 8).
 struct Heartbeat {
   std::uint8_t magic[8];  ///< INGOTHB1

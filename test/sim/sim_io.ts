@@ -6,6 +6,7 @@
 //   3. Costs nothing of the host: no file, no clock, no random source, no thread.
 
 import { isStoreError, StoreError } from '../../format/errors.js';
+import type { Crypt, OpenBatch, SealBatch } from '../../engine/io/crypt_port.js';
 import type {
   BatchOptions,
   BatchResult,
@@ -29,6 +30,7 @@ import type {
 import type { Prng } from './prng.js';
 import { runReadBatch, runWriteBatch } from './sim_batch.js';
 import { runDecodeBatch, runEncodeBatch } from './sim_code.js';
+import { runOpenBatch, runSealBatch, simCrypt } from './sim_crypt.js';
 import { simCrc64 } from './sim_checksum.js';
 import { BatchControl, SimClock } from './sim_control.js';
 import { ERRNO_EIO, ERRNO_ENODEV, type DeviceRequest, type SimDevice } from './sim_device.js';
@@ -66,6 +68,7 @@ export class SimIo implements Io {
   readonly clock: Clock;
   readonly random: Random;
   readonly checksum: Checksum = { crc64: simCrc64 };
+  readonly crypt: Crypt;
   readonly backend = { path: PATH, reason: 'simulated' };
   readonly slots: SimSlot[] = [];
   readonly sleepers = new Set<ScheduledEvent>();
@@ -86,6 +89,7 @@ export class SimIo implements Io {
     this.startedAt = `start-${prng.u32()}`;
     this.clock = new SimClock(this);
     this.random = { bytes: (count) => prng.bytes(count) };
+    this.crypt = simCrypt(world.nonces);
   }
 
   get isDead(): boolean {
@@ -232,6 +236,14 @@ export class SimIo implements Io {
 
   decode(batch: DecodeBatch): Promise<BatchResult> {
     return this.closed ? this.refuse() : this.later(0, () => runDecodeBatch(this, batch));
+  }
+
+  sealExtents(batch: SealBatch): Promise<BatchResult> {
+    return this.closed ? this.refuse() : this.later(0, () => runSealBatch(this, batch));
+  }
+
+  openExtents(batch: OpenBatch): Promise<BatchResult> {
+    return this.closed ? this.refuse() : this.later(0, () => runOpenBatch(batch));
   }
 
   async flush(slots: readonly number[], options: BatchOptions = {}): Promise<readonly FlushResult[]> {

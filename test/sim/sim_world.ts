@@ -10,6 +10,7 @@
 //      with its process, or with the power.
 //   3. After `powerCut` no promise of this world ever settles again.
 
+import { NonceBooks } from './sim_crypt.js';
 import { StoreError } from '../../format/errors.js';
 import { Prng } from './prng.js';
 import { DEFAULT_LATENCY, SimDevice, type LatencyModel } from './sim_device.js';
@@ -56,6 +57,8 @@ export class SimWorld {
   readonly writerLocks = new Map<string, OpenHandle>();
   /** What the codecs did on this machine: chunks that became streams, those that are deltas, parts that came back. */
   readonly streams = { encoded: 0, deltas: 0, decoded: 0 };
+  /** Every nonce that sealed something in this world. */
+  readonly nonces = new NonceBooks();
   readonly bootId: string;
   private readonly latency: LatencyModel;
   private readonly processes: SimIo[] = [];

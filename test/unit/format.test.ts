@@ -217,7 +217,7 @@ test('the root sum is one for all members and copies, and feature bits open read
     assert.deepEqual(slot.superblock, root);
   }
   assert.deepEqual(checkFeatures(root), { writable: false, unknownReadOnly: 4n });
-  assert.throws(() => checkFeatures({ ...root, incompatFeatures: 2n }), { code: 'E_VERSION' });
+  assert.throws(() => checkFeatures({ ...root, incompatFeatures: 4n }), { code: 'E_VERSION' });
 });
 
 const EXTENT: Extent = {

@@ -58,7 +58,7 @@ test('without root every missing package is named with its reason and the exact 
       return;
     }
     assert.equal(result.status, 2, `${result.stdout}${result.stderr}`);
-    const libraries = ['liburing-dev', 'liblz4-dev', 'libzstd-dev'];
+    const libraries = ['liburing-dev', 'liblz4-dev', 'libssl-dev', 'libzstd-dev'];
     for (const name of ['build-essential', 'cmake', 'ninja-build', 'pkg-config', ...libraries, 'fio']) {
       assert.ok(result.stdout.includes(`  ${name}`), `${name} is not listed`);
     }

@@ -10,7 +10,7 @@ import { createStore } from '../../engine/create.js';
 import type { DirectoryPort, PathStatus } from '../../engine/io/directory_port.js';
 import { openWith } from '../../engine/open_store.js';
 import type { Store } from '../../engine/store.js';
-import type { CreateOptions, OpenOptions } from '../../engine/types.js';
+import type { CreateOptions, OpenOptions, StoreKey } from '../../engine/types.js';
 import { Prng } from '../sim/prng.js';
 import type { SimIo } from '../sim/sim_io.js';
 import { SimWorld } from '../sim/sim_world.js';
@@ -27,6 +27,8 @@ export interface RigOptions extends Omit<CreateOptions, 'members'> {
   readonly members?: number;
   readonly memberBytes?: number;
   readonly seed?: number;
+  /** For a store made with `encrypt`. */
+  readonly key?: StoreKey;
 }
 
 /** Files of the simulated machine, for values that live in the catalog. */
@@ -49,12 +51,12 @@ export function simDirectory(world: SimWorld): DirectoryPort {
 }
 
 export async function makeRig(options: RigOptions = {}): Promise<Rig> {
-  const { members = 2, memberBytes = 64 * MEBIBYTE, seed = 1, ...rest } = options;
+  const { members = 2, memberBytes = 64 * MEBIBYTE, seed = 1, key, ...rest } = options;
   const world = new SimWorld({ seed });
   const paths = Array.from({ length: members }, (_, index) => `${String.fromCharCode(97 + index)}.member`);
   const io = world.process();
   await createStore(io, { ...rest, members: paths.map((path) => ({ path, sizeBytes: memberBytes })) });
-  const store = await openRig(world, io, paths, { mode: 'rw' });
+  const store = await openRig(world, io, paths, { mode: 'rw', ...(key === undefined ? {} : { key }) });
   return { world, paths, io, store };
 }
 

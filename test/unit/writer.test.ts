@@ -60,7 +60,13 @@ test('idle transactions with half-full chunks never starve others of memory', as
   const rig = await makeRig({ members: 2, redundancy: 1, memberBytes: 128 * MEBIBYTE });
   const context = new StoreContext(rig.store.catalog, null);
   const pool = new WriterPool(context, 2 * MEBIBYTE);
-  const options = { redundancy: 1, chunkBytes: 4 * MEBIBYTE, segmentBytes: 65_536, object: 'run' };
+  const options = {
+    redundancy: 1,
+    chunkBytes: 4 * MEBIBYTE,
+    segmentBytes: 65_536,
+    object: 'run',
+    attempt: null,
+  };
   const idle = Array.from({ length: 30 }, () => new TransactionWriter(pool, options));
   for (const writer of idle) await writer.addSmallCopy(1, 't', contents(1, 50_000));
   const busy = new TransactionWriter(pool, options);

@@ -39,7 +39,10 @@ const GENERAL: Readonly<Record<StoreErrorCode, General>> = {
   E_SOURCE_CHANGED: { safe: 'all committed versions; nothing of this one is visible', next: 'import again' },
   E_FORMAT: { safe: 'everything; nothing was stored', next: 'get the file again and compare its length' },
   E_VERSION: { safe: 'everything; nothing was written', next: 'ingot dump' },
-  E_AUTH: { safe: 'everything, still sealed', next: 'open with a version that has encryption, and the key' },
+  E_AUTH: {
+    safe: 'everything, still sealed',
+    next: 'give a key of the store; ingot key list names its slots',
+  },
   E_UNSUPPORTED: { safe: 'everything; nothing else was tried', next: 'ingot doctor' },
   E_NATIVE: { safe: 'everything; no device was opened', next: 'npm run setup' },
   E_GPU: { safe: 'the store; what the GPU memory holds is not to be relied on', next: 'ingot doctor' },

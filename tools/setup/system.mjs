@@ -138,6 +138,13 @@ export const REQUIREMENTS = [
     probe: header('liburing.h'),
   },
   { debianPackage: 'liblz4-dev', required: true, uses: 'all', why: 'LZ4 blocks', probe: header('lz4.h') },
+  {
+    debianPackage: 'libssl-dev',
+    required: true,
+    uses: 'all',
+    why: 'AES-256-GCM of encrypted stores',
+    probe: header('openssl/evp.h'),
+  },
   { debianPackage: 'libzstd-dev', required: true, uses: 'all', why: 'zstd frames', probe: header('zstd.h') },
   {
     debianPackage: 'fio',

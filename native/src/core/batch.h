@@ -68,6 +68,7 @@ Status make_decode_batch(Context& context, const ingot_decode_columns& columns, 
 /// In native/src/device/gpu_batch.cc.
 Status make_gpu_copy(Context& context, const ingot_gpu_columns& columns, const ingot_call& call);
 Status make_gpu_fetch(Context& context, uint32_t gpu, uint64_t address, ingot_buffer to, const ingot_call& call);
+Status make_crypt_batch(Context& context, const ingot_crypt_columns& columns, const ingot_call& call);
 Status make_flush_batch(Context& context, const uint32_t* slots, size_t slot_count, const ingot_call& call);
 
 /// How work that never started is named.

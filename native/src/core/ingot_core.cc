@@ -110,6 +110,11 @@ int ingot_decode(ingot_context* context, const ingot_decode_columns* columns, co
   return guarded(error, [&] { return ingot::make_decode_batch(context->core, *columns, *call); });
 }
 
+int ingot_crypt(ingot_context* context, const ingot_crypt_columns* columns, const ingot_call* call,
+                ingot_error* error) {
+  return guarded(error, [&] { return ingot::make_crypt_batch(context->core, *columns, *call); });
+}
+
 int ingot_write_raw(ingot_context* context, uint32_t slot, uint64_t offset_bytes, const void* data,
                     uint64_t length_bytes, uint8_t* status, const ingot_call* call, ingot_error* error) {
   return guarded(error, [&] {

@@ -199,6 +199,11 @@ MemberTip choose_tip(const RingBytes& rings) {
     if (each.slot->sequence > best->sequence) best = each.slot;
     tip.history.emplace_back(each.slot->sequence, each.slot->root_sum);
   }
+  constexpr std::uint64_t kEncryption = 1ULL << 1;
+  if (best->kind == SlotKind::other_version && best->format_major == layout::kFormatMajor &&
+      (best->block->incompatFeatures & kEncryption) != 0) {
+    fail(INGOT_E_VERSION, describe(*best) + " is of an encrypted store, which this reader cannot open");
+  }
   if (best->kind == SlotKind::other_version) {
     fail(INGOT_E_VERSION, describe(*best) + " has format " + std::to_string(best->format_major) +
                               " and features 0x" + hexadecimal(best->block->incompatFeatures) +

@@ -1,0 +1,266 @@
+// The keys of an open store: from the master key to those of each version attempt (spec/encryption.md section 5).
+//
+// Invariants
+//   1. The master key is used to derive the key that wraps data keys, then wiped; neither ever leaves this file.
+//   2. A data key belongs to one attempt to write one version; its ordinals come from one counter and are given once.
+//   3. At most ATTEMPTS_KEPT attempts' keys are kept; what is dropped goes with its last reader, the rest is wiped
+//      at close.
+//   4. A ring without a key opens nothing: E_AUTH, before anything is read.
+
+import { aeskwp } from '@noble/ciphers/aes.js';
+import { StoreError, assert } from '../../format/errors.js';
+import {
+  type DataKeyRecord,
+  type KeySlotTable,
+  TREE_KEYS,
+  dataKeyKey,
+  decodeDataKey,
+  encodeDataKey,
+  encodeUtf8,
+} from '../../format/index.js';
+import type { CatalogView, CatalogChange, MaybePromise } from '../contract.js';
+import type { Crypt } from '../io/crypt_port.js';
+import type { Random } from '../io/port.js';
+
+/** Attempts whose keys stay in memory: 4,096 x 96 bytes. */
+export const ATTEMPTS_KEPT = 4096;
+const KEY_BYTES = 32;
+const NONCE_BYTES = 12;
+const INFO_WRAPPING = encodeUtf8('ingot v1 data keys');
+const INFO_CONTENT = encodeUtf8('ingot v1 content ');
+const INFO_HEAD = encodeUtf8('ingot v1 heads ');
+const INFO_MANIFEST = encodeUtf8('ingot v1 manifest ');
+
+/** What the data key of an attempt becomes, bound to the store and the attempt by derivation. */
+export interface AttemptKeys {
+  readonly keyId: number;
+  /** Segments of extents. */
+  readonly content: Uint8Array;
+  /** Identity and raw sums of extents. */
+  readonly head: Uint8Array;
+  readonly manifest: Uint8Array;
+}
+
+/** The keys of a version in the making. */
+export interface NewAttempt {
+  readonly keys: AttemptKeys;
+  /** A number that nothing was sealed with under these keys. */
+  takeOrdinal(): number;
+  /** The record for the key tree, once it is known how much uses it. */
+  record(useCount: number, nowMs: number): Uint8Array;
+}
+
+export class KeyRing {
+  readonly #crypt: Crypt;
+  readonly #storeUuid: Uint8Array;
+  readonly #wrapping: Uint8Array | null;
+  readonly #attempts = new Map<number, AttemptKeys>();
+  /** Null: a store without encryption. */
+  #slots: KeySlotTable | null;
+  #isClosed = false;
+
+  private constructor(
+    crypt: Crypt,
+    storeUuid: Uint8Array,
+    slots: KeySlotTable | null,
+    wrapping: Uint8Array | null,
+  ) {
+    this.#crypt = crypt;
+    this.#storeUuid = storeUuid;
+    this.#slots = slots;
+    this.#wrapping = wrapping;
+  }
+
+  /** Of a store without encryption. */
+  static none(crypt: Crypt, storeUuid: Uint8Array): KeyRing {
+    return new KeyRing(crypt, storeUuid, null, null);
+  }
+  /** Of an encrypted store that no key was given for. */
+  static locked(crypt: Crypt, slots: KeySlotTable): KeyRing {
+    return new KeyRing(crypt, slots.storeUuid, slots, null);
+  }
+  /** The master key stays the caller's to wipe. */
+  static open(crypt: Crypt, slots: KeySlotTable, masterKey: Uint8Array): KeyRing {
+    return new KeyRing(
+      crypt,
+      slots.storeUuid,
+      slots,
+      crypt.derive(masterKey, slots.storeUuid, INFO_WRAPPING),
+    );
+  }
+
+  get slots(): KeySlotTable | null {
+    return this.#slots;
+  }
+  /** A writer of this store changed its slots (store_keys.ts). */
+  slotsChanged(table: KeySlotTable): void {
+    assert(this.#slots !== null && table.generation > this.#slots.generation, 'slots only get newer');
+    this.#slots = table;
+  }
+
+  get isEncrypted(): boolean {
+    return this.#slots !== null;
+  }
+  get isLocked(): boolean {
+    return this.#slots !== null && this.#wrapping === null;
+  }
+
+  /** E_AUTH when the store is encrypted and no key was given. */
+  require(what: string): void {
+    if (this.isLocked) throw lockedError(what);
+  }
+
+  /** The keys of an attempt, by its record in the key tree. Errors: E_AUTH, E_FORMAT. */
+  attempt(view: Pick<CatalogView, 'get'>, keyId: number): MaybePromise<AttemptKeys> {
+    const known = this.#attempts.get(keyId);
+    if (known !== undefined) return known;
+    const found = view.get(TREE_KEYS, dataKeyKey(keyId));
+    return found instanceof Promise
+      ? found.then((bytes) => this.#open(keyId, bytes))
+      : this.#open(keyId, found);
+  }
+
+  /** Fresh keys for one attempt to write a version. `keyId` is an id of the store that is never given again. */
+  begin(random: Random, keyId: number): NewAttempt {
+    const dataKey = random.bytes(KEY_BYTES).slice();
+    const wrapping = this.#wrappingKey('writing');
+    const wrapped = aeskwp(wrapping).encrypt(dataKey);
+    const keys = this.#derive(keyId, dataKey);
+    dataKey.fill(0);
+    this.#keep(keys);
+    let ordinal = 0;
+    return {
+      keys,
+      takeOrdinal: () => {
+        ordinal += 1;
+        assert(Number.isSafeInteger(ordinal), 'an attempt has ordinals left');
+        return ordinal;
+      },
+      record: (useCount, nowMs) => encodeDataKey({ wrapped, useCount, createdAtMs: nowMs }),
+    };
+  }
+
+  /** One message of the catalog under a key of the attempt: fresh ordinal, ciphertext and tag. */
+  seal(key: Uint8Array, ordinal: number, index: number, aad: Uint8Array, plain: Uint8Array): Uint8Array {
+    return this.#crypt.seal(key, nonceOf(ordinal, index), aad, plain);
+  }
+  /** Null when the tag does not match. */
+  open(
+    key: Uint8Array,
+    ordinal: number,
+    index: number,
+    aad: Uint8Array,
+    sealed: Uint8Array,
+  ): Uint8Array | null {
+    return this.#crypt.open(key, nonceOf(ordinal, index), aad, sealed);
+  }
+
+  close(): void {
+    this.#isClosed = true;
+    this.#wrapping?.fill(0);
+    for (const keys of this.#attempts.values()) wipe(keys);
+    this.#attempts.clear();
+  }
+
+  #wrappingKey(what: string): Uint8Array {
+    if (this.#isClosed) throw new StoreError('E_CLOSED', 'the store is closed');
+    if (this.#wrapping !== null) return this.#wrapping;
+    if (this.isLocked) throw lockedError(what);
+    throw new StoreError('E_FORMAT', 'something is sealed in a store that is not encrypted', {
+      where: { structure: 'DataKey' },
+      next: 'ingot fsck',
+    });
+  }
+
+  #open(keyId: number, bytes: Uint8Array | undefined): AttemptKeys {
+    const wrapping = this.#wrappingKey('reading');
+    if (bytes === undefined) {
+      throw new StoreError('E_FORMAT', `data key ${keyId} is used and not there`, {
+        where: { structure: 'DataKey' },
+        next: 'ingot fsck',
+      });
+    }
+    let dataKey: Uint8Array;
+    try {
+      dataKey = aeskwp(wrapping).decrypt(decodeDataKey(bytes).wrapped);
+    } catch (error) {
+      throw tampered(`data key ${keyId} does not open`, 'DataKey', error);
+    }
+    if (dataKey.length !== KEY_BYTES)
+      throw tampered(`data key ${keyId} has ${dataKey.length} bytes`, 'DataKey');
+    const keys = this.#derive(keyId, dataKey);
+    dataKey.fill(0);
+    this.#keep(keys);
+    return keys;
+  }
+
+  #derive(keyId: number, dataKey: Uint8Array): AttemptKeys {
+    const one = (purpose: Uint8Array): Uint8Array => {
+      const info = new Uint8Array(purpose.length + 8);
+      info.set(purpose);
+      new DataView(info.buffer).setBigUint64(purpose.length, BigInt(keyId), true);
+      return this.#crypt.derive(dataKey, this.#storeUuid, info);
+    };
+    return { keyId, content: one(INFO_CONTENT), head: one(INFO_HEAD), manifest: one(INFO_MANIFEST) };
+  }
+
+  #keep(keys: AttemptKeys): void {
+    this.#attempts.set(keys.keyId, keys);
+    if (this.#attempts.size <= ATTEMPTS_KEPT) return;
+    // Dropped and not wiped: a read under way may hold it. It is gone with the last of them.
+    for (const [oldest] of this.#attempts) {
+      this.#attempts.delete(oldest);
+      break;
+    }
+  }
+}
+
+/** Ordinal and index, little-endian (spec/encryption.md K2). Segments count from 0; the last indexes are ours. */
+function nonceOf(ordinal: number, index: number): Uint8Array {
+  assert(Number.isSafeInteger(ordinal) && ordinal >= 1, 'an ordinal counts from 1');
+  const nonce = new Uint8Array(NONCE_BYTES);
+  const view = new DataView(nonce.buffer);
+  view.setBigUint64(0, BigInt(ordinal), true);
+  view.setUint32(8, index, true);
+  return nonce;
+}
+
+/** Uses of data keys that a change adds (or takes away): a key that nothing uses goes. */
+export async function countKeyUses(change: CatalogChange, uses: ReadonlyMap<number, number>): Promise<void> {
+  for (const [keyId, delta] of [...uses].sort((a, b) => a[0] - b[0])) {
+    const key = dataKeyKey(keyId);
+    const bytes = await change.get(TREE_KEYS, key);
+    if (bytes === undefined)
+      throw new StoreError('E_FORMAT', `data key ${keyId} is used and not there`, {
+        where: { structure: 'DataKey' },
+      });
+    const record: DataKeyRecord = decodeDataKey(bytes);
+    const useCount = record.useCount + delta;
+    assert(useCount >= 0, 'a data key counts its uses');
+    if (useCount === 0) await change.delete(TREE_KEYS, key);
+    else await change.put(TREE_KEYS, key, encodeDataKey({ ...record, useCount }));
+  }
+}
+
+/** What has the right sum and the wrong tag: it was changed by somebody who could not seal it. */
+export function tampered(what: string, structure: string, cause?: unknown): StoreError {
+  return new StoreError('E_AUTH', what, {
+    where: { structure },
+    safe: 'nothing of it was returned; every sum on the way was right, so this is no plain bit rot',
+    next: 'treat the drives as touched by somebody else; restore from a copy that you trust',
+    ...(cause === undefined ? {} : { cause }),
+  });
+}
+
+function lockedError(what: string): StoreError {
+  return new StoreError('E_AUTH', `the store is encrypted and no key was given: ${what} needs one`, {
+    safe: 'everything, still sealed',
+    next: 'give a passphrase, a key file or the recovery key; status, scrub, resilver and replace work without',
+  });
+}
+
+function wipe(keys: AttemptKeys): void {
+  keys.content.fill(0);
+  keys.head.fill(0);
+  keys.manifest.fill(0);
+}

@@ -1,0 +1,199 @@
+// The keys of a store as its users manage them: made with it, opened with it, added, listed and removed.
+//
+// Invariants
+//   1. A store is made with the key that was asked for and a recovery key, which is handed out once, before anything
+//      is written, and never kept.
+//   2. The master key is in memory only while a slot is made or the ring is opened, and then wiped.
+//   3. A change of slots is durable on every member that is here before it is acknowledged; members that are not here
+//      are named, since they hold the old slots still.
+//   4. Asking for a key where a store has no encryption is E_AUTH: a store whose mark was taken off is not written to.
+
+import { StoreError, assert } from '../../format/errors.js';
+import {
+  INCOMPAT_ENCRYPTION,
+  type KeySlotKind,
+  type KeySlotTable,
+  SUITE_DATA,
+  type Superblock,
+} from '../../format/index.js';
+import type { Catalog } from '../contract.js';
+import type { Io } from '../io/port.js';
+import type { StoreKey } from './key_provider.js';
+import { KeyRing } from './key_ring.js';
+import { encodeRecoveryKey } from './recovery_key.js';
+import { MASTER_KEY_BYTES, type SlotOptions, openSlots, withSlot, withoutSlot } from './slots.js';
+import { type SlotPlace, readKeySlots, writeKeySlots } from './slots_io.js';
+
+const RECOVERY_KEY_BYTES = 32;
+
+export interface EncryptOptions extends SlotOptions {
+  readonly key: StoreKey;
+  /** Is given the printed form of the recovery key (ASCII) before the store is made; the bytes are wiped after it. */
+  readonly onRecoveryKey: (text: Uint8Array) => void | Promise<void>;
+}
+
+/** What `key list` shows: nothing of it is secret. */
+export interface KeySlotInfo {
+  readonly id: number;
+  readonly kind: KeySlotKind;
+  readonly label: string;
+  readonly createdAt: Date;
+}
+export interface KeyChange {
+  readonly id: number;
+  /** Members that were not here and hold the old slots until they come back or are destroyed. */
+  readonly notRewritten: readonly string[];
+}
+
+const nowOf = (io: Io): number => Math.max(Math.floor(io.clock.nowMs()), 0);
+
+/** The slots of a new store: the key that was asked for, and a recovery key. */
+export async function makeKeySlots(
+  io: Io,
+  storeUuid: Uint8Array,
+  options: EncryptOptions,
+): Promise<KeySlotTable> {
+  const maker = { crypt: io.crypt, random: io.random, nowMs: nowOf(io) };
+  const masterKey = io.random.bytes(MASTER_KEY_BYTES).slice();
+  const recovery = io.random.bytes(RECOVERY_KEY_BYTES).slice();
+  const text = encodeRecoveryKey(recovery);
+  const empty: KeySlotTable = {
+    storeUuid,
+    generation: 0,
+    writtenAtMs: maker.nowMs,
+    suite: SUITE_DATA,
+    nextSlotId: 1,
+    slots: [],
+  };
+  try {
+    const own = await withSlot(maker, empty, masterKey, options.key, options);
+    const both = await withSlot(maker, own, masterKey, { kind: 'recovery', secret: text });
+    await options.onRecoveryKey(text);
+    return { ...both, generation: 1 };
+  } finally {
+    masterKey.fill(0);
+    recovery.fill(0);
+    text.fill(0);
+  }
+}
+
+export function isEncrypted(superblock: Superblock): boolean {
+  return (superblock.incompatFeatures & INCOMPAT_ENCRYPTION) !== 0n;
+}
+
+function placesOf(catalog: Catalog): { here: readonly SlotPlace[]; away: readonly string[] } {
+  const here: SlotPlace[] = [];
+  const away: string[] = [];
+  for (const { device, path, state } of catalog.members) {
+    if (state === 'detached') continue;
+    if (device === null) away.push(path);
+    else here.push({ slot: device.slot, path });
+  }
+  return { here, away };
+}
+
+/** The ring of a store: open with the key, locked without. Errors: E_AUTH, E_CORRUPT, E_USAGE, E_VERSION. */
+export async function unlock(catalog: Catalog, key: StoreKey | undefined): Promise<KeyRing> {
+  const { io, storeUuid, superblock } = catalog;
+  if (!isEncrypted(superblock)) {
+    if (key === undefined) return KeyRing.none(io.crypt, storeUuid);
+    throw new StoreError('E_AUTH', 'a key was given and the store is not encrypted', {
+      safe: 'nothing was read and nothing was changed',
+      next: 'open it without a key if that is right; if it was made encrypted, somebody has changed its drives',
+    });
+  }
+  const { table } = await readKeySlots(io, placesOf(catalog).here, storeUuid);
+  if (table.suite !== SUITE_DATA) {
+    throw new StoreError(
+      'E_VERSION',
+      `the store is encrypted by suite ${table.suite}, which is unknown here`,
+      {
+        next: 'open it with a newer version of Ingot',
+      },
+    );
+  }
+  if (key === undefined) return KeyRing.locked(io.crypt, table);
+  const { masterKey } = await openSlots(io.crypt, table, key);
+  try {
+    return KeyRing.open(io.crypt, table, masterKey);
+  } finally {
+    masterKey.fill(0);
+  }
+}
+
+function tableOf(catalog: Catalog): KeySlotTable {
+  const { slots } = catalog.keys;
+  if (slots !== null) return slots;
+  throw new StoreError('E_UNSUPPORTED', 'the store is not encrypted: it has no key slots', {
+    next: 'make a store with encryption and copy the versions there',
+  });
+}
+
+export function listKeys(catalog: Catalog): readonly KeySlotInfo[] {
+  return tableOf(catalog).slots.map(({ id, kind, label, createdAtMs }) => ({
+    id,
+    kind,
+    label,
+    createdAt: new Date(createdAtMs),
+  }));
+}
+
+/** Adds a slot; `opener` is a key that the store has. Errors: E_AUTH, E_RANGE, E_IO. */
+export async function addKey(
+  catalog: Catalog,
+  opener: StoreKey,
+  key: StoreKey,
+  options: SlotOptions = {},
+): Promise<KeyChange> {
+  const { io } = catalog;
+  const table = await newestTable(catalog);
+  const maker = { crypt: io.crypt, random: io.random, nowMs: nowOf(io) };
+  const { masterKey } = await openSlots(io.crypt, table, opener);
+  try {
+    const next = await withSlot(maker, table, masterKey, key, options);
+    return await put(catalog, next, table.nextSlotId);
+  } finally {
+    masterKey.fill(0);
+  }
+}
+
+/** Adds a fresh recovery key, whose printed form is given to `onText` and then wiped. */
+export async function addRecoveryKey(
+  catalog: Catalog,
+  opener: StoreKey,
+  onText: (text: Uint8Array) => void | Promise<void>,
+  options: SlotOptions = {},
+): Promise<KeyChange> {
+  const bytes = catalog.io.random.bytes(RECOVERY_KEY_BYTES).slice();
+  const secret = encodeRecoveryKey(bytes);
+  bytes.fill(0);
+  try {
+    await onText(secret);
+    return await addKey(catalog, opener, { kind: 'recovery', secret }, options);
+  } finally {
+    secret.fill(0);
+  }
+}
+
+/** Removes a slot. The master key stays: who kept it, or an old copy of the slots, can still open the store. */
+export async function removeKey(catalog: Catalog, opener: StoreKey, id: number): Promise<KeyChange> {
+  const { io } = catalog;
+  const table = await newestTable(catalog);
+  const { masterKey } = await openSlots(io.crypt, table, opener);
+  masterKey.fill(0);
+  const maker = { crypt: io.crypt, random: io.random, nowMs: nowOf(io) };
+  return put(catalog, withoutSlot(maker, table, id), id);
+}
+
+async function newestTable(catalog: Catalog): Promise<KeySlotTable> {
+  tableOf(catalog);
+  return (await readKeySlots(catalog.io, placesOf(catalog).here, catalog.storeUuid)).table;
+}
+
+async function put(catalog: Catalog, table: KeySlotTable, id: number): Promise<KeyChange> {
+  assert(catalog.writable, 'key slots are changed by the writer of the store alone');
+  const { here, away } = placesOf(catalog);
+  await writeKeySlots(catalog.io, here, table);
+  catalog.keys.slotsChanged(table);
+  return { id, notRewritten: away };
+}
