@@ -10,7 +10,7 @@ import { open, stat } from 'node:fs/promises';
 import { constants } from 'node:fs';
 import { release } from 'node:os';
 import { basename, join } from 'node:path';
-import { NativeIo } from '../../engine/index.js';
+import { KEY_PROVIDERS, NativeIo } from '../../engine/index.js';
 import { isStoreError } from '../../format/errors.js';
 import { formatBytes } from './progress.js';
 
@@ -138,6 +138,16 @@ const findLibrary = (name: string): string | null => {
   }
   return null;
 };
+
+/** What key slots of encrypted stores can be opened with here. */
+export function checkKeys(): DoctorLine[] {
+  return KEY_PROVIDERS.map(({ kind, absent }) => {
+    const what = `keys, ${kind}`;
+    return absent === null
+      ? line(what, 'ok', 'built in')
+      : line(what, 'note', absent, 'none: use another kind of key');
+  });
+}
 
 /** What reads into GPU memory will take here, GPU by GPU, and why nothing better. */
 export function checkGpu(): DoctorLine[] {

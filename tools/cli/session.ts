@@ -11,6 +11,7 @@
 
 import { setMaxListeners } from 'node:events';
 import { open, type OpenOptions, type Store } from '../../engine/index.js';
+import { type KeyOptions, withKey } from './keys.js';
 import { Output, type OutputStream, toJson } from './output.js';
 import {
   chooseProgressMode,
@@ -48,7 +49,7 @@ export const LOG_LEVELS = ['error', 'warn', 'info', 'debug'] as const;
 export type LogLevel = (typeof LOG_LEVELS)[number];
 
 /** Options that every command takes. */
-export interface GlobalOptions {
+export interface GlobalOptions extends KeyOptions {
   readonly store?: string;
   readonly json?: boolean;
   readonly progress?: string;
@@ -62,6 +63,7 @@ export class Session {
   readonly progressMode: ProgressMode;
   readonly #level: LogLevel;
   readonly #storePath: string | undefined;
+  readonly #keyOptions: KeyOptions;
   readonly #stderr: ProgressStream;
   readonly #controller = new AbortController();
   readonly #handlers: (readonly [NodeJS.Signals, () => void])[] = [];
@@ -88,6 +90,7 @@ export class Session {
     this.#level = level as LogLevel;
     this.#storePath = options.store ?? (process.env['INGOT_STORE'] || undefined);
     this.#stderr = stderr;
+    this.#keyOptions = options;
   }
 
   /** Starts to listen to signals; the result stops. */
@@ -143,7 +146,9 @@ export class Session {
     options: OpenOptions = {},
   ): Promise<T> {
     const path = this.storePath();
-    const store = await open(path, { mode, signal: this.signal, ...options });
+    const store = await withKey(this.#keyOptions, (key) =>
+      open(path, { mode, signal: this.signal, ...(key === undefined ? {} : { key }), ...options }),
+    );
     const unfollow = this.#level === 'debug' ? this.#follow(store) : null;
     try {
       for (const line of store.info.openReport) this.log('warn', line);

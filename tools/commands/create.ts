@@ -3,20 +3,25 @@
 // Invariants
 //   1. The redundancy is never a surprise: with one copy, what a lost member costs is said in plain words.
 //   2. A store that is there is not overwritten without --force.
+//   3. A recovery key is handed out before the store is made: no store is sealed under keys that nobody has.
 
-import { create, open } from '../../engine/index.js';
+import { create, type EncryptOptions, open, type StoreKey } from '../../engine/index.js';
+import { type KeyOptions, giveRecoveryKey, withKey } from '../cli/keys.js';
 import type { CommandModule } from '../cli/program.js';
 import { formatBytes } from '../cli/progress.js';
 import { collect, parseRedundancy, parseSize, parseWhole, usageError } from '../cli/values.js';
 import { MEMBER_HEADINGS, memberRow, storeJson } from '../cli/views.js';
 
-interface Options {
+interface Options extends KeyOptions {
   readonly members?: string;
   readonly size?: string;
   readonly member?: readonly string[];
   readonly redundancy?: string;
   readonly chunk?: string;
   readonly force?: boolean;
+  readonly encrypt?: boolean;
+  readonly recoveryKeyOut?: string;
+  readonly label?: string;
 }
 interface MemberSpec {
   readonly path: string;
@@ -37,6 +42,12 @@ export const register: CommandModule = (program, actions) => {
       'copies of each chunk by default: 1, 2 or 3 (default: 2 with two or more members)',
     )
     .option('--chunk <size>', 'bytes of a chunk by default, 64KiB to 64MiB (default 4MiB)')
+    .option(
+      '--encrypt',
+      'seal what it will hold, under the key that the key options name (SAFETY.md says what stays open)',
+    )
+    .option('--recovery-key-out <path>', 'write the recovery key to this new file, not to the terminal')
+    .option('--label <text>', 'a name for the key, in the clear')
     .option('--force', 'take what is in use, signed or a member already; its content is lost')
     .addHelpText(
       'after',
@@ -51,12 +62,16 @@ export const register: CommandModule = (program, actions) => {
         if (copies > members.length) {
           throw usageError(`--redundancy ${copies}: needs as many members, and ${members.length} are named.`);
         }
-        await create(location, {
-          members,
-          redundancy: copies as 1 | 2 | 3,
-          force: options.force === true,
-          signal: session.signal,
-          ...(options.chunk === undefined ? {} : { chunkBytes: parseSize('--chunk', options.chunk) }),
+        await withKey(options, async (key) => {
+          const encrypt = encryption(options, key);
+          await create(location, {
+            members,
+            redundancy: copies as 1 | 2 | 3,
+            force: options.force === true,
+            signal: session.signal,
+            ...(options.chunk === undefined ? {} : { chunkBytes: parseSize('--chunk', options.chunk) }),
+            ...(encrypt === undefined ? {} : { encrypt }),
+          });
         });
         const store = await open(location, { mode: 'r', signal: session.signal });
         try {
@@ -65,6 +80,10 @@ export const register: CommandModule = (program, actions) => {
           session.out.line(
             `store ${info.uuid}: ${formatBytes(info.capacityBytes)} on ${info.members.length} members`,
           );
+          if (store.encryption !== 'none')
+            session.out.line(
+              'encrypted: data and manifests; names of runs and tags and metadata are in the clear',
+            );
           session.out.line(redundancyText(copies, info.members.length));
           session.out.table(MEMBER_HEADINGS, info.members.map(memberRow));
         } finally {
@@ -74,6 +93,22 @@ export const register: CommandModule = (program, actions) => {
       }),
     );
 };
+
+/** With --encrypt a key option is needed, and without it none is taken. */
+function encryption(options: Options, key: StoreKey | undefined): EncryptOptions | undefined {
+  if (options.encrypt !== true) {
+    if (key === undefined && options.recoveryKeyOut === undefined) return undefined;
+    throw usageError('A key is given without --encrypt.', 'ingot create --help');
+  }
+  if (key === undefined || key.kind === 'recovery') {
+    throw usageError(
+      '--encrypt needs a key.',
+      'Give --key-file, --passphrase-file or --passphrase; a recovery key is made besides.',
+    );
+  }
+  const onRecoveryKey = (text: Uint8Array): void => giveRecoveryKey(text, options.recoveryKeyOut);
+  return { key, onRecoveryKey, ...(options.label === undefined ? {} : { label: options.label }) };
+}
 
 function specify(directory: string, options: Options) {
   const size = options.size === undefined ? {} : { sizeBytes: parseSize('--size', options.size) };

@@ -10,6 +10,7 @@ import {
   checkDevice,
   checkGpu,
   checkKernel,
+  checkKeys,
   checkMember,
   checkNative,
   checkSystemLimits,
@@ -40,6 +41,7 @@ async function doctor(session: Session, given: readonly string[]): Promise<numbe
     ...(await checkNative()),
     ...checkSystemLimits(),
     ...checkGpu(),
+    ...checkKeys(),
   ];
   const places = given.length > 0 ? given : storePaths(session);
   for (const place of places) {

@@ -12,6 +12,7 @@ import { register as fsck } from './fsck.js';
 import { register as get } from './get.js';
 import { register as importCommand } from './import.js';
 import { register as info } from './info.js';
+import { register as key } from './key.js';
 import { register as load } from './load.js';
 import { register as ls } from './ls.js';
 import { register as online } from './online.js';
@@ -50,6 +51,7 @@ export const COMMANDS: readonly CommandModule[] = [
   replace,
   online,
   fsck,
+  key,
   dump,
   doctor,
   bench,

@@ -1,0 +1,84 @@
+// Encrypted stores on the command line: made, filled, read, looked after without a key, and keys that come and go.
+
+import assert from 'node:assert/strict';
+import { readFileSync, statSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { ingot, parseObject, scratchDirectory } from './harness.js';
+
+const base = scratchDirectory('encrypted');
+const store = join(base, 'store');
+const keyFile = join(base, 'key');
+const otherKey = join(base, 'other');
+const recovery = join(base, 'recovery');
+const blob = join(base, 'blob.bin');
+writeFileSync(keyFile, Buffer.alloc(48, 7));
+writeFileSync(otherKey, Buffer.alloc(48, 8));
+writeFileSync(blob, Buffer.from('words that nobody is to find on a drive. '.repeat(4000)));
+
+test('create --encrypt, put, get, verify with the key; wrong and missing keys are E_AUTH', async () => {
+  const make = ['create', store, '--members', '2', '--size', '32MiB'];
+  assert.equal((await ingot([...make, '--encrypt'])).code, 2, 'a key is needed');
+  assert.equal((await ingot([...make, '--key-file', keyFile])).code, 2, 'a key without --encrypt is refused');
+  const made = await ingot([...make, '--encrypt', '--key-file', keyFile, '--recovery-key-out', recovery]);
+  assert.equal(made.code, 0, made.stderr);
+  assert.match(made.stdout, /encrypted: data and manifests/);
+  assert.equal(statSync(recovery).mode & 0o777, 0o600);
+  assert.match(readFileSync(recovery, 'ascii'), /^([0-9A-Z]{5}-){10}[0-9A-Z]{5}\n$/);
+
+  const withKey = ['--store', store, '--key-file', keyFile];
+  const put = await ingot(['put', 'run', blob, ...withKey]);
+  assert.equal(put.code, 0, put.stderr);
+  const got = await ingot(['get', 'run', 'blob.bin', '-o', join(base, 'back'), ...withKey]);
+  assert.equal(got.code, 0, got.stderr);
+  assert.deepEqual(readFileSync(join(base, 'back')), readFileSync(blob));
+  assert.equal((await ingot(['verify', 'run', ...withKey])).code, 0);
+  assert.equal((await ingot(['fsck', ...withKey])).code, 0);
+
+  for (const wrong of [[], ['--key-file', otherKey]]) {
+    const refused = await ingot([
+      'get',
+      'run',
+      'blob.bin',
+      '-o',
+      join(base, 'no'),
+      '--store',
+      store,
+      ...wrong,
+    ]);
+    assert.equal(refused.code, 1);
+    assert.match(refused.stderr, /error E_AUTH/);
+  }
+  const opened = await ingot(['tree', 'run', '--store', store, '--recovery-key-file', recovery]);
+  assert.equal(opened.code, 0, opened.stderr);
+});
+
+test('status, ls and scrub need no key', async () => {
+  for (const command of [['status'], ['ls'], ['scrub']]) {
+    const ran = await ingot([...command, '--store', store]);
+    assert.equal(ran.code, 0, `${command[0]}: ${ran.stderr}`);
+  }
+});
+
+test('keys are listed without a key, added and removed with one', async () => {
+  const passphrase = join(base, 'passphrase');
+  writeFileSync(passphrase, 'correct horse\n');
+  const withKey = ['--store', store, '--key-file', keyFile];
+  const added = await ingot(['key', 'add', ...withKey, '--new-passphrase-file', passphrase, '--label', 'me']);
+  assert.equal(added.code, 0, added.stderr);
+  const list = await ingot(['key', 'list', '--store', store, '--json']);
+  const { slots } = parseObject('ingot.key-list/1', list.stdout);
+  assert.deepEqual(
+    slots.map(({ id, kind, label }: { id: number; kind: string; label: string }) => [id, kind, label]),
+    [
+      [1, 'key-file', ''],
+      [2, 'recovery', ''],
+      [3, 'passphrase', 'me'],
+    ],
+  );
+  const withPassphrase = ['--store', store, '--passphrase-file', passphrase];
+  assert.equal((await ingot(['key', 'rm', '1', ...withPassphrase])).code, 0);
+  assert.equal((await ingot(['tree', 'run', ...withKey])).code, 1, 'the removed key opens nothing');
+  assert.equal((await ingot(['tree', 'run', ...withPassphrase])).code, 0);
+  assert.equal((await ingot(['key', 'add', '--store', store, '--new-recovery-key'])).code, 2);
+});
