@@ -75,8 +75,11 @@ export function typeSecret(prompt: string): Promise<Uint8Array> {
     };
     const onData = (data: Buffer): void => {
       for (const code of data) {
-        if (code === CTRL_C) return end(() => reject(usageError('No passphrase was typed.')));
-        if (code === RETURN || code === NEWLINE) return end(() => resolve(typed.slice(0, length)));
+        if (code === CTRL_C || code === RETURN || code === NEWLINE) {
+          const line = typed.slice(0, length);
+          end(() => (code === CTRL_C ? reject(usageError('No passphrase was typed.')) : resolve(line)));
+          break;
+        }
         if (BACKSPACES.has(code)) length = Math.max(length - 1, 0);
         else if (length < typed.length) typed[length++] = code;
       }
