@@ -42,6 +42,7 @@ export type { RemoveOptions, TagOptions } from './store.js';
 export { Transaction } from './transaction.js';
 export { BlobRef, TensorRef, Version } from './version.js';
 export type { ExtentPlace } from './version.js';
+export { DELTA_METADATA_KEY, LOSSY_METADATA_KEY } from './put_records.js';
 export { decideRetention } from './retention.js';
 export { fsck } from './fsck.js';
 export type { FsckOptions } from './fsck.js';

@@ -36,7 +36,7 @@ import {
   linkedBlob,
   linkedTensor,
 } from './object_draft.js';
-import { checkSaveAs, lossyMetadata } from './lossy.js';
+import { checkSaveAs, recordsOf } from './put_records.js';
 import { ProgressTracker } from './progress.js';
 import { bufferOf, rechunk, wrongSize } from './put_source.js';
 import { SourceFiles } from './source_files.js';
@@ -655,7 +655,10 @@ export class Transaction implements AsyncDisposable {
       redundancy: this.#settings.redundancy,
       chunkBytes: this.#settings.chunkBytes,
       segmentBytes: this.#settings.segmentBytes,
-      metadata: { ...options.metadata, ...lossyMetadata([...this.#tensors.values()]) },
+      metadata: {
+        ...options.metadata,
+        ...recordsOf([...this.#tensors.values()], this.#settings.base?.id ?? ''),
+      },
       metrics: options.metrics ?? {},
       baseVersionId: this.#settings.base === null ? 0 : this.#settings.base.number,
       attempt: this.#attemptOf(),

@@ -169,6 +169,8 @@ export interface VersionSummary {
   readonly storedBytes: number;
   readonly redundancy: number;
   readonly chunkBytes: number;
+  /** Id of the version that it was begun against (BeginOptions.base), which may be gone; null: none. */
+  readonly base: string | null;
   readonly metadata: Readonly<Record<string, string>>;
   readonly metrics: Readonly<Record<string, number>>;
 }

@@ -58,6 +58,9 @@ export interface ExtentPlace {
     readonly transform: string;
     readonly codec: string;
     readonly delta: string;
+    /** Of a delta: the extent that it is a difference to, and how many bases lie below it. */
+    readonly baseExtentId: number | null;
+    readonly depth: number;
     readonly rawBytes: number;
     readonly storedBytes: number;
   } | null;
@@ -77,6 +80,7 @@ export function summaryOf(record: VersionRecord): VersionSummary {
     storedBytes: record.storedBytes,
     redundancy: record.redundancy,
     chunkBytes: record.chunkBytes,
+    base: record.baseVersionId === 0 ? null : `v:${record.baseVersionId}`,
     metadata: record.metadata,
     metrics: record.metrics,
   };
@@ -357,6 +361,8 @@ function codingInfo(extent: Extent): ExtentPlace['coding'] {
     transform: TRANSFORM_NAMES[coding.transform] ?? String(coding.transform),
     codec: PLANE_CODEC_NAMES[coding.codec] ?? String(coding.codec),
     delta: coding.base === undefined ? 'NONE' : 'XOR',
+    baseExtentId: coding.base?.extentId ?? null,
+    depth: coding.base?.depth ?? 0,
     rawBytes,
     storedBytes,
   };
@@ -400,6 +406,7 @@ export class Version implements VersionInfo {
   readonly storedBytes: number;
   readonly redundancy: number;
   readonly chunkBytes: number;
+  readonly base: string | null;
   readonly metadata: Readonly<Record<string, string>>;
   readonly metrics: Readonly<Record<string, number>>;
   /** The id as a number, as in the catalog. */
@@ -422,6 +429,7 @@ export class Version implements VersionInfo {
     this.storedBytes = summary.storedBytes;
     this.redundancy = summary.redundancy;
     this.chunkBytes = summary.chunkBytes;
+    this.base = summary.base;
     this.metadata = summary.metadata;
     this.metrics = summary.metrics;
     this.tags = tags;

@@ -202,6 +202,47 @@ test(
   },
 );
 
+/** The model with every 40th number of each float tensor changed in its lowest bit. */
+function stepped(model: Readonly<Record<string, Source>>): Record<string, Source> {
+  const entries = Object.entries(model).map(([name, source]): [string, Source] => {
+    const data = Buffer.from(source.data);
+    if (name.startsWith('coded')) for (let at = 0; at < data.length; at += 80) data[at] = (data[at] ?? 0) ^ 1;
+    return [name, { ...source, data }];
+  });
+  return Object.fromEntries(entries);
+}
+
+test(
+  'the C example exports deltas of deltas and links, also when what they are based on was removed',
+  options,
+  () => {
+    for (const redundancy of [1, 2]) {
+      const store = join(base, `delta-${redundancy}`);
+      const [first, second, third] = [big, stepped(big), stepped(stepped(stepped(big)))];
+      // All else of the third equals the second: links to its deltas.
+      const numbers = third['coded.f32']?.data ?? Buffer.alloc(0);
+      numbers[8] = (numbers[8] ?? 0) ^ 2;
+      ingot('create', store, '--members', '2', '--size', '64MiB', '--redundancy', String(redundancy));
+      const imported = (model: Readonly<Record<string, Source>>, step: string, ...more: string[]): void => {
+        writeFileSync(join(base, `delta-${step}.safetensors`), safetensors(model));
+        const file = join(base, `delta-${step}.safetensors`);
+        ingot('import', file, '--as', 'd', '--step', step, '--codec', 'auto', '--store', store, ...more);
+      };
+      imported(first, '1');
+      imported(second, '2', '--delta', 'd@1');
+      imported(third, '3', '--delta', 'd@2');
+      const text = ingot('stat', 'd@3', 'coded.f32', '--json', '--store', store);
+      assert.equal((JSON.parse(text) as { delta: { depth: number } }).delta.depth, 2, text);
+      compare(store, 'd@2', second, 'delta-2.safetensors');
+      ingot('rm', 'd@1', '--store', store);
+      compare(store, 'd@2', second, 'delta-2.safetensors');
+      ingot('rm', 'd@2', '--store', store);
+      compare(store, 'd@3', third, 'delta-3.safetensors');
+      compare(store, 'd@3', third, '--dlpack');
+    }
+  },
+);
+
 test(
   'any part of a tensor that is stored coded is the same part of the whole, by every contract',
   options,

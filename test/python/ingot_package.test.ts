@@ -111,6 +111,24 @@ test('the Python package reads what the safetensors package wrote', { timeout: T
       assert.equal((counts['tensors'] ?? 0) + (counts['unsupported'] ?? 0), 3, JSON.stringify(counts));
       assert.ok((counts['slices'] ?? 0) >= 12);
     }
+    // Against the coded version, which is then removed: differences and links are read as before.
+    const bytes = weightsFile();
+    const first = 8 + Number(bytes.readBigUInt64LE());
+    for (let at = first; at < bytes.length / 2; at += 96) bytes[at] = (bytes[at] ?? 0) ^ 1;
+    writeFileSync(floats, bytes);
+    ingot('import', floats, '--as', 'coded/delta', '--delta', 'coded/auto', '--store', store);
+    ingot('rm', 'coded/auto@latest', '--store', store);
+    const text = ingot('stat', 'coded/delta', '--json', '--store', store);
+    const { tensors } = JSON.parse(text) as { tensors: { delta: { deltaExtents: number } }[] };
+    assert.ok(
+      tensors.some(({ delta }) => delta.deltaExtents > 0),
+      text,
+    );
+    const counts = JSON.parse(run(python, [check, store, 'coded/delta', floats], env)) as Record<
+      string,
+      number
+    >;
+    assert.ok((counts['slices'] ?? 0) >= 12);
   });
   await t.test('and with torch, bf16 included', { timeout: TIMEOUT_MS }, (sub) => {
     if (spawnSync(python, ['-c', 'import torch']).status !== 0)

@@ -14,6 +14,7 @@ import { simCrc64 } from './sim_checksum.js';
 import type { SimIo } from './sim_io.js';
 
 const STATUS_FAILED = 1;
+const SECTOR_BYTES = 4096;
 
 export function runEncodeBatch(io: SimIo, batch: EncodeBatch): WriteResult {
   batch.signal?.throwIfAborted();
@@ -50,7 +51,8 @@ function encodeSmaller(batch: EncodeBatch, op: number, raw: Uint8Array): Uint8Ar
   if ((batch.baseUse[op]! & BASE_DELTA) === 0) return alone;
   const delta = encodeChunk(raw, { transform, base: batch.bases[op]!.subarray(0, raw.byteLength) });
   if (delta === null || alone === null) return delta ?? alone;
-  return delta.byteLength < alone.byteLength ? delta : alone;
+  const sectors = (stream: Uint8Array): number => Math.ceil(stream.byteLength / SECTOR_BYTES);
+  return sectors(delta) < sectors(alone) ? delta : alone;
 }
 
 /** The places of an op's pieces in the raw bytes. */

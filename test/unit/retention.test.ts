@@ -20,6 +20,7 @@ function version(id: number, over: Partial<VersionInfo> = {}): VersionInfo {
     byteLength: 0,
     storedBytes: 0,
     redundancy: 1,
+    base: null,
     chunkBytes: 0,
     metadata: {},
     metrics: {},

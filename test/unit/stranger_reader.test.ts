@@ -151,6 +151,15 @@ test('a reader that knows only the specification exports what was imported, also
   );
   ingot('import', join(base, 'coded.safetensors'), '--as', 'coded', '--codec', 'auto', '--store', store);
   assert.match(ingot('stat', 'coded', 'layers.0.weight', '--store', store), /FP32E\/RANS32/);
+  // A difference to it, whose base is then removed, and a link to that difference.
+  const stepped = Buffer.from(coded);
+  for (let at = coded.length - 80_000; at < coded.length; at += 160) stepped[at] = (stepped[at] ?? 0) ^ 1;
+  writeFileSync(join(base, 'coded.safetensors'), stepped);
+  ingot('import', join(base, 'coded.safetensors'), '--as', 'delta/a', '--delta', 'coded', '--store', store);
+  ingot('import', join(base, 'coded.safetensors'), '--as', 'delta/b', '--delta', 'delta/a', '--store', store);
+  assert.match(ingot('stat', 'delta/a', '--store', store), /delta of v:\d+, depth 1/);
+  assert.deepEqual(read(store, '--check', '--data').errors, []);
+  ingot('rm', 'coded@latest', '--store', store);
   ingot('tag', 'run/a@7', 'best', '--store', store);
   ingot('rm', 'other@latest', '--force', '--store', store);
   assert.deepEqual(read(store, '--check', '--data').errors, []);
@@ -164,7 +173,8 @@ test('a reader that knows only the specification exports what was imported, also
     'run/a@8': many,
     'run/a': many,
     'v:2': first,
-    coded,
+    'delta/a': stepped,
+    'delta/b': stepped,
   };
   for (const [index, [reference, bytes]] of Object.entries(expected).entries()) {
     const out = join(base, `out-${index}.safetensors`);

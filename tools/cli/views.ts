@@ -49,6 +49,7 @@ export function summaryJson(version: VersionSummary & { readonly tags?: readonly
     storedBytes: version.storedBytes,
     redundancy: version.redundancy,
     chunkBytes: version.chunkBytes,
+    base: version.base,
     metadata: version.metadata,
     metrics: version.metrics,
   };

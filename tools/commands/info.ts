@@ -2,9 +2,13 @@
 //
 // Invariants
 //   1. `storedBytes` is what the version takes on members (all copies, padding), `rawBytes` what it holds.
+//   2. Extents are looked up only of versions that were begun against another.
 
+import { DELTA_METADATA_KEY, type ExtentPlace, type Store, type Version } from '../../engine/index.js';
+import { DeltaNames, type DeltaSummary, deltaText } from '../cli/delta_names.js';
 import type { CommandModule } from '../cli/program.js';
 import { formatBytes } from '../cli/progress.js';
+import type { Session } from '../cli/session.js';
 import { formatTime, summaryJson } from '../cli/views.js';
 
 export const register: CommandModule = (program, actions) => {
@@ -33,8 +37,10 @@ export const register: CommandModule = (program, actions) => {
             crc64: sum,
             format,
           }));
+          const deltas = await deltasOf(session, store, version);
           session.out.object('ingot.info/1', {
             ...summaryJson(version),
+            deltas,
             elementCount: parameters,
             dtypes: Object.fromEntries(dtypes),
             files,
@@ -59,6 +65,7 @@ export const register: CommandModule = (program, actions) => {
             ['stored', `${formatBytes(version.storedBytes)}${ratio}`],
             ['redundancy', version.redundancy],
             ['chunk', formatBytes(version.chunkBytes)],
+            ...(deltas === null ? [] : [['deltas', deltas.text] as const]),
             ...[...dtypes].map(
               ([dtype, { tensors, rawBytes }]) =>
                 [dtype, `${tensors} tensors, ${formatBytes(rawBytes)}`] as const,
@@ -71,3 +78,21 @@ export const register: CommandModule = (program, actions) => {
       }),
     );
 };
+
+/** Of a version that was stored against another: what of it is differences. Null of any other. */
+async function deltasOf(
+  session: Session,
+  store: Store,
+  version: Version,
+): Promise<(DeltaSummary & { readonly text: string }) | null> {
+  if (version.base === null && version.metadata[DELTA_METADATA_KEY] === undefined) return null;
+  const names = await DeltaNames.of(store, version, session.signal);
+  const places: ExtentPlace[] = [];
+  for (const name of version.names) {
+    session.signal.throwIfAborted();
+    places.push(...(await version.tensor(name).extents()).filter(({ copy }) => copy === 0));
+  }
+  const summary = names.summarize(places);
+  const against = version.base === null ? '' : `; begun against ${names.base}`;
+  return { ...summary, text: `${deltaText(summary) ?? 'none'}${against}` };
+}

@@ -10,6 +10,7 @@ import type { CommandModule } from '../cli/program.js';
 import { formatBytes } from '../cli/progress.js';
 import { tensorJson } from '../cli/views.js';
 import { codingOf, PlaneEntropy } from '../cli/tensor_coding.js';
+import { DeltaNames, deltaText } from '../cli/delta_names.js';
 import { ValueStatistics } from '../cli/value_statistics.js';
 import type { Session } from '../cli/session.js';
 import type { TensorRef, Version } from '../../engine/index.js';
@@ -37,7 +38,7 @@ export const register: CommandModule = (program, actions) => {
         await session.withStore('r', async (store) => {
           const version = await store.get(ref, { signal: session.signal });
           if (name === undefined || name === '') {
-            await listCodings(session, version, options);
+            await listCodings(session, version, await DeltaNames.of(store, version, session.signal), options);
             return;
           }
           const tensor = version.tensor(name);
@@ -60,6 +61,7 @@ export const register: CommandModule = (program, actions) => {
             values = statistics.result();
           }
           const coding = codingOf(tensor, pieces);
+          const delta = (await DeltaNames.of(store, version, session.signal)).summarize(pieces);
           const planeBits = options.entropy === true ? await entropyOf(session, tensor) : null;
           session.out.object('ingot.stat/1', {
             version: version.id,
@@ -69,6 +71,7 @@ export const register: CommandModule = (program, actions) => {
             pieces,
             values,
             coding,
+            delta,
             planeBits,
           });
           session.out.fields([
@@ -79,6 +82,7 @@ export const register: CommandModule = (program, actions) => {
             ['bytes', `${tensor.byteLength} (${formatBytes(tensor.byteLength)})`],
             ['crc64', hexSum(Buffer.from(tensor.checksum).readBigUInt64BE())],
             ['codec', coding.codec],
+            ...(delta.deltaExtents === 0 ? [] : [['base', deltaText(delta) ?? ''] as const]),
             ['stored', `${coding.storedBytes} (${coding.ratio.toFixed(4)} of raw, one copy)`],
             ...(planeBits === null ? [] : [['plane bits', planeBits.join(', ')] as const]),
             ['members', pieces.length === 0 ? 'inside the catalog' : members.join(', ')],
@@ -108,24 +112,32 @@ async function entropyOf(session: Session, tensor: TensorRef): Promise<readonly 
   return entropy.result();
 }
 
-async function listCodings(session: Session, version: Version, options: Options): Promise<void> {
+async function listCodings(
+  session: Session,
+  version: Version,
+  names: DeltaNames,
+  options: Options,
+): Promise<void> {
   const rows: object[] = [];
   const lines: (string | number)[][] = [];
   let rawBytes = 0;
   let storedBytes = 0;
   for (const { name } of version.tensors) {
     const tensor = version.tensor(name);
-    const coding = codingOf(tensor, await tensor.extents());
+    const places = await tensor.extents();
+    const coding = codingOf(tensor, places);
+    const delta = names.summarize(places);
     const planeBits = options.entropy === true ? await entropyOf(session, tensor) : null;
     rawBytes += tensor.byteLength;
     storedBytes += coding.storedBytes;
-    rows.push({ name, dtype: tensor.dtype, byteLength: tensor.byteLength, ...coding, planeBits });
+    rows.push({ name, dtype: tensor.dtype, byteLength: tensor.byteLength, ...coding, delta, planeBits });
     lines.push([
       name,
       tensor.dtype,
       formatBytes(tensor.byteLength),
       coding.codec,
       coding.ratio.toFixed(4),
+      deltaText(delta) ?? '-',
       ...(planeBits === null ? [] : [planeBits.map((bits) => bits.toFixed(2)).join(' ')]),
     ]);
   }
@@ -138,7 +150,7 @@ async function listCodings(session: Session, version: Version, options: Options)
     tensors: rows,
   });
   const bits = options.entropy === true ? ['PLANE BITS'] : [];
-  session.out.table(['TENSOR', 'DTYPE', 'BYTES', 'CODEC', 'RATIO', ...bits], lines);
+  session.out.table(['TENSOR', 'DTYPE', 'BYTES', 'CODEC', 'RATIO', 'BASE', ...bits], lines);
   session.out.line(
     `${formatBytes(rawBytes)} in ${formatBytes(storedBytes)}: ${ratio.toFixed(4)} of raw, one copy`,
   );

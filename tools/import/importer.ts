@@ -5,7 +5,8 @@
 // Invariants
 //   1. Tensor bytes above the catalog's inline limit never pass through JavaScript: the native core reads the source
 //      straight into its aligned write buffers. Sidecars pass in pieces of at most SIDECAR_MEMORY_BYTES.
-//   2. Each file keeps its prefix and the order of its tensors, so that export gives the same bytes.
+//   2. Each file keeps its prefix and the order of its tensors, so that export gives the same bytes; with `saveAs` it
+//      gives the narrowed file (narrowed.ts).
 //   3. Whatever fails, also a Ctrl-C, nothing of the import is visible and its space is free again.
 //   4. A source that changed is E_SOURCE_CHANGED (source_identity.ts says what that can see).
 //
@@ -14,12 +15,13 @@
 import { open } from 'node:fs/promises';
 import type { FileHandle } from 'node:fs/promises';
 import type { Store, Transaction, Version } from '../../engine/index.js';
-import { isStoreError, StoreError } from '../../format/errors.js';
+import { assert, isStoreError, StoreError } from '../../format/errors.js';
 import { INLINE_OBJECT_BYTES_MAX } from '../../format/limits.js';
 import type { CodecName, CodecRule } from '../cli/values.js';
 import type { SafetensorsTensor } from '../safetensors/header.js';
 import { inspect, type SafetensorsSource, type SourceTensorFile } from '../safetensors/source.js';
 import { type FoundFile, sourceError } from '../safetensors/walk.js';
+import { planAsIs, planNarrowed } from './narrowed.js';
 import { changed, SourceIdentities } from './source_identity.js';
 import { verifySources } from './verify_source.js';
 
@@ -38,6 +40,10 @@ export interface ImportOptions {
   /** How tensors are stored; default raw. The first rule that a name matches goes before it. */
   readonly codec?: CodecName;
   readonly codecRules?: readonly CodecRule[];
+  /** Ref of a version: tensors that it has too are stored as differences to them, or linked. */
+  readonly delta?: string;
+  /** Lossy: fp32 tensors are stored as bf16. */
+  readonly saveAs?: 'bf16';
   /** Read every source once more before the commit. */
   readonly verifySource?: boolean;
   readonly signal?: AbortSignal;
@@ -55,6 +61,11 @@ export interface Imported {
 export async function importModel(store: Store, path: string, options: ImportOptions): Promise<Imported> {
   const { signal } = options;
   const cancel = signal === undefined ? {} : { signal };
+  if (options.saveAs !== undefined && options.verifySource === true)
+    throw new StoreError(
+      'E_USAGE',
+      'what is saved as bf16 differs from its source, which cannot be compared with it',
+    );
   const source = await inspect(path, cancel);
   options.onSource?.(source);
   const identities = await SourceIdentities.take(source, signal);
@@ -64,7 +75,12 @@ export async function importModel(store: Store, path: string, options: ImportOpt
     ...(options.redundancy === undefined ? {} : { redundancy: options.redundancy }),
     ...(options.chunkBytes === undefined ? {} : { chunkBytes: options.chunkBytes }),
     ...(options.codec === undefined ? {} : { codec: options.codec }),
-    metadata: { 'import.format': source.format, ...options.metadata },
+    ...(options.delta === undefined ? {} : { base: options.delta, delta: true }),
+    metadata: {
+      'import.format': source.format,
+      ...(options.saveAs === undefined ? {} : { 'import.saveAs': options.saveAs }),
+      ...options.metadata,
+    },
   });
   try {
     const importer = new Importer(transaction, source, options);
@@ -149,13 +165,16 @@ class Importer {
   }
 
   async #putTensorFile(file: SourceTensorFile): Promise<void> {
-    const index = this.#transaction.addFile({ name: file.name, prefix: file.prefixBytes, mode: file.mode });
+    const plan = this.#options.saveAs === undefined ? planAsIs(file) : planNarrowed(file);
+    const index = this.#transaction.addFile({ name: file.name, prefix: plan.prefixBytes, mode: file.mode });
     this.#done(file.prefixBytes.byteLength, 0);
     const small = new SmallReader(file.path);
     try {
       for (const tensor of file.tensors) {
         this.#options.signal?.throwIfAborted();
-        await this.#putTensor(file, index, tensor, small);
+        const fileOffset = plan.fileOffset.get(tensor.name);
+        assert(fileOffset !== undefined, 'a plan has every tensor of its file');
+        await this.#putTensor(file, { file: index, fileOffset }, tensor, small);
         this.#done(tensor.byteLength);
       }
     } finally {
@@ -165,13 +184,18 @@ class Importer {
 
   async #putTensor(
     file: SourceTensorFile,
-    index: number,
+    stored: { readonly file: number; readonly fileOffset: number },
     tensor: SafetensorsTensor,
     small: SmallReader,
   ): Promise<void> {
     const { name, dtype, shape, fileOffset, byteLength } = tensor;
     const rule = this.#options.codecRules?.find((each) => each.matches(name));
-    const place = { file: index, fileOffset, ...(rule === undefined ? {} : { codec: rule.codec }) };
+    const narrows = this.#options.saveAs === 'bf16' && dtype === 'F32';
+    const place = {
+      ...stored,
+      ...(rule === undefined ? {} : { codec: rule.codec }),
+      ...(narrows ? { saveAs: 'BF16' as const } : {}),
+    };
     if (byteLength <= INLINE_OBJECT_BYTES_MAX) {
       // These live in the catalog, so they come through here anyway; reading them together is what is fast.
       const bytes = await small.read(fileOffset, byteLength);

@@ -117,10 +117,15 @@ class Encoder {
            stored * 100 <= uint64_t{raw_bytes_} * (100 - kWorthwhilePercent);
   }
 
-  /// Alone or as a difference: what a sample of each promises to be smaller.
+  /// Alone or as a difference: what a sample of each promises to take fewer sectors. A difference that saves none
+  /// would only make its readers read more.
   void choose_base() {
     if (!options_.base_if_smaller) return;
-    takes_base_ = sample_bytes(options_.base) < sample_bytes(nullptr);
+    const auto sectors = [this](const uint8_t* base) {
+      const double bytes = sample_bytes(base) * elements_ + kHeaderBytes + static_cast<double>(size_) * kSectionAlignment;
+      return static_cast<uint64_t>(bytes) / kSectorBytes;
+    };
+    takes_base_ = sectors(options_.base) < sectors(nullptr);
   }
 
   /// False when a sample says that no plane saves enough. LZ4 and zstd see repeats that counts do not, so
