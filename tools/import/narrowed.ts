@@ -1,4 +1,4 @@
-// What a source becomes with --save-as bf16: the same files, their fp32 tensors half as long, under a header that says so.
+// What a source becomes with --save-as bf16: its fp32 tensors half as long, under headers that say so.
 //
 // Invariants
 //   1. Only F32 tensors change, and only in dtype and length; names, shapes and the header's own metadata stay.

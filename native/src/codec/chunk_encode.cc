@@ -122,8 +122,8 @@ class Encoder {
   void choose_base() {
     if (!options_.base_if_smaller) return;
     const auto sectors = [this](const uint8_t* base) {
-      const double bytes = sample_bytes(base) * elements_ + kHeaderBytes + static_cast<double>(size_) * kSectionAlignment;
-      return static_cast<uint64_t>(bytes) / kSectorBytes;
+      const double besides = kHeaderBytes + static_cast<double>(size_) * kSectionAlignment;
+      return static_cast<uint64_t>(sample_bytes(base) * elements_ + besides) / kSectorBytes;
     };
     takes_base_ = sectors(options_.base) < sectors(nullptr);
   }
