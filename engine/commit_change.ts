@@ -36,6 +36,7 @@ import { type HeadFields, sealHead } from './keys/extent_heads.js';
 import type { NewAttempt } from './keys/key_ring.js';
 import { sealManifest } from './keys/manifest_seal.js';
 import { type FileDraft, type ObjectDraft, draftPieces, draftSum, fileTotals } from './object_draft.js';
+import { oweResilver } from './repair/resilver_record.js';
 import type { StoreContext } from './store_context.js';
 import { INLINE_SUM_LIMIT, type LeafPlace, type SumLeafPlan, writeSumLeaves } from './sum_leaves.js';
 
@@ -160,11 +161,13 @@ export async function applyCommit(
   const linkedBytes = await referenceLinked(change, plan);
   await writeSumLeaves(context, change, plan.leaves);
   let storedBytes = linkedBytes;
+  let isShort = false;
   for (const chunk of plan.chunks) {
     // Copies on members that failed since they were written are not named: wanted stays, actual is fewer.
     const grants = chunk.grants.filter((grant) => change.takesSpace(grant));
     if (grants.length === 0) throw lostChunk(chunk);
     storedBytes += chunk.storedBytes * grants.length;
+    isShort ||= grants.length < Math.min(plan.redundancy, context.writableMembers.length);
     for (const grant of grants) change.useSpace(grant);
     await change.put(
       2,
@@ -172,6 +175,8 @@ export async function applyCommit(
       encodeChunk(context, chunk, grants, plan.leaves.placeOf.get(chunk) ?? null, change.sequence, plan),
     );
   }
+  // A member that failed and came back meanwhile can take what it lost: nothing else would say so (members.md M14).
+  if (isShort) await oweResilver(change, context.nowMs());
   const id = change.takeVersionId();
   const record = versionRecord(plan, id, storedBytes);
   const encoded = encodeVersion(record);

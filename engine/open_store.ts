@@ -66,7 +66,7 @@ export async function openWith(
       await catalog.close();
       throw error;
     }
-    const store = new Store(catalog, ports.files, ports.closeIo, options.readDeadlineMs);
+    const store = new Store(catalog, ports.files, ports.closeIo, options);
     told = (fault) => store.catalogFault(fault);
     return store;
   } catch (error) {

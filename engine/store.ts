@@ -38,6 +38,8 @@ import type { AddMemberOptions } from './members/manager.js';
 import { type SettleReport, settleMembers } from './members/settle.js';
 import { type VersionHealth, versionHealth } from './members/version_health.js';
 import type { PageFault } from './page_store.js';
+import { ResilverKeeper } from './repair/resilver_keeper.js';
+import { isOwed, readResilverRecord } from './repair/resilver_record.js';
 import { type ResilverOptions, type ResilverReport, resilver } from './repair/resilver.js';
 import { type ScrubOptions, cancelScrub, scrub, scrubState } from './repair/scrub.js';
 import { isHealable } from './repair/suspects.js';
@@ -56,6 +58,7 @@ import type {
   ListQuery,
   MaintEvent,
   OpOptions,
+  OpenOptions,
   PruneDecision,
   Retention,
   StoreEvent,
@@ -90,12 +93,21 @@ export class Store implements AsyncDisposable {
   readonly #closeIo: boolean;
   /** Settles when the last change of key slots so far has ended. */
   #keyTurn: Promise<unknown> = Promise.resolve();
+  /** Places what is short by itself; null for readers, and where nobody wants it. */
+  readonly #keeper: ResilverKeeper | null;
 
   /** `closeIo`: the store owns the Io port and closes it too. */
-  constructor(catalog: Catalog, files: DirectoryPort | null, closeIo: boolean, readDeadlineMs?: number) {
+  constructor(
+    catalog: Catalog,
+    files: DirectoryPort | null,
+    closeIo: boolean,
+    options: Pick<OpenOptions, 'readDeadlineMs' | 'resilver'> = {},
+  ) {
+    const { readDeadlineMs, resilver: keeping = {} } = options;
     this.#context = new StoreContext(catalog, files, readDeadlineMs);
     this.#writers = new WriterPool(this.#context);
     this.#closeIo = closeIo;
+    this.#keeper = catalog.writable && keeping !== false ? new ResilverKeeper(this.#context, keeping) : null;
   }
 
   /** The catalog underneath, for fsck, dump and tests. Not part of the stable API. */
@@ -126,7 +138,7 @@ export class Store implements AsyncDisposable {
 
   stats(): StoreStats {
     this.#context.checkOpen();
-    return storeStats(this.#context);
+    return storeStats(this.#context, this.#keeper?.stats() ?? null);
   }
 
   /** The summary of `run@tag`, `run@1200`, `run` or `v:17`; at once when its pages are cached. E_NOT_FOUND. */
@@ -311,6 +323,21 @@ export class Store implements AsyncDisposable {
     return resilver(this.#context, options);
   }
 
+  /**
+   * What is known of copies that are still to be placed, with how far that is; null when none are owed. It is done by
+   * every writer in the background (`stats().resilver`), and at once by `resilver`.
+   */
+  async resilverState(): Promise<JobRecord | null> {
+    this.#context.checkOpen();
+    const lease = this.#context.snapshots.lease();
+    try {
+      const record = await readResilverRecord(lease.snapshot);
+      return isOwed(record) ? record : null;
+    } finally {
+      lease.release();
+    }
+  }
+
   /** Where the scrub is, or how the last one ended; null when none ever ran. */
   scrubState(): Promise<JobRecord | null> {
     this.#context.checkOpen();
@@ -438,9 +465,11 @@ export class Store implements AsyncDisposable {
 
   async close(): Promise<void> {
     if (this.#context.closed) return;
-    this.#context.close();
-    await this.#context.healer.close(new StoreError('E_CLOSED', 'the store is closed'));
     const reason = new StoreError('E_CLOSED', 'the store was closed');
+    this.#keeper?.close(reason);
+    this.#context.close();
+    await this.#keeper?.closed();
+    await this.#context.healer.close(new StoreError('E_CLOSED', 'the store is closed'));
     // One whose commit is under way is left to it: closing the catalog waits for that.
     const idle = [...this.#writers.writers].filter((writer) => !writer.isInCommit);
     await Promise.all(idle.map((writer) => writer.abort(reason)));

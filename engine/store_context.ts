@@ -50,6 +50,8 @@ class SharedSnapshot {
 
 /** Shares one pinned snapshot of the newest root among all operations that start on it. */
 export class SnapshotPool {
+  /** Leases of users' operations: since open, and held now. */
+  readonly foreground = { taken: 0, held: 0 };
   readonly #catalog: Catalog;
   #current: SharedSnapshot | null = null;
   #closed = false;
@@ -63,15 +65,20 @@ export class SnapshotPool {
     return this.#newest().snapshot;
   }
 
-  lease(): SnapshotLease {
+  /** `background`: for the engine's own work, which yields to everybody else's (repair/resilver_keeper.ts). */
+  lease(use: 'foreground' | 'background' = 'foreground'): SnapshotLease {
     const shared = this.#newest();
     shared.hold();
+    const counted = use === 'foreground' ? 1 : 0;
+    this.foreground.taken += counted;
+    this.foreground.held += counted;
     let held = true;
     return {
       snapshot: shared.snapshot,
       release: () => {
         if (!held) return;
         held = false;
+        this.foreground.held -= counted;
         shared.drop();
       },
     };

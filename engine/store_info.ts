@@ -9,7 +9,7 @@
 import { FORMAT_MAJOR, FORMAT_MINOR } from '../format/index.js';
 import type { MemberState } from './contract.js';
 import type { StoreContext } from './store_context.js';
-import type { MemberInfo, StoreInfo, StoreStats } from './types.js';
+import type { MemberInfo, ResilverStats, StoreInfo, StoreStats } from './types.js';
 
 const SECTOR_BYTES = 4096;
 
@@ -69,7 +69,7 @@ export function storeInfo(context: StoreContext): StoreInfo {
   };
 }
 
-export function storeStats(context: StoreContext): StoreStats {
+export function storeStats(context: StoreContext, resilver: ResilverStats | null): StoreStats {
   const io = context.io.stats();
   return {
     readBytes: io.readBytes,
@@ -79,6 +79,7 @@ export function storeStats(context: StoreContext): StoreStats {
     repairs: context.healer.stats().healed,
     gpu: { ...context.gpus.counters },
     healing: context.healer.stats(),
+    resilver,
     copiesPassedOver: context.counters.copiesPassedOver,
     readRetries: context.counters.readRetries,
     lateReads: context.hung.lateReads,

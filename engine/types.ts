@@ -341,6 +341,19 @@ export interface StoreInfo {
   /** What open had to report: lone newer copies, members rolled forward, degraded state. */
   readonly openReport: readonly string[];
 }
+/** What this writer does by itself so that every extent has the copies it wants. */
+export interface ResilverStats {
+  /** 'stopped': something is in the way (`error`); it is tried again by itself. */
+  readonly state: 'idle' | 'catalog' | 'copies' | 'stopped';
+  /** Bytes of new copies written, and to be written in all, by this walk. */
+  readonly bytes: number;
+  readonly totalBytes: number;
+  readonly bytesPerSec: number;
+  readonly etaSec: number | null;
+  /** Extents short of copies when the last pass ended; null before. */
+  readonly underReplicated: number | null;
+  readonly error: string | null;
+}
 export interface StoreStats {
   readonly readBytes: number;
   readonly writtenBytes: number;
@@ -351,6 +364,8 @@ export interface StoreStats {
   readonly healing: HealingStats;
   /** Reads into GPU memory: who decoded coded chunks; chunks whose raw sum was wrong there. */
   readonly gpu: Readonly<GpuCounters>;
+  /** Null: this handle places no copies by itself (open for reading, or `resilver: false`). */
+  readonly resilver: ResilverStats | null;
   /** Copies passed over by reads of this handle since open. */
   readonly copiesPassedOver: number;
   /** Reads that passed their deadline (decisions/0012). */
@@ -389,6 +404,11 @@ export interface OpenOptions {
   readonly readDeadlineMs?: number;
   /** Writers: make the free map anew from everything else before anything is written (`ingot fsck --repair`). */
   readonly rebuildFreeMap?: boolean;
+  /**
+   * Writers: place by themselves the copies that members lack which came back, with at most `bytesPerSec` of new copies
+   * beside other work (default 64 MiB/s, Infinity for no cap). False: only `Store.resilver` does.
+   */
+  readonly resilver?: false | { readonly bytesPerSec?: number };
   /** Open although a quorum is missing or a device is in use (see `docs/errors.md`). */
   readonly force?: boolean;
   readonly signal?: AbortSignal;

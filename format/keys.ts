@@ -261,10 +261,11 @@ export function decodeMemberKey(key: Uint8Array, where?: FormatContext): number 
 
 /** Kinds of jobs that keep a record of themselves. */
 export const JOB_SCRUB = 1;
+export const JOB_RESILVER = 2;
 const JOB_KEY_MARK = 0xff;
 /** Tree 4: the record of a maintenance job, after all members. */
 export function jobKey(kind: number): Uint8Array {
-  assert(kind === JOB_SCRUB, 'a job kind is known');
+  assert(kind === JOB_SCRUB || kind === JOB_RESILVER, 'a job kind is known');
   return Uint8Array.of(JOB_KEY_MARK, JOB_KEY_MARK, kind);
 }
 /** Whether a key of tree 4 is that of a job, and not of a member. */
@@ -272,9 +273,10 @@ export function isJobKey(key: Uint8Array): boolean {
   return key[0] === JOB_KEY_MARK && key[1] === JOB_KEY_MARK;
 }
 export function decodeJobKey(key: Uint8Array, where?: FormatContext): number {
-  if (!isJobKey(key) || key.length !== 3 || key[2] !== JOB_SCRUB)
-    refuse(where, 'JobKey', 'kind', `${key[2] ?? 'none'} in ${key.length} bytes`);
-  return key[2]!;
+  const kind = key[2];
+  if (!isJobKey(key) || key.length !== 3 || (kind !== JOB_SCRUB && kind !== JOB_RESILVER))
+    return refuse(where, 'JobKey', 'kind', `${kind ?? 'none'} in ${key.length} bytes`);
+  return kind;
 }
 
 const LONE_SURROGATE = /\p{Surrogate}/u;

@@ -30,7 +30,7 @@ import { Version as VersionTable } from './catalog/version.js';
 import { assert } from './errors.js';
 import { TableCursor } from './flatbuffer_reader.js';
 import { verifyRecord } from './flatbuffer_verifier.js';
-import { JOB_SCRUB, runNameProblem, validateRunName } from './keys.js';
+import { JOB_RESILVER, JOB_SCRUB, runNameProblem, validateRunName } from './keys.js';
 import { COPIES_MAX, UUID_BYTES } from './limits.js';
 
 export const RUN_IDENTIFIER = 'IGRN';
@@ -86,7 +86,7 @@ export interface MemberRecord {
 }
 /** How far a maintenance job is. Advice: a job that begins anew does the same work again. */
 export interface JobRecord {
-  readonly kind: typeof JOB_SCRUB;
+  readonly kind: typeof JOB_SCRUB | typeof JOB_RESILVER;
   readonly state: 'running' | 'paused' | 'finished' | 'cancelled';
   /** Extent ids below it are done in this round. */
   readonly position: number;
@@ -96,9 +96,12 @@ export interface JobRecord {
   readonly rounds: number;
   /** When the last round finished; 0 never. */
   readonly finishedAtMs: number;
+  /** Of this round: read by a scrub, written by a resilver. */
   readonly scannedBytes: number;
   readonly repaired: number;
   readonly unrepairable: number;
+  /** To be read or written in this round, as it was measured; 0 unknown. */
+  readonly totalBytes: number;
 }
 /** In the order of their numbers, from 1. */
 const JOB_STATES = ['running', 'paused', 'finished', 'cancelled'] as const;
@@ -361,6 +364,7 @@ export function encodeJob(job: JobRecord): Uint8Array {
   JobTable.addScannedBytes(builder, integer(job.scannedBytes));
   JobTable.addRepaired(builder, integer(job.repaired));
   JobTable.addUnrepairable(builder, integer(job.unrepairable));
+  JobTable.addTotalBytes(builder, integer(job.totalBytes));
   JobTable.addKind(builder, job.kind);
   JobTable.addState(builder, JOB_STATES.indexOf(job.state) + 1);
   return finish(JobTable.endJob(builder), JOB_IDENTIFIER);
@@ -370,7 +374,7 @@ export function encodeJob(job: JobRecord): Uint8Array {
 export function decodeJob(bytes: Uint8Array, where?: FormatContext): JobRecord {
   const cursor = new TableCursor(bytes, verifyRecord(bytes, 'Job', JOB_IDENTIFIER, where), 'Job', where);
   const kind = cursor.u8(JOB_FIELD.KIND);
-  if (kind !== JOB_SCRUB) return refuse(where, 'Job', 'kind', `is ${kind}`);
+  if (kind !== JOB_SCRUB && kind !== JOB_RESILVER) return refuse(where, 'Job', 'kind', `is ${kind}`);
   const state = JOB_STATES[cursor.u8(JOB_FIELD.STATE) - 1];
   if (state === undefined) return refuse(where, 'Job', 'state', `is ${cursor.u8(JOB_FIELD.STATE)}`);
   return {
@@ -384,5 +388,6 @@ export function decodeJob(bytes: Uint8Array, where?: FormatContext): JobRecord {
     scannedBytes: cursor.u64(JOB_FIELD.SCANNED_BYTES, 'scannedBytes'),
     repaired: cursor.u64(JOB_FIELD.REPAIRED, 'repaired'),
     unrepairable: cursor.u64(JOB_FIELD.UNREPAIRABLE, 'unrepairable'),
+    totalBytes: cursor.u64(JOB_FIELD.TOTAL_BYTES, 'totalBytes'),
   };
 }

@@ -39,6 +39,7 @@ import type { Io, MemberDevice } from '../io/port.js';
 import { HeartbeatKeeper, lockWriters } from '../locks.js';
 import type { MemberFinder } from '../open_members.js';
 import { OpenReport } from '../open_report.js';
+import { oweResilver } from '../repair/resilver_record.js';
 import { readRings, writeSuperblock } from '../superblock_io.js';
 import { MemberFailures } from './member_failures.js';
 import type { MemberHealth } from './health.js';
@@ -119,7 +120,11 @@ export class MemberManager {
   finishResilver(index: number): Promise<void> {
     return this.#inTurn(async () => {
       if (this.#entry(index).state !== MEMBER_RESILVERING) return;
-      await this.#ports.commit(async (change) => change.putMember(index, { state: 'in-sync' }));
+      await this.#ports.commit(async (change) => {
+        change.putMember(index, { state: 'in-sync' });
+        // The member's own state has said until now that extents may be short; from this root on the record does (M14).
+        await oweResilver(change, Math.max(Math.floor(this.#ports.io.clock.nowMs()), 0));
+      });
       this.#ports.moved();
     });
   }

@@ -212,7 +212,7 @@ export class Healer {
   }
 
   async #healSegments(suspects: readonly SuspectSegments[], signal: AbortSignal): Promise<HealReport[]> {
-    const lease = this.#context.snapshots.lease();
+    const lease = this.#context.snapshots.lease('background');
     const reports: HealReport[] = [];
     try {
       const found = await segmentItems(this.#context, lease.snapshot, suspects);

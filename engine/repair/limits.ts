@@ -40,10 +40,20 @@ export const MOVE_BATCH_BYTES = 16 * 1024 * 1024;
 export const MOVE_BATCHES_IN_FLIGHT = 3;
 /** Bytes of new copies in one change: what a crash may cost a job. */
 export const MOVE_WINDOW_BYTES = 256 * 1024 * 1024;
+/** So long a capped job works on one change, but for at least one batch. */
+export const MOVE_WINDOW_SEC = 4;
 /** Records that one window looks through. */
 export const MOVE_WINDOW_SCANNED = 65_536;
 /** Bytes that a capped job may write at once. */
 export const MOVE_BURST_BYTES = 32 * 1024 * 1024;
+/** A writer begins to place what is wanting so long after it was opened or a member came: short commands do not. */
+export const RESILVER_START_DELAY_MS = 1_000;
+/** Bytes of new copies per second while others read or write the store; by itself the store goes as fast as it can. */
+export const RESILVER_BESIDE_BYTES_PER_SEC = 64 * 1024 * 1024;
+/** So long after the last of their reads and writes others count as still there. */
+export const RESILVER_BESIDE_MS = 1_000;
+/** What could not be placed (no room, a failing member) is tried again after so long. */
+export const RESILVER_RETRY_MS = 300_000;
 /** Passes over the extent tree of one job: the second finds what was written meanwhile, the last finds nothing. */
 export const MOVE_PASSES_MAX = 8;
 /** Passes over the manifests that name damaged extents, in one scrub; later damage is named by extent id alone. */

@@ -8,7 +8,8 @@
 //      durable after it was written: a crash at any point loses work, never a copy.
 //   3. Old copies go in the change that adds the new ones, and only when nothing is missing any more for them.
 //   4. There is no state but the records themselves: a job that begins anew finds what is still wanting.
-//   5. It ends by itself when a whole pass found nothing to do; the report says what is still under-replicated.
+//   5. It ends by itself when a whole pass found nothing to do; the report says what is still under-replicated. Where
+//      the store owes a resilver (resilver_record.ts), that pass alone may call it finished, with nothing short.
 //
 // New copies are spread over all members that take writes, fewest bytes of this job first, so that a rebuild is as
 // fast as all of them together. It never changes a member's state (the member commands do).
@@ -27,7 +28,7 @@ import {
   standingsOf,
 } from '../members/copies.js';
 import { extentItems, rewriteCopies } from '../members/extent_copies.js';
-import type { StoreContext } from '../store_context.js';
+import type { SnapshotLease, StoreContext } from '../store_context.js';
 import type { MaintEvent, OpOptions, Progress } from '../types.js';
 import { type Stretch, readOf, writeOf } from './batches.js';
 import {
@@ -37,8 +38,10 @@ import {
   MOVE_PASSES_MAX,
   MOVE_WINDOW_BYTES,
   MOVE_WINDOW_SCANNED,
+  MOVE_WINDOW_SEC,
 } from './limits.js';
 import { ownersOf } from './owners.js';
+import { beginPass, endPass, isOwed, notePass, readResilverRecord } from './resilver_record.js';
 import { Throttle } from './throttle.js';
 
 const SECTOR_BYTES = 4096;
@@ -46,6 +49,12 @@ const SECTOR_BYTES = 4096;
 export interface ResilverOptions extends OpOptions {
   /** Bytes written per second at most (default: as fast as the members go, behind everybody else's I/O). */
   readonly bytesPerSec?: number;
+}
+/** How the engine's own job runs (resilver_keeper.ts). */
+export interface MoveJobOptions extends OpOptions {
+  readonly bytesPerSec?: number | (() => number);
+  /** Its holds on snapshots are no sign of users at work. */
+  readonly isBackground?: boolean;
 }
 
 /** What a job came to. */
@@ -59,6 +68,8 @@ export interface ResilverReport {
   readonly lost: number;
   /** Copies that still stand on members that were given up (leaving, faulted). */
   readonly onGivenUp: number;
+  /** Nothing is owed any more: a whole pass, and no member that came or went meanwhile, left nothing short. */
+  readonly isComplete: boolean;
 }
 
 interface Wanting {
@@ -79,7 +90,7 @@ interface Window {
 /** Runs until a pass finds nothing to do. Errors of single extents are findings; those of the catalog reject. */
 export async function* resilver(
   context: StoreContext,
-  options: ResilverOptions = {},
+  options: MoveJobOptions = {},
 ): AsyncGenerator<MaintEvent, ResilverReport, undefined> {
   context.checkWritable('moving copies');
   const job = new MoveJob(context, options);
@@ -88,7 +99,7 @@ export async function* resilver(
 
 class MoveJob {
   readonly #context: StoreContext;
-  readonly #options: ResilverOptions;
+  readonly #options: MoveJobOptions;
   readonly #throttle: Throttle;
   readonly #startMs: number;
   /** Bytes placed by this job, by member: what spreads a rebuild. */
@@ -104,7 +115,7 @@ class MoveJob {
   #underReplicated = 0;
   #onGivenUp = 0;
 
-  constructor(context: StoreContext, options: ResilverOptions) {
+  constructor(context: StoreContext, options: MoveJobOptions) {
     const { clock } = context.io;
     this.#context = context;
     this.#options = options;
@@ -114,10 +125,15 @@ class MoveJob {
 
   async *run(): AsyncGenerator<MaintEvent, ResilverReport, undefined> {
     await this.#measure();
+    let isComplete = false;
     for (let pass = 0; pass < MOVE_PASSES_MAX; pass++) {
       const movedBefore = this.#moved;
+      const standing = this.#standing();
+      await this.#beginPass();
       yield* this.#pass();
-      if (this.#moved === movedBefore) break;
+      if (this.#moved !== movedBefore) continue;
+      isComplete = await this.#endPass(standing);
+      break;
     }
     const durationMs = this.#context.io.clock.monotonicMs() - this.#startMs;
     yield {
@@ -133,7 +149,44 @@ class MoveJob {
       underReplicated: this.#underReplicated,
       lost: this.#lost,
       onGivenUp: this.#onGivenUp,
+      isComplete,
     };
+  }
+
+  /** Who counts and who takes copies: a pass says something only of members that stayed as they were through it. */
+  #standing(): string {
+    return this.#context.catalog.members
+      .map(({ index, isGivenUp, takesWrites }) => `${index}${isGivenUp ? '-' : ''}${takesWrites ? '+' : ''}`)
+      .join();
+  }
+
+  async #beginPass(): Promise<void> {
+    const { catalog } = this.#context;
+    if (!(await this.#owes())) return;
+    const wantingBytes = Math.max(this.#totalBytes - this.#movedBytes, 0);
+    await catalog.commit((change) => beginPass(change, this.#context.nowMs(), wantingBytes));
+  }
+
+  async #endPass(standing: string): Promise<boolean> {
+    const { catalog } = this.#context;
+    const isComplete = this.#underReplicated === 0 && this.#lost === 0 && standing === this.#standing();
+    if (!(await this.#owes())) return isComplete;
+    const outcome = { isComplete, lost: this.#lost };
+    const isFinished = await catalog.commit((change) => endPass(change, this.#context.nowMs(), outcome));
+    return isFinished && isComplete;
+  }
+
+  async #owes(): Promise<boolean> {
+    const lease = this.#lease();
+    try {
+      return isOwed(await readResilverRecord(lease.snapshot));
+    } finally {
+      lease.release();
+    }
+  }
+
+  #lease(): SnapshotLease {
+    return this.#context.snapshots.lease(this.#options.isBackground === true ? 'background' : 'foreground');
   }
 
   get #signal(): AbortSignal | undefined {
@@ -142,7 +195,7 @@ class MoveJob {
 
   /** How much there is to write, for the time left. */
   async #measure(): Promise<void> {
-    const lease = this.#context.snapshots.lease();
+    const lease = this.#lease();
     try {
       for (let id = 1; ; ) {
         const window = await this.#scan(lease.snapshot, id);
@@ -161,12 +214,12 @@ class MoveJob {
     this.#onGivenUp = 0;
     for (let id = 1; ; ) {
       this.#signal?.throwIfAborted();
-      const lease = this.#context.snapshots.lease();
+      const lease = this.#lease();
       try {
         const window = await this.#scan(lease.snapshot, id);
         this.#underReplicated += window.underReplicated;
         this.#onGivenUp += window.onGivenUp;
-        if (window.wanting.length > 0) yield* this.#window(window.wanting, lease.snapshot);
+        if (window.wanting.length > 0) yield* this.#window(window.wanting, lease.snapshot, window.nextId);
         if (window.nextId === 0) return;
         id = window.nextId;
       } finally {
@@ -180,12 +233,13 @@ class MoveJob {
     const { members } = this.#context.catalog;
     const standings = standingsOf(members);
     const wanting: Wanting[] = [];
+    const windowBytes = this.#windowBytes();
     let bytes = 0;
     let scanned = 0;
     let underReplicated = 0;
     let onGivenUp = 0;
     for await (const item of extentItems(snapshot, fromId, null, this.#signal)) {
-      const full = bytes >= MOVE_WINDOW_BYTES || scanned >= MOVE_WINDOW_SCANNED;
+      const full = bytes >= windowBytes || scanned >= MOVE_WINDOW_SCANNED;
       if (full) return { wanting, nextId: item.id, underReplicated, onGivenUp };
       scanned++;
       if (item.kind !== 'extent') continue;
@@ -201,6 +255,13 @@ class MoveJob {
     return { wanting, nextId: 0, underReplicated, onGivenUp };
   }
 
+  /** A slow job names what it has moved as often as a fast one, so that one that is cut off has not worked in vain. */
+  #windowBytes(): number {
+    const { bytesPerSec = Number.POSITIVE_INFINITY } = this.#options;
+    const rate = typeof bytesPerSec === 'function' ? bytesPerSec() : bytesPerSec;
+    return Math.min(Math.max(rate * MOVE_WINDOW_SEC, MOVE_BATCH_BYTES), MOVE_WINDOW_BYTES);
+  }
+
   /** Members that take copies, those first that this job gave least. */
   #candidates(members: readonly MemberState[]): CopyStanding[] {
     const cost = (member: MemberState): number => this.#placed.get(member.index) ?? 0;
@@ -214,7 +275,11 @@ class MoveJob {
   }
 
   /** Copies of one window: batches under way together, then one change for all of them. */
-  async *#window(wanting: readonly Wanting[], snapshot: CatalogSnapshot): AsyncGenerator<MaintEvent> {
+  async *#window(
+    wanting: readonly Wanting[],
+    snapshot: CatalogSnapshot,
+    nextId: number,
+  ): AsyncGenerator<MaintEvent> {
     const pool = new BufferPool(this.#context.io, MOVE_BATCHES_IN_FLIGHT * MOVE_BATCH_BYTES);
     const running: Promise<Move[]>[] = [];
     const moves: Move[] = [];
@@ -235,7 +300,7 @@ class MoveJob {
         yield this.#progress(moves);
       }
       while (running.length > 0) moves.push(...(await (running.shift() as Promise<Move[]>)));
-      await this.#commit(moves);
+      await this.#commit(moves, nextId);
       committed = true;
       yield* this.#findings.splice(0);
       yield this.#progress([]);
@@ -431,18 +496,23 @@ class MoveJob {
   }
 
   /** One change for all moves of a window; what was removed or moved meanwhile is left out. */
-  async #commit(moves: readonly Move[]): Promise<void> {
+  async #commit(moves: readonly Move[], nextId: number): Promise<void> {
     if (moves.length === 0) return;
     const context = this.#context;
     const outcomes = await context.catalog.commit(async (change) => {
       // Cached records name the places that go.
       context.removalSequence = Math.max(context.removalSequence, change.sequence);
       const found: string[] = [];
-      for (const { id, need, grants } of moves) {
+      let bytes = 0;
+      for (const { id, extent, need, grants } of moves) {
         // A member that failed while the root is made takes its new copies with it.
         const stands = grants.every((grant) => change.takesSpace(grant));
         found.push(stands ? await rewriteCopies(change, { id, drop: need.drop, add: grants }) : 'failed');
+        if (found.at(-1) === 'rewritten') bytes += extent.storedBytes * grants.length;
       }
+      const position = nextId === 0 ? context.catalog.superblock.nextId : nextId;
+      const extents = found.filter((outcome) => outcome === 'rewritten').length;
+      await notePass(change, context.nowMs(), { position, extents, bytes });
       return found;
     });
     for (const [index, outcome] of outcomes.entries()) {

@@ -122,6 +122,7 @@ class Tour {
       scannedBytes: 0,
       repaired: 0,
       unrepairable: 0,
+      totalBytes: this.#totalBytes,
     };
   }
 

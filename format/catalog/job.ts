@@ -75,8 +75,13 @@ unrepairable():bigint {
   return offset ? this.bb!.readUint64(this.bb_pos + offset) : BigInt('0');
 }
 
+totalBytes():bigint {
+  const offset = this.bb!.__offset(this.bb_pos, 24);
+  return offset ? this.bb!.readUint64(this.bb_pos + offset) : BigInt('0');
+}
+
 static startJob(builder:flatbuffers.Builder) {
-  builder.startObject(10);
+  builder.startObject(11);
 }
 
 static addKind(builder:flatbuffers.Builder, kind:number) {
@@ -119,12 +124,16 @@ static addUnrepairable(builder:flatbuffers.Builder, unrepairable:bigint) {
   builder.addFieldInt64(9, unrepairable, BigInt('0'));
 }
 
+static addTotalBytes(builder:flatbuffers.Builder, totalBytes:bigint) {
+  builder.addFieldInt64(10, totalBytes, BigInt('0'));
+}
+
 static endJob(builder:flatbuffers.Builder):flatbuffers.Offset {
   const offset = builder.endObject();
   return offset;
 }
 
-static createJob(builder:flatbuffers.Builder, kind:number, state:number, position:bigint, startedAtMs:bigint, updatedAtMs:bigint, rounds:bigint, finishedAtMs:bigint, scannedBytes:bigint, repaired:bigint, unrepairable:bigint):flatbuffers.Offset {
+static createJob(builder:flatbuffers.Builder, kind:number, state:number, position:bigint, startedAtMs:bigint, updatedAtMs:bigint, rounds:bigint, finishedAtMs:bigint, scannedBytes:bigint, repaired:bigint, unrepairable:bigint, totalBytes:bigint):flatbuffers.Offset {
   Job.startJob(builder);
   Job.addKind(builder, kind);
   Job.addState(builder, state);
@@ -136,6 +145,7 @@ static createJob(builder:flatbuffers.Builder, kind:number, state:number, positio
   Job.addScannedBytes(builder, scannedBytes);
   Job.addRepaired(builder, repaired);
   Job.addUnrepairable(builder, unrepairable);
+  Job.addTotalBytes(builder, totalBytes);
   return Job.endJob(builder);
 }
 }

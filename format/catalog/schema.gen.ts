@@ -147,6 +147,7 @@ export const TABLE_SCHEMAS: { readonly [Name in TableName]: readonly FieldSchema
     { name: 'scanned_bytes', required: false, sort: 'scalar', bytes: 8 },
     { name: 'repaired', required: false, sort: 'scalar', bytes: 8 },
     { name: 'unrepairable', required: false, sort: 'scalar', bytes: 8 },
+    { name: 'total_bytes', required: false, sort: 'scalar', bytes: 8 },
   ],
 };
 
@@ -317,4 +318,5 @@ export const JOB_FIELD = {
   SCANNED_BYTES: 18,
   REPAIRED: 20,
   UNREPAIRABLE: 22,
+  TOTAL_BYTES: 24,
 } as const;

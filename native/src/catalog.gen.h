@@ -306,6 +306,7 @@ inline constexpr Field kJobFields[] = {
     {Sort::scalar, false, 8, Table::KeyValue},  // scanned_bytes
     {Sort::scalar, false, 8, Table::KeyValue},  // repaired
     {Sort::scalar, false, 8, Table::KeyValue},  // unrepairable
+    {Sort::scalar, false, 8, Table::KeyValue},  // total_bytes
 };
 /// Offsets in the vtable of Job.
 namespace job_field {
@@ -319,6 +320,7 @@ inline constexpr std::uint16_t kFinishedAtMs = 16;
 inline constexpr std::uint16_t kScannedBytes = 18;
 inline constexpr std::uint16_t kRepaired = 20;
 inline constexpr std::uint16_t kUnrepairable = 22;
+inline constexpr std::uint16_t kTotalBytes = 24;
 }  // namespace job_field
 
 inline constexpr TableSchema kTables[] = {
@@ -336,7 +338,7 @@ inline constexpr TableSchema kTables[] = {
     {"DataKey", kDataKeyFields, 3},
     {"SumLeaf", kSumLeafFields, 5},
     {"Member", kMemberFields, 6},
-    {"Job", kJobFields, 10},
+    {"Job", kJobFields, 11},
 };
 
 }  // namespace ingot::catalog

@@ -1,8 +1,11 @@
 // Faults guarded: a member command that says done and is not, a lost version without a name, a status without its jobs.
 import assert from 'node:assert/strict';
 import { readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { randomBytes } from 'node:crypto';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { test } from 'node:test';
+import { open } from '../../engine/index.js';
 import { StoreUnderTest, scratchDirectory } from './harness.js';
 
 const base = scratchDirectory('members');
@@ -82,4 +85,46 @@ test('the half without the first member does not write alone, and status goes on
   assert.equal(watched.stdout.match(/commits\/s/g)?.length, 2);
   await store.ok('online', '1');
   assert.equal((await store.run('status')).code, 0);
+});
+
+test('a drive that was away is brought up to date by any writer that stays open, and status says how far', async () => {
+  const store = await StoreUnderTest.create(join(base, 'walk'), ['--members', '2', '--size', '160MiB']);
+  const away = `${member(store, 1)}.away`;
+  renameSync(member(store, 1), away);
+  const file = join(base, 'walk.bin');
+  writeFileSync(file, randomBytes(72 * 1024 * 1024));
+  await store.ok('put', 'missed', 'notes', file);
+  renameSync(away, member(store, 1));
+  // A command that is over in a moment takes the drive in and leaves the walk to others.
+  await store.ok('tag', 'missed', 'kept');
+  assert.equal(await states(store), 'online,resilvering');
+  assert.equal((await store.run('status')).code, 5);
+  // 32 MiB go at once, the rest at the cap: there is time to look. The open transaction is the foreground work.
+  const writer = await open(store.path, { mode: 'rw', resilver: { bytesPerSec: 4 * 1024 * 1024 } });
+  const held = await writer.begin('held');
+  const seen: { scannedBytes: number; totalBytes: number; etaSec: number | null }[] = [];
+  for (let look = 0; look < 60 && !seen.some(({ scannedBytes }) => scannedBytes > 0); look += 1) {
+    const status = JSON.parse((await store.run('status', '--json')).stdout);
+    if (status.resilver !== null) seen.push(status.resilver);
+  }
+  const last = seen.at(-1);
+  assert.ok(
+    last !== undefined && last.scannedBytes > 0 && last.scannedBytes < last.totalBytes,
+    JSON.stringify(seen),
+  );
+  assert.equal(last.totalBytes, 72 * 1024 * 1024);
+  assert.ok(last.etaSec !== null && last.etaSec > 0);
+  assert.match((await store.run('status')).stdout, /copies are placed while a writer is open: .* of .*, ETA/);
+  // Cut off in the middle: the next writer ends it, as fast as it goes when nobody else is at work.
+  await held.abort();
+  await writer.close();
+  assert.equal((await store.run('status')).code, 5);
+  const next = await open(store.path, { mode: 'rw' });
+  for (let look = 0; look < 600 && (await next.resilverState()) !== null; look += 1) await sleep(100);
+  assert.equal(next.stats().resilver?.underReplicated, 0);
+  assert.ok((next.stats().resilver?.bytes ?? 0) < 72 * 1024 * 1024, 'what was placed stays placed');
+  await next.close();
+  const status = await store.ok('status', '--versions');
+  assert.match(status.stdout, /1 versions whole, 0 short/);
+  await store.ok('fsck');
 });

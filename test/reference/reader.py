@@ -433,7 +433,7 @@ class Check:
             items += 1
             if key[:2] == b"\xff\xff":
                 job = record(value, "Job")[1]
-                self.expect(key[2:] == bytes([job["kind"]]) and job["kind"] == 1, "job record")
+                self.expect(key[2:] == bytes([job["kind"]]) and job["kind"] in (1, 2), "job record")
                 continue
             member, index = record(value, "Member")[1], int.from_bytes(key, "big")
             entry = self.store.table[index] if index < MEMBERS_MAX else None

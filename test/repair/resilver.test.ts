@@ -75,7 +75,14 @@ test('a sound store has nothing to move', async () => {
   const rig = await rigOf(3);
   await put(rig.store, 1);
   const { report, findings } = await resilvered(rig.store);
-  assert.deepEqual(report, { moved: 0, movedBytes: 0, underReplicated: 0, lost: 0, onGivenUp: 0 });
+  assert.deepEqual(report, {
+    moved: 0,
+    movedBytes: 0,
+    underReplicated: 0,
+    lost: 0,
+    onGivenUp: 0,
+    isComplete: true,
+  });
   assert.deepEqual(findings, []);
   await rig.store.close();
 });

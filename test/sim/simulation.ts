@@ -15,6 +15,8 @@
 //   2. A rejection that is not a StoreError, a wrong byte, a lost or half-visible operation is a violation.
 //   3. So is a version with fewer copies than it wants in a history whose roots called every member in sync.
 
+import { RESILVER_START_DELAY_MS } from '../../engine/repair/limits.js';
+import type { Store } from '../../engine/store.js';
 import { isStoreError } from '../../format/errors.js';
 import { Prng } from './prng.js';
 import type { SimIo } from './sim_io.js';
@@ -31,6 +33,8 @@ const ROUNDS_MAX = 7;
 const MEMBERS_MAX = 5;
 /** Virtual time that a process waits for another's locks, at most. */
 const LOCK_TRIES = 50;
+/** Seconds of virtual time that a walk may take. */
+const WALK_LOOKS = 120;
 /** From a history's seed to that of its codecs: far from every seed that is used. */
 const CODING_SEED_OFFSET = 2 ** 40;
 /** The same for bad spots and for what the judge mends. */
@@ -40,6 +44,8 @@ const SPOTS_CHANCE = 0.3;
 const SPOT_CHANCE = 0.25;
 /** How often a judge has every copy placed that is wanting. */
 const MENDS_CHANCE = 0.5;
+/** How often nothing is asked of a store for a second before a round of operations. */
+const IDLE_CHANCE = 0.2;
 /** Of the tensors, and of the versions. */
 const WEIGHTS_CHANCE = 0.6;
 const CODED_CHANCE = 0.7;
@@ -287,6 +293,8 @@ export class Simulation {
     const reader = this.prng.chance(0.3) ? await this.startReader() : null;
     const rounds = this.prng.between(1, ROUNDS_MAX);
     for (let round = 0; round < rounds && session.store.catalog.poisoned === null; round += 1) {
+      // Long enough for the writer to begin to place what is short, beside what follows.
+      if (this.spotsPrng.chance(IDLE_CHANCE)) await io.clock.sleep(RESILVER_START_DELAY_MS + 1);
       await Promise.all([this.round(session), this.changeMembers(session)]);
       if (this.prng.chance(0.2)) await this.readUnderFaults(session);
     }
@@ -460,16 +468,35 @@ export class Simulation {
   private async mend(session: StoreSession): Promise<void> {
     const { store } = session;
     try {
-      const job = store.resilver();
-      let step = await job.next();
-      while (step.done !== true) step = await job.next();
-      await store.settleMembers();
-      const { underReplicated, onGivenUp } = step.value;
+      let isComplete = false;
+      if (this.spotsPrng.chance(0.5)) isComplete = await this.walked(store);
+      else {
+        await store.settleMembers();
+        const job = store.resilver();
+        let step = await job.next();
+        while (step.done !== true) step = await job.next();
+        await store.settleMembers();
+        isComplete = step.value.isComplete && step.value.onGivenUp === 0;
+      }
       const isWhole = store.info.members.every(({ state }) => state === 'online' || state === 'detached');
-      if (underReplicated === 0 && onGivenUp === 0 && isWhole) this.degraded = false;
+      if (isComplete && isWhole) this.degraded = false;
     } catch (error) {
       if (!isStoreError(error, 'E_NO_SPACE')) throw error;
     }
+  }
+
+  /** Asks for nothing: whether the writer by itself says that nothing is owed and nothing in its way. */
+  private async walked(store: Store): Promise<boolean> {
+    const { clock } = store.catalog.io;
+    for (let i = 0; i < WALK_LOOKS; i += 1) {
+      await clock.sleep(RESILVER_START_DELAY_MS + 1);
+      const state = store.stats().resilver?.state ?? 'stopped';
+      if (state === 'stopped') return false;
+      // Owed only while some extent was short since the last whole pass: idle without it says that none is.
+      if (state === 'idle')
+        return (await store.resilverState()) === null && store.stats().resilver?.error === null;
+    }
+    throw new Violation('a walk that began by itself does not end');
   }
 
   private async judgeOlderRoots(session: StoreSession): Promise<void> {

@@ -7,12 +7,15 @@
 //
 // It decides nothing about members (engine/members).
 
-import type { ResilverReport, SettleReport, Store } from '../../engine/index.js';
+import type { OpenOptions, ResilverReport, SettleReport, Store } from '../../engine/index.js';
 import type { JsonFields } from './output.js';
 import { formatBytes } from './progress.js';
 import { EXIT_DEGRADED, EXIT_OK, EXIT_UNREPAIRABLE, type Session } from './session.js';
 import { usageError } from './values.js';
 import { findingText, storeJson } from './views.js';
+
+/** These commands do by themselves, and wait for, what a writer would do in the background. */
+export const OPEN_FOR_MEMBER_JOB: OpenOptions = { resilver: false };
 
 export interface MemberOutcome {
   readonly settled: SettleReport;

@@ -5,7 +5,7 @@
 //   2. Cut short, the store is as before or has the member; `ingot online` does the rest.
 
 import type { CommandModule } from '../cli/program.js';
-import { finishMembers, report } from '../cli/member_jobs.js';
+import { OPEN_FOR_MEMBER_JOB, finishMembers, report } from '../cli/member_jobs.js';
 import { parseSize } from '../cli/values.js';
 
 interface Options {
@@ -27,13 +27,17 @@ export const register: CommandModule = (program, actions) => {
         async (session, [path = ''], options) => {
           const rate = options.rate === undefined ? undefined : parseSize('--rate', options.rate);
           const size = options.size === undefined ? {} : { sizeBytes: parseSize('--size', options.size) };
-          return session.withStore('rw', async (store) => {
-            const index = await store.addMember({ path, ...size, force: options.force === true });
-            session.out.line(`${path} is member ${index}`);
-            const outcome = await finishMembers(session, store, rate);
-            report(session, store, 'add', outcome, { member: index, path });
-            return outcome.exitCode;
-          });
+          return session.withStore(
+            'rw',
+            async (store) => {
+              const index = await store.addMember({ path, ...size, force: options.force === true });
+              session.out.line(`${path} is member ${index}`);
+              const outcome = await finishMembers(session, store, rate);
+              report(session, store, 'add', outcome, { member: index, path });
+              return outcome.exitCode;
+            },
+            OPEN_FOR_MEMBER_JOB,
+          );
         },
         { health: true },
       ),

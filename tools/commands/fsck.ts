@@ -70,6 +70,7 @@ export const register: CommandModule = (program, actions) => {
             return session.withStore('r', (store) => check(session, store, data, false));
           return session.withStore('rw', (store) => check(session, store, data, true), {
             rebuildFreeMap: true,
+            resilver: false,
           });
         },
         { health: true },

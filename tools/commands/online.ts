@@ -6,7 +6,7 @@
 
 import type { Store } from '../../engine/index.js';
 import type { CommandModule } from '../cli/program.js';
-import { finishMembers, memberIndex, report } from '../cli/member_jobs.js';
+import { OPEN_FOR_MEMBER_JOB, finishMembers, memberIndex, report } from '../cli/member_jobs.js';
 import { storeJson } from '../cli/views.js';
 import { parseSize } from '../cli/values.js';
 
@@ -30,7 +30,7 @@ export const register: CommandModule = (program, actions) => {
       actions.action<Options>(
         async (session, [member, path], options) => {
           const rate = options.rate === undefined ? undefined : parseSize('--rate', options.rate);
-          const force = options.force === true ? { force: true } : {};
+          const open = { ...OPEN_FOR_MEMBER_JOB, ...(options.force === true ? { force: true } : {}) };
           const body = async (store: Store): Promise<number> => {
             const index = member === undefined ? null : memberIndex(store, member);
             if (index !== null) await store.onlineMember(index, path);
@@ -38,7 +38,7 @@ export const register: CommandModule = (program, actions) => {
             report(session, store, 'online', outcome, { member: index });
             return outcome.exitCode;
           };
-          return session.withStore('rw', body, force);
+          return session.withStore('rw', body, open);
         },
         { health: true },
       ),

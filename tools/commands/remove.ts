@@ -5,7 +5,7 @@
 //   2. Cut short, the member goes on leaving at the next run; --keep takes the wish back.
 
 import type { CommandModule } from '../cli/program.js';
-import { finishMembers, memberIndex, report } from '../cli/member_jobs.js';
+import { OPEN_FOR_MEMBER_JOB, finishMembers, memberIndex, report } from '../cli/member_jobs.js';
 import { parseSize } from '../cli/values.js';
 
 interface Options {
@@ -24,13 +24,17 @@ export const register: CommandModule = (program, actions) => {
       actions.action<Options>(
         async (session, [member = ''], options) => {
           const rate = options.rate === undefined ? undefined : parseSize('--rate', options.rate);
-          return session.withStore('rw', async (store) => {
-            const index = memberIndex(store, member);
-            await store.leaveMember(index, options.keep !== true);
-            const outcome = await finishMembers(session, store, rate);
-            report(session, store, 'remove', outcome, { member: index, isLeaving: options.keep !== true });
-            return outcome.exitCode;
-          });
+          return session.withStore(
+            'rw',
+            async (store) => {
+              const index = memberIndex(store, member);
+              await store.leaveMember(index, options.keep !== true);
+              const outcome = await finishMembers(session, store, rate);
+              report(session, store, 'remove', outcome, { member: index, isLeaving: options.keep !== true });
+              return outcome.exitCode;
+            },
+            OPEN_FOR_MEMBER_JOB,
+          );
         },
         { health: true },
       ),

@@ -5,7 +5,7 @@
 //   2. The old one is detached when no extent is left on it; what only it held is named.
 
 import type { CommandModule } from '../cli/program.js';
-import { finishMembers, memberIndex, report } from '../cli/member_jobs.js';
+import { OPEN_FOR_MEMBER_JOB, finishMembers, memberIndex, report } from '../cli/member_jobs.js';
 import { parseSize } from '../cli/values.js';
 
 interface Options {
@@ -28,17 +28,21 @@ export const register: CommandModule = (program, actions) => {
         async (session, [member = '', path = ''], options) => {
           const rate = options.rate === undefined ? undefined : parseSize('--rate', options.rate);
           const size = options.size === undefined ? {} : { sizeBytes: parseSize('--size', options.size) };
-          return session.withStore('rw', async (store) => {
-            const old = memberIndex(store, member);
-            const index = await store.addMember({ path, ...size, force: options.force === true });
-            // In sync first: the quorum must not hang on the one that leaves.
-            await store.settleMembers({ signal: session.signal });
-            await store.leaveMember(old);
-            session.out.line(`${path} is member ${index} and takes the place of member ${old}`);
-            const outcome = await finishMembers(session, store, rate);
-            report(session, store, 'replace', outcome, { member: index, path, replaced: old });
-            return outcome.exitCode;
-          });
+          return session.withStore(
+            'rw',
+            async (store) => {
+              const old = memberIndex(store, member);
+              const index = await store.addMember({ path, ...size, force: options.force === true });
+              // In sync first: the quorum must not hang on the one that leaves.
+              await store.settleMembers({ signal: session.signal });
+              await store.leaveMember(old);
+              session.out.line(`${path} is member ${index} and takes the place of member ${old}`);
+              const outcome = await finishMembers(session, store, rate);
+              report(session, store, 'replace', outcome, { member: index, path, replaced: old });
+              return outcome.exitCode;
+            },
+            OPEN_FOR_MEMBER_JOB,
+          );
         },
         { health: true },
       ),

@@ -1,15 +1,15 @@
 // ingot status: the store's health: state, what to do, members, space; at an interval also rates.
 //
 // Invariants
-//   1. Exit code 0 when all members are there and in step, 5 when the store is degraded or (with --versions) a
-//      version is short of copies, 4 when it cannot be used or a version has lost something.
+//   1. Exit code 0 when all members are there and in step, 5 when the store is degraded, copies are still to be placed
+//      or (with --versions) a version is short of them, 4 when it cannot be used or a version has lost something.
 //   2. Nothing is written, and no writer is disturbed: the store is opened for reading.
 //   3. With --every it shows the newest root each time until it is interrupted, and what this process read meanwhile.
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { JobRecord, Store, StoreInfo, VersionHealth } from '../../engine/index.js';
 import type { CommandModule } from '../cli/program.js';
-import { formatBytes, formatRate } from '../cli/progress.js';
+import { formatBytes, formatDuration, formatRate } from '../cli/progress.js';
 import { EXIT_DEGRADED, EXIT_OK, EXIT_UNREPAIRABLE, type Session } from '../cli/session.js';
 import { parseDuration, parseWhole } from '../cli/values.js';
 import { MEMBER_HEADINGS, memberRow, storeJson } from '../cli/views.js';
@@ -94,15 +94,21 @@ async function show(
 ): Promise<number> {
   const { info } = store;
   const { backend } = store.stats();
-  const action = actionFor(info);
   const scrub = await store.scrubState();
-  const fields = { ...storeJson(info), action, backend, scrub: scrub === null ? null : { ...scrub } };
+  const owed = await store.resilverState();
+  const action = actionFor(info, owed !== null);
+  const jobs = {
+    scrub: scrub === null ? null : { ...scrub },
+    resilver: owed === null ? null : { ...owed, etaSec: etaOf(owed) },
+  };
+  const state = owed !== null && info.state === 'online' ? 'degraded' : info.state;
+  const fields = { ...storeJson(info), state, action, backend, ...jobs };
   if (rate !== null) session.out.record('ingot.status/1', { ...fields, rate: { ...rate } });
   else if (health === null) session.out.object('ingot.status/1', fields);
   else session.out.object('ingot.status/1', { ...fields, versions: health.map((each) => ({ ...each })) });
   session.out.fields([
     ['store', info.uuid],
-    ['state', info.state],
+    ['state', state],
     ['action', action ?? 'none needed'],
     ['root', `sequence ${info.sequence}, format ${info.formatVersion}`],
     ['versions', info.versionCount],
@@ -113,14 +119,14 @@ async function show(
     ],
     ['redundancy', info.redundancy],
     ['path', `${backend.path} (${backend.reason})`],
-    ['jobs', jobsText(info, scrub)],
+    ['jobs', jobsText(info, scrub, owed)],
     ...(rate === null ? [] : [['rate', rateText(rate)] as [string, string]]),
   ]);
   session.out.line();
   session.out.table(MEMBER_HEADINGS, info.members.map(memberRow));
   for (const line of info.openReport) session.out.line(`note: ${line}`);
-  if (info.state === 'failed') return EXIT_UNREPAIRABLE;
-  return info.state === 'degraded' ? EXIT_DEGRADED : EXIT_OK;
+  if (state === 'failed') return EXIT_UNREPAIRABLE;
+  return state === 'degraded' ? EXIT_DEGRADED : EXIT_OK;
 }
 
 function rateText({ commits, seconds, storedBytesPerSec }: Rate): string {
@@ -128,12 +134,30 @@ function rateText({ commits, seconds, storedBytesPerSec }: Rate): string {
   return `${(commits / seconds).toFixed(1)} commits/s, ${sign}${formatRate(Math.abs(storedBytesPerSec))} stored`;
 }
 
-function jobsText(info: StoreInfo, scrub: JobRecord | null): string {
+/** At the rate of the walk so far, over all the time that it took; null when that says nothing. */
+function etaOf({ startedAtMs, updatedAtMs, scannedBytes, totalBytes }: JobRecord): number | null {
+  const seconds = (updatedAtMs - startedAtMs) / 1000;
+  if (scannedBytes === 0 || seconds <= 0 || totalBytes < scannedBytes) return null;
+  return ((totalBytes - scannedBytes) * seconds) / scannedBytes;
+}
+
+function resilverText(owed: JobRecord): string {
+  const eta = etaOf(owed);
+  const far =
+    owed.totalBytes === 0
+      ? 'not begun'
+      : `${formatBytes(owed.scannedBytes)} of ${formatBytes(owed.totalBytes)}` +
+        (eta === null ? '' : `, ETA ${formatDuration(eta)}`);
+  return `copies are placed while a writer is open: ${far}`;
+}
+
+function jobsText(info: StoreInfo, scrub: JobRecord | null, owed: JobRecord | null): string {
   const jobs = info.members.flatMap(({ index, state, isLeaving, allocatedBytes }) => {
     if (state === 'detached') return [];
     if (isLeaving) return [`member ${index} leaves, ${formatBytes(allocatedBytes)} to move`];
-    return state === 'resilvering' ? [`member ${index} resilvers`] : [];
+    return state === 'resilvering' ? [`member ${index} resilvers while a writer is open`] : [];
   });
+  if (owed !== null) jobs.push(resilverText(owed));
   if (scrub !== null && scrub.state !== 'finished' && scrub.state !== 'cancelled')
     jobs.push(`scrub ${scrub.state} after ${formatBytes(scrub.scannedBytes)}`);
   return jobs.length === 0 ? 'none' : jobs.join('; ');
@@ -174,12 +198,13 @@ function healthText({ id, run, state, lostExtents, lostObjects, shortExtents }: 
   return `lost   v:${id} of ${run}: ${lostExtents} extents, in ${names}${more}`;
 }
 
-function actionFor(info: StoreInfo): string | null {
-  if (info.state === 'online') return null;
+function actionFor(info: StoreInfo, isOwed: boolean): string | null {
+  const finish = 'a writer that stays open finishes what is left to do; ingot online does it now';
+  if (info.state === 'online') return isOwed ? finish : null;
   if (info.state === 'failed') return 'close every handle and open the store again';
   const wanting = info.members.filter(({ state }) => !['online', 'evacuating', 'detached'].includes(state));
   const away = wanting.filter(({ state }) => state !== 'resilvering');
-  if (away.length === 0) return 'ingot online finishes what is left to do';
+  if (away.length === 0) return finish;
   const names = away.map((member) => `member ${member.index} (${member.state})`).join(', ');
   return `bring back ${names} and run ingot online, or ingot replace; until then copies are fewer than wanted`;
 }

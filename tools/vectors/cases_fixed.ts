@@ -32,6 +32,7 @@ import {
   tagKey,
   versionKey,
   extentKey,
+  JOB_RESILVER,
   JOB_SCRUB,
   jobKey,
   memberKey,
@@ -576,7 +577,11 @@ function keyFiles(): VectorFile[] {
       { 'member 64': patched(regionKey(0, 0), [2, 64]), 'kind 3': Uint8Array.of(3) },
     ),
     list('MemberKey', { member: memberKey(63) }, { 'member 64': Uint8Array.of(0, 64) }),
-    list('JobKey', { scrub: jobKey(JOB_SCRUB) }, { 'kind 0': Uint8Array.of(0xff, 0xff, 0) }),
+    list(
+      'JobKey',
+      { scrub: jobKey(JOB_SCRUB), resilver: jobKey(JOB_RESILVER) },
+      { 'kind 0': Uint8Array.of(0xff, 0xff, 0) },
+    ),
   ];
 }
 

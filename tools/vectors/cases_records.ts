@@ -3,9 +3,11 @@
 // Invariants as in cases_fixed.ts.
 
 import {
+  JOB_RESILVER,
   JOB_SCRUB,
   dtypeCode,
   encodeExtent,
+  decodeJob,
   encodeJob,
   encodeManifest,
   encodeMember,
@@ -198,7 +200,9 @@ export function recordFiles(): VectorFile[] {
     scannedBytes: 2 ** 40,
     repaired: 3,
     unrepairable: 1,
+    totalBytes: 2 ** 41,
   });
+  const resilver = encodeJob({ ...decodeJob(job), kind: JOB_RESILVER, state: 'running' });
   const coding = { transform: TRANSFORM.BF16E, codec: PLANE_CODEC.RANS32 };
   const coded = encodeExtent({ ...extent, rawBytes: 200_000, coding });
   const base = { extentId: 2 ** 40, offsetBytes: 4_096, depth: 8 };
@@ -247,6 +251,10 @@ export function recordFiles(): VectorFile[] {
       cases: [{ name: 'full leaf', bytes: sumLeaf }, ...hostile(sumLeaf)],
     },
     { structure: 'Member', note: 'IGMB', cases: [{ name: 'member', bytes: member }, ...hostile(member)] },
-    { structure: 'Job', note: 'IGJB', cases: [{ name: 'scrub', bytes: job }, ...hostile(job)] },
+    {
+      structure: 'Job',
+      note: 'IGJB',
+      cases: [{ name: 'scrub', bytes: job }, { name: 'resilver', bytes: resilver }, ...hostile(job)],
+    },
   ];
 }
