@@ -13,6 +13,7 @@
 
 import { StoreError, assert, isStoreError } from '../format/errors.js';
 import type { Extent } from '../format/extent_record.js';
+import { codedGroups, runGroups } from './coded_groups.js';
 import { type CodedPart, decodeParts } from './coded_reads.js';
 import type { CatalogSnapshot } from './contract.js';
 import { ExtentSource, type SumView } from './extent_source.js';
@@ -42,7 +43,7 @@ export const READ_BATCH_PARTS = 16_384;
 /** Parts smaller than this that share an extent are read together and copied out. */
 export const GATHER_BELOW_BYTES = 64 * 1024;
 
-/** Engine memory for gathered parts and coded streams, over all readers of a store, at most. */
+/** Engine memory for gathered parts, over all readers of a store, at most. Streams have a budget of their own. */
 export const GATHER_BUDGET_BYTES = 128 * 1024 * 1024;
 
 /** A stretch of one extent and where it goes. */
@@ -191,18 +192,35 @@ export class PartReader {
     const sums = await this.#source.sums(snapshot, extents.values(), object);
     const ops = this.#plan(parts, extents);
     await this.#readBases(snapshot, object, ops, options);
-    const balanced = this.#context.balance.begin();
+    const plain = ops.filter((op) => !isCoded(op));
+    const groups = [...(plain.length > 0 ? [plain] : []), ...codedGroups(ops.filter(isCoded))];
+    await runGroups(
+      groups.map((group) => (isOver) => this.#readOps(object, group, sums, options, isOwned, isOver)),
+    );
+  }
+
+  async #readOps(
+    object: string,
+    ops: readonly ReadOp[],
+    sums: SumView,
+    options: ReadOptions,
+    isOwned: boolean,
+    isOver: () => boolean,
+  ): Promise<void> {
+    const budget = ops.some(isCoded) ? this.#context.codedBudget : this.#context.gatherBudget;
     const scratchBytes = ops.reduce((sum, op) => sum + (needsScratch(op) ? op.bytes : 0), 0);
     const scratch: Uint8Array[] = [];
-    if (scratchBytes > 0) await this.#context.gatherBudget.acquire(scratchBytes);
+    if (scratchBytes > 0) await budget.acquire(scratchBytes);
+    const balanced = this.#context.balance.begin();
     let running: Promise<BatchResult> | null = null;
     const cleanUp = (): void => {
       balanced.settle();
       for (const buffer of scratch) this.#context.gatherPool.give(buffer);
-      if (scratchBytes > 0) this.#context.gatherBudget.release(scratchBytes);
+      if (scratchBytes > 0) budget.release(scratchBytes);
     };
     let isAbandoned = false;
     try {
+      if (isOver()) return;
       for (const op of ops) if (needsScratch(op)) this.#giveScratch(op, scratch);
       const batch = this.#batchOf(ops, sums, object, options, balanced);
       options.signal?.throwIfAborted();

@@ -17,6 +17,7 @@ import type { Catalog, CatalogSnapshot, MemberState } from './contract.js';
 import { BufferPool } from './buffer_pool.js';
 import { ExtentSource } from './extent_source.js';
 import { Gpus } from './gpu/gpus.js';
+import { CODED_BUDGET_BYTES } from './coded_groups.js';
 import type { DirectoryPort } from './io/directory_port.js';
 import type { Io } from './io/port.js';
 import { MemoryBudget } from './memory_budget.js';
@@ -136,6 +137,8 @@ export class StoreContext {
   readonly extents: ExtentSource;
   /** Memory for small tensors that are read together (reader.ts). */
   readonly gatherBudget = new MemoryBudget(GATHER_BUDGET_BYTES, () => undefined);
+  /** Memory for streams that are being read or decoded (coded_groups.ts); its buffers are of the same pool. */
+  readonly codedBudget = new MemoryBudget(CODED_BUDGET_BYTES, () => undefined);
   readonly gatherPool: BufferPool;
   /** Which copies reads take first (repair/read_balance.ts). */
   readonly balance = new ReadBalance();
