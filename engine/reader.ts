@@ -195,11 +195,14 @@ export class PartReader {
     const plain = ops.filter((op) => !isCoded(op));
     const groups = [...(plain.length > 0 ? [plain] : []), ...codedGroups(ops.filter(isCoded))];
     await runGroups(
-      groups.map((group) => (isOver) => this.#readOps(object, group, sums, options, isOwned, isOver)),
+      groups.map(
+        (group) => (isOver) => this.#readOps(snapshot, object, group, sums, options, isOwned, isOver),
+      ),
     );
   }
 
   async #readOps(
+    snapshot: CatalogSnapshot,
     object: string,
     ops: readonly ReadOp[],
     sums: SumView,
