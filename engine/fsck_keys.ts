@@ -4,6 +4,7 @@
 //   1. Uses are recomputed from the clear parts of records: key ids of extents and of versions.
 //   2. Ids are checked in windows of ID_WINDOW, as in fsck_records.ts, so that memory does not grow with the store.
 //   3. In a store without encryption nothing names a key; in an encrypted one everything that holds data does.
+//   4. Key slots are compared between members and between their two halves.
 
 import { decodeExtent, extentTreeRecordKind } from '../format/extent_record.js';
 import {
@@ -17,6 +18,8 @@ import {
 } from '../format/index.js';
 import type { FsckContext } from './fsck_context.js';
 import { ITEMS_PER_STEP } from './fsck_pages.js';
+import { readKeySlots } from './keys/slots_io.js';
+import { placesOf } from './keys/store_keys.js';
 
 /** Ids of one window: an array of 32-bit numbers of 16 MiB. */
 const ID_WINDOW = 4 * 1024 * 1024;
@@ -26,9 +29,29 @@ function complain(context: FsckContext, message: string): void {
   context.report({ severity: 'error', code: 'E_FORMAT', message, where: { structure: 'DataKey' } });
 }
 
+/** Every member that is here has the newest key slots, twice. */
+async function checkSlots(context: FsckContext): Promise<void> {
+  const { catalog } = context;
+  try {
+    const { behind } = await readKeySlots(catalog.io, placesOf(catalog).here, catalog.storeUuid);
+    for (const { path } of behind) {
+      context.report({
+        severity: 'error',
+        code: 'E_CORRUPT',
+        message: `the key slots of ${path} are damaged or older than those of other members`,
+        where: { member: path, structure: 'KeySlots' },
+        next: 'open the store for writing: it gives them the newest ones',
+      });
+    }
+  } catch (error) {
+    context.reportError(error, 'fatal', 'unrepairable');
+  }
+}
+
 export async function* checkKeys(context: FsckContext): AsyncGenerator<void, void, undefined> {
   const { nextId } = context.root;
   const { isEncrypted } = context.catalog.keys;
+  if (isEncrypted) await checkSlots(context);
   for (let first = 0; first < nextId; first += ID_WINDOW) {
     const uses = new Uint32Array(Math.min(ID_WINDOW, nextId - first));
     const use = (keyId: number): void => {

@@ -8,7 +8,7 @@
 //      are named, since they hold the old slots still.
 //   4. Asking for a key where a store has no encryption is E_AUTH: a store whose mark was taken off is not written to.
 
-import { StoreError, assert } from '../../format/errors.js';
+import { StoreError, assert, isStoreError } from '../../format/errors.js';
 import {
   INCOMPAT_ENCRYPTION,
   type KeySlotKind,
@@ -81,7 +81,8 @@ export function isEncrypted(superblock: Superblock): boolean {
   return (superblock.incompatFeatures & INCOMPAT_ENCRYPTION) !== 0n;
 }
 
-function placesOf(catalog: Catalog): { here: readonly SlotPlace[]; away: readonly string[] } {
+/** Members that are here with their devices, and the paths of those that are not. */
+export function placesOf(catalog: Catalog): { here: readonly SlotPlace[]; away: readonly string[] } {
   const here: SlotPlace[] = [];
   const away: string[] = [];
   for (const { device, path, state } of catalog.members) {
@@ -102,7 +103,7 @@ export async function unlock(catalog: Catalog, key: StoreKey | undefined): Promi
       next: 'open it without a key if that is right; if it was made encrypted, somebody has changed its drives',
     });
   }
-  const { table } = await readKeySlots(io, placesOf(catalog).here, storeUuid);
+  const { table, behind } = await readKeySlots(io, placesOf(catalog).here, storeUuid);
   if (table.suite !== SUITE_DATA) {
     throw new StoreError(
       'E_VERSION',
@@ -112,12 +113,27 @@ export async function unlock(catalog: Catalog, key: StoreKey | undefined): Promi
       },
     );
   }
+  if (catalog.writable) await catchUp(catalog, table, behind);
   if (key === undefined) return KeyRing.locked(io.crypt, table);
   const { masterKey } = await openSlots(io.crypt, table, key);
   try {
     return KeyRing.open(io.crypt, table, masterKey);
   } finally {
     masterKey.fill(0);
+  }
+}
+
+/** Gives the newest slots to members that were away when they changed, or cut short. It needs no key. */
+async function catchUp(catalog: Catalog, table: KeySlotTable, behind: readonly SlotPlace[]): Promise<void> {
+  for (const place of behind) {
+    try {
+      await writeKeySlots(catalog.io, [place], table);
+    } catch (error) {
+      // The others have them: opening goes on, and fsck names this member.
+      if (!isStoreError(error)) throw error;
+      const member = catalog.members.find(({ device }) => device?.slot === place.slot);
+      if (member !== undefined) catalog.noteError(member.index, 'write');
+    }
   }
 }
 

@@ -53,13 +53,14 @@ export type Job =
   | { readonly kind: 'misplace'; readonly members: number; readonly count: number; readonly seed: number }
   /** Bit `from`, `from + stride`, .. of every block of a store on two members. */
   | { readonly kind: 'bits'; readonly from: number; readonly stride: number; readonly seed: number }
-  /** Random histories; `twice` runs each again and compares the hashes; `raw` leaves codecs out. */
+  /** Random histories; `twice` runs each again and compares the hashes; `raw` leaves codecs out, `encrypted` seals. */
   | {
       readonly kind: 'simulate';
       readonly from: number;
       readonly count: number;
       readonly twice?: boolean;
       readonly raw?: boolean;
+      readonly encrypted?: boolean;
     };
 
 export interface JobReport {
@@ -202,9 +203,10 @@ async function simulate(
     streamsEncoded: 0,
     deltasEncoded: 0,
     streamsDecoded: 0,
+    segmentsSealed: 0,
   };
   const violations: string[] = [];
-  const options = { raw: job.raw === true };
+  const options = { raw: job.raw === true, encrypted: job.encrypted === true };
   let note = '';
   for (let seed = job.from; seed < job.from + job.count && violations.length < VIOLATIONS_MAX; seed += 1) {
     try {
@@ -224,6 +226,7 @@ async function simulate(
         'streamsEncoded',
         'deltasEncoded',
         'streamsDecoded',
+        'segmentsSealed',
       ] as const) {
         counts[name] = (counts[name] ?? 0) + result[name];
       }
@@ -233,7 +236,7 @@ async function simulate(
       if (again.traceHash !== result.traceHash) violations.push(`seed ${seed}: two runs gave two traces`);
       if (again.imageHash !== result.imageHash) violations.push(`seed ${seed}: two runs gave two images`);
     } catch (error) {
-      const replay = `npm run sim -- --seed ${seed} --seeds 1${options.raw ? ' --raw' : ''}`;
+      const replay = `npm run sim -- --seed ${seed} --seeds 1${options.raw ? ' --raw' : ''}${options.encrypted ? ' --encrypted' : ''}`;
       violations.push(`seed ${seed} (replay: ${replay}): ${errorText(error)}`);
     }
   }

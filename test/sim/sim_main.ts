@@ -8,6 +8,7 @@
 //   npm run sim -- --misplace 1000             that many lost, stale, misdirected and swapped writes
 //   npm run sim -- --bits 1                    every bit that a root reaches; --bits 64 every 64th
 //   options: --jobs N (threads, default 2), --damages N (seeded damages a crash point, default 4), --seed S, --twice
+//            --encrypted (random histories of encrypted stores)
 //            --raw (random histories without codecs, as seeds pinned before there were any need)
 //            --journal FILE (finished jobs are noted there and not run again: an interrupted run goes on)
 //
@@ -24,7 +25,7 @@ const EXPLORE_SHARDS = 24;
 /** Crash inside the recovery of one image in this many: each such recovery has about as many images of its own. */
 const RECOVERY_EVERY = 100;
 const USAGE =
-  'usage: sim [--seeds N] [--seed S] [--twice] [--raw] [--sweep] [--rot FLIPS] [--misplace N] [--bits STRIDE]\n' +
+  'usage: sim [--seeds N] [--seed S] [--twice] [--raw] [--encrypted] [--sweep] [--rot FLIPS] [--misplace N] [--bits STRIDE]\n' +
   '           [--explore LENGTH [--shard I/N] [--members N] [--recovery-every N] [--damages N]]\n' +
   '           [--jobs N] [--journal FILE]';
 
@@ -49,7 +50,7 @@ function parse(argv: readonly string[]): Arguments | null {
   let journal: string | null = null;
   for (let i = 0; i < argv.length; i += 1) {
     const name = argv[i]!;
-    if (name === '--sweep' || name === '--twice' || name === '--raw') {
+    if (name === '--sweep' || name === '--twice' || name === '--raw' || name === '--encrypted') {
       flags.add(name);
       continue;
     }
@@ -135,6 +136,7 @@ function plan({ numbers, flags, shard }: Arguments): Job[] {
       count: Math.min(SEEDS_PER_JOB, seed + seeds - from),
       twice: flags.has('--twice'),
       raw: flags.has('--raw'),
+      encrypted: flags.has('--encrypted'),
     });
   }
   return jobs;

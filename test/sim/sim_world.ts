@@ -58,7 +58,7 @@ export class SimWorld {
   /** What the codecs did on this machine: chunks that became streams, those that are deltas, parts that came back. */
   readonly streams = { encoded: 0, deltas: 0, decoded: 0 };
   /** Every nonce that sealed something in this world. */
-  readonly nonces = new NonceBooks();
+  nonces = new NonceBooks();
   readonly bootId: string;
   private readonly latency: LatencyModel;
   private readonly processes: SimIo[] = [];

@@ -22,6 +22,17 @@ test('fifty random histories under faults, kills and power cuts lose nothing ack
   }
 });
 
+test('the same of encrypted stores, and no nonce comes back in a history', async (context) => {
+  const jobs = [1, 6].map((from) => ({ kind: 'simulate' as const, from, count: 5, encrypted: true }));
+  const reports = await runJobs(jobs, THREADS);
+  context.diagnostic(JSON.stringify(reports.map((report) => report.counts)));
+  assert.deepEqual(
+    reports.flatMap((report) => report.violations),
+    [],
+  );
+  for (const { counts } of reports) assert.ok((counts['segmentsSealed'] ?? 0) > 1000, 'versions were sealed');
+});
+
 test('a seed replays exactly: one trace, one image', async () => {
   const reports = await runJobs(
     [100, 110].map((from) => ({ kind: 'simulate' as const, from, count: 10, twice: true })),

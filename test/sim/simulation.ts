@@ -69,6 +69,8 @@ export interface SimulationResult {
   /** Those of them that are differences to a base. */
   readonly deltasEncoded: number;
   readonly streamsDecoded: number;
+  /** Segments, heads and manifests that were sealed, each with a nonce of its own (sim_crypt.ts). */
+  readonly segmentsSealed: number;
   readonly traceHash: string;
   readonly imageHash: string;
 }
@@ -79,6 +81,13 @@ interface Weather {
   readonly write: number;
   readonly flush: number;
   readonly silent: number;
+}
+
+export interface SimulationOptions {
+  /** No version is coded: the history that the seed had before there were codecs. */
+  readonly raw?: boolean;
+  /** The store is encrypted. */
+  readonly encrypted?: boolean;
 }
 
 export class Violation extends Error {
@@ -112,6 +121,7 @@ export class Simulation {
     streamsEncoded: 0,
     deltasEncoded: 0,
     streamsDecoded: 0,
+    segmentsSealed: 0,
   };
   private readonly hashes: string[] = [];
   /** Silent damage was done: fsck may find bad copies on member 0. */
@@ -121,8 +131,7 @@ export class Simulation {
   /** The same of older roots, which no repair changes. */
   private wasDegraded = false;
 
-  /** With `raw` no version is coded: the history that the seed had before there were codecs. */
-  constructor(seed: number, { raw = false }: { readonly raw?: boolean } = {}) {
+  constructor(seed: number, { raw = false, encrypted = false }: SimulationOptions = {}) {
     this.seed = seed;
     this.prng = new Prng(seed);
     this.codingPrng = raw ? null : new Prng(seed + CODING_SEED_OFFSET);
@@ -132,6 +141,7 @@ export class Simulation {
     this.shape = {
       ...smallShape(members, redundancy),
       memberBytes: this.prng.pick([6, 8, 12]) * 1024 * 1024,
+      ...(encrypted ? { encrypted } : {}),
     };
     this.isSilent = redundancy > 1 && this.prng.chance(0.5);
     this.world = new SimWorld({ seed: this.prng.u32() });
@@ -192,7 +202,10 @@ export class Simulation {
     this.counts.crashes += 1;
     const image: WorldImage = this.world.crashImage(randomDamage(this.prng), this.prng);
     this.endWorld();
+    const { nonces } = this.world;
     this.world = SimWorld.fromImage(image, this.prng.u32());
+    // No nonce comes back in the whole history, whatever was lost.
+    this.world.nonces = nonces;
   }
 
   private endWorld(): void {
@@ -200,6 +213,7 @@ export class Simulation {
     this.counts.streamsEncoded += this.world.streams.encoded;
     this.counts.deltasEncoded += this.world.streams.deltas;
     this.counts.streamsDecoded += this.world.streams.decoded;
+    this.counts.segmentsSealed = this.world.nonces.segments;
     this.hashes.push(this.world.traceHash().toString(16));
   }
 

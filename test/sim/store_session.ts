@@ -9,7 +9,7 @@ import type { Session } from '../crash/explorer.js';
 import { fsck } from '../../engine/fsck.js';
 import { createWith, openWith } from '../../engine/open_store.js';
 import type { Store } from '../../engine/store.js';
-import type { VersionInfo } from '../../engine/types.js';
+import type { StoreKey, VersionInfo } from '../../engine/types.js';
 import type { Version } from '../../engine/version.js';
 import { isStoreError } from '../../format/errors.js';
 import { simCrc64 } from './sim_checksum.js';
@@ -23,7 +23,11 @@ export interface StoreShape {
   readonly redundancy: 1 | 2 | 3;
   readonly chunkBytes: number;
   readonly segmentBytes: number;
+  /** Made with encryption, and opened with its key. */
+  readonly encrypted?: boolean;
 }
+
+const KEY: StoreKey = { kind: 'key-file', secret: new Uint8Array(32).fill(7) };
 
 /** Small chunks and segments, so that small tensors have several extents and more than 32 sums. */
 export function smallShape(memberCount: number, redundancy?: 1 | 2 | 3): StoreShape {
@@ -47,13 +51,19 @@ export class StoreSession implements Session<StoreOp> {
     const { redundancy, chunkBytes, segmentBytes } = shape;
     const members = shape.members.map((path) => ({ path, sizeBytes: shape.memberBytes }));
     const ports = { io, files: null, closeIo: false };
-    await createWith(ports, { members: [] }, { members, redundancy, chunkBytes, segmentBytes, force });
+    const encrypt = { key: KEY, onRecoveryKey: () => undefined };
+    const made = { members, redundancy, chunkBytes, segmentBytes, force };
+    await createWith(ports, { members: [] }, shape.encrypted === true ? { ...made, encrypt } : made);
     return StoreSession.open(io, shape);
   }
 
   static async open(io: SimIo, shape: StoreShape, mode: 'r' | 'rw' = 'rw'): Promise<StoreSession> {
     return new StoreSession(
-      await openWith({ io, files: null, closeIo: true }, { members: shape.members }, { mode }),
+      await openWith(
+        { io, files: null, closeIo: true },
+        { members: shape.members },
+        shape.encrypted === true ? { mode, key: KEY } : { mode },
+      ),
     );
   }
 
