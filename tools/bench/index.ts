@@ -6,7 +6,7 @@
 //   3. Exit codes: 0 measured, whatever the figures; 1 failed; 2 usage. A benchmark gates nothing: figures of a
 //      machine that does other work at the same time prove little.
 //
-// Usage: npm run bench -- io|catalog|peers|redundancy|codec|crc|format [options]   (options.ts)
+// Usage: npm run bench -- io|catalog|peers|redundancy|codec|crypto|crc|format [options]   (options.ts)
 
 import { cpus, totalmem } from 'node:os';
 import { isStoreError } from '../../format/errors.js';
@@ -25,6 +25,8 @@ async function measure(options: BenchOptions): Promise<Row[]> {
       return (await import('./redundancy.js')).benchRedundancy(options);
     case 'codec':
       return (await import('./codec.js')).benchCodec(options);
+    case 'crypto':
+      return (await import('./crypto.js')).benchCrypto(options);
     case 'crc':
       return (await import('./crc.js')).benchCrc();
     case 'format':

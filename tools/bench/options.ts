@@ -7,7 +7,7 @@ import { tmpdir } from 'node:os';
 import { parseArgs } from 'node:util';
 import { parseSize, parseWhole, usageError } from '../cli/values.js';
 
-export const SUBJECTS = ['io', 'catalog', 'peers', 'redundancy', 'codec', 'crc', 'format'] as const;
+export const SUBJECTS = ['io', 'catalog', 'peers', 'redundancy', 'codec', 'crypto', 'crc', 'format'] as const;
 export type Subject = (typeof SUBJECTS)[number];
 export const ROW_GROUPS = ['read', 'write', 'mirrored', 'import', 'memory'] as const;
 export type RowGroup = (typeof ROW_GROUPS)[number];
@@ -22,7 +22,7 @@ export const USAGE = `usage: npm run bench -- ${SUBJECTS.join('|')} [options]
   --pairs N         runs of either side (default 7)
   --sweep N         rounds of each fio setting before the pairs (default 2; 0 takes settings that were best before)
   --only LIST       of io: read, write, mirrored, import, memory (default all)
-  --places LIST     of io and codec: disk, RAM (default both)
+  --places LIST     of io, codec and crypto: disk, RAM (default both)
   --members LIST    of io: 1, 2 (default both)
   --versions N      versions in the catalog (default 1000000)
   --tensors N       tensors in one version (default 100000)
