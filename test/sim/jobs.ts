@@ -236,7 +236,8 @@ async function simulate(
       if (again.traceHash !== result.traceHash) violations.push(`seed ${seed}: two runs gave two traces`);
       if (again.imageHash !== result.imageHash) violations.push(`seed ${seed}: two runs gave two images`);
     } catch (error) {
-      const replay = `npm run sim -- --seed ${seed} --seeds 1${options.raw ? ' --raw' : ''}${options.encrypted ? ' --encrypted' : ''}`;
+      const flags = `${options.raw ? ' --raw' : ''}${options.encrypted ? ' --encrypted' : ''}`;
+      const replay = `npm run sim -- --seed ${seed} --seeds 1${flags}`;
       violations.push(`seed ${seed} (replay: ${replay}): ${errorText(error)}`);
     }
   }

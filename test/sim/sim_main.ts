@@ -25,7 +25,8 @@ const EXPLORE_SHARDS = 24;
 /** Crash inside the recovery of one image in this many: each such recovery has about as many images of its own. */
 const RECOVERY_EVERY = 100;
 const USAGE =
-  'usage: sim [--seeds N] [--seed S] [--twice] [--raw] [--encrypted] [--sweep] [--rot FLIPS] [--misplace N] [--bits STRIDE]\n' +
+  'usage: sim [--seeds N] [--seed S] [--twice] [--raw] [--encrypted] [--sweep] [--rot FLIPS] [--misplace N]\n' +
+  '           [--bits STRIDE]\n' +
   '           [--explore LENGTH [--shard I/N] [--members N] [--recovery-every N] [--damages N]]\n' +
   '           [--jobs N] [--journal FILE]';
 

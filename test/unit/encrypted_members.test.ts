@@ -78,7 +78,7 @@ test('without a key: rot is healed, a member is added and another one emptied; t
   await rig.store.close();
 });
 
-test('damaged slots: another member has them, fsck names them, a writer mends them; none left is E_CORRUPT', async () => {
+test('damaged slots: others have them, fsck names them, a writer mends them; none left is E_CORRUPT', async () => {
   const rig = await encryptedRig(2);
   await zeroSlots(rig, 0);
   await openAgain(rig, KEY, rig.paths, 'r');

@@ -1,11 +1,11 @@
-// `bench crypto`: AES-256-GCM of the workers beside OpenSSL's own speed test, then encrypted versions beside plain ones.
+// `bench crypto`: AES-256-GCM of the workers beside OpenSSL's own speed test, encrypted versions beside plain ones.
 //
 // Invariants
 //   1. The bulk rate is bytes by processor time of one worker, over buffers larger than any cache; OpenSSL's figure is
 //      that of `openssl speed`, in the same run, in 64 KiB pieces on one core.
-//   2. Two stores of one shape lie side by side, one encrypted; they take turns in an order drawn anew for each pair, and
-//      the ratio is the median of the pairs' ratios. Rates are bytes of tensors.
-//   3. Each write is put, committed and removed again; each read is verified and ends in memory that was touched before.
+//   2. Two stores of one shape lie side by side, one encrypted; they take turns in an order drawn anew for each pair,
+//      and the ratio is the median of the pairs' ratios. Rates are bytes of tensors.
+//   3. Each write is put, committed and removed later; each read is verified and ends in memory touched before.
 //   4. Everything made is removed, also after a failure.
 
 import { spawnSync } from 'node:child_process';
