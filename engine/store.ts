@@ -424,8 +424,7 @@ export class Store implements AsyncDisposable {
 
   /** Whether it was made with encryption, and whether a key was given: 'none', 'locked' or 'open'. */
   get encryption(): 'none' | 'locked' | 'open' {
-    const { keys } = this.#context.catalog;
-    return !keys.isEncrypted ? 'none' : keys.isLocked ? 'locked' : 'open';
+    return this.#context.catalog.keys.state;
   }
 
   /** The key slots; needs no key. E_UNSUPPORTED without encryption. */

@@ -65,6 +65,7 @@ export function storeInfo(context: StoreContext): StoreInfo {
     chunkBytes: superblock.defaultChunkBytes,
     segmentBytes: superblock.defaultSegmentBytes,
     redundancy: superblock.defaultRedundancy,
+    encryption: catalog.keys.state,
     openReport: catalog.openReport,
   };
 }

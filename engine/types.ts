@@ -338,6 +338,8 @@ export interface StoreInfo {
   readonly chunkBytes: number;
   readonly segmentBytes: number;
   readonly redundancy: number;
+  /** Whether it was made with encryption, and whether a key was given. */
+  readonly encryption: 'none' | 'locked' | 'open';
   /** What open had to report: lone newer copies, members rolled forward, degraded state. */
   readonly openReport: readonly string[];
 }

@@ -105,6 +105,10 @@ export class KeyRing {
     return this.#slots !== null && this.#wrapping === null;
   }
 
+  get state(): 'none' | 'locked' | 'open' {
+    return !this.isEncrypted ? 'none' : this.isLocked ? 'locked' : 'open';
+  }
+
   /** E_AUTH when the store is encrypted and no key was given. */
   require(what: string): void {
     if (this.isLocked) throw lockedError(what);

@@ -420,3 +420,21 @@ test(
     assert.equal(last, sequence);
   },
 );
+
+test('an encrypted store is refused in plain words, and nothing of it is read', {
+  skip: noDoor,
+}, async () => {
+  const directory = join(base, 'sealed');
+  mkdirSync(directory);
+  const key = { kind: 'key-file' as const, secret: new Uint8Array(32).fill(7) };
+  const members = [{ path: 'a.member', sizeBytes: 16 * MIB }];
+  const create = { members, encrypt: { key, onRecoveryKey: () => undefined } };
+  const store = await openStore(directory, { mode: 'rw', create, key });
+  const tx = await store.begin('run');
+  await tx.put('t', noise(100_000), { dtype: 'U8', shape: [100_000] });
+  await tx.commit();
+  await store.close();
+  const done = run(programs.read, [join(directory, 'a.member')]);
+  assert.notEqual(done.status, 0);
+  assert.match(`${done.stdout}${done.stderr}`, /E_VERSION.*encrypted store, which this reader cannot open/);
+});

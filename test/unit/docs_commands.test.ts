@@ -13,6 +13,9 @@ const ROOT = dirname(dirname(dirname(dirname(fileURLToPath(import.meta.url)))));
 const INGOT = join(ROOT, 'dist', 'tools', 'ingot.js');
 const DOCUMENTS = ['README.md', 'SAFETY.md', 'CONTRIBUTING.md', 'docs/errors.md'];
 
+/** Commands that have commands of their own. */
+const NESTED: ReadonlySet<string> = new Set(['key']);
+
 interface Mention {
   readonly place: string;
   readonly command: string;
@@ -27,12 +30,14 @@ function mentions(document: string): Mention[] {
     const inline = [...line.matchAll(/`ingot ([^`]+)`/g)].map((match) => match[1] ?? '');
     const block = /^(?: {2}next {4})?ingot (.+)$/.exec(line)?.[1];
     for (const words of block === undefined ? inline : [...inline, block]) {
-      const [command = '', ...rest] = words
+      const [first = '', ...rest] = words
         .replace(/\s#.*$/, '')
         .trim()
         .split(/\s+/);
+      const nested = NESTED.has(first) ? /^[a-z]+/.exec(rest[0] ?? '')?.[0] : undefined;
+      const command = nested === undefined ? first : `${first} ${nested}`;
       // Words in capitals stand for something; the first word must be the command itself.
-      if (!/^[a-z]+$/.test(command)) continue;
+      if (!/^[a-z ]+$/.test(command)) continue;
       const options = rest
         .filter((word) => /^-{1,2}[a-z]/.test(word))
         .map((word) => word.split('=')[0] ?? '');
@@ -47,7 +52,7 @@ test('every ingot command and option that the documents name exists', () => {
   assert.ok(all.length > 30, `${all.length} mentions were found`);
   const help = new Map<string, string>();
   for (const command of new Set(all.map((mention) => mention.command))) {
-    const args = command === 'bench' ? ['--help'] : [command, '--help'];
+    const args = command === 'bench' ? ['--help'] : [...command.split(' '), '--help'];
     const result = spawnSync(process.execPath, [INGOT, ...args], { encoding: 'utf8' });
     const usage = command === 'bench' || result.stdout.startsWith(`Usage: ingot ${command}`);
     help.set(command, result.status === 0 && usage ? result.stdout : '');

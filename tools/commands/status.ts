@@ -23,6 +23,12 @@ interface Options {
   readonly versions?: boolean;
 }
 
+const ENCRYPTION_TEXT = {
+  none: 'none',
+  locked: 'data and manifests; no key was given',
+  open: 'data and manifests',
+} as const;
+
 export const register: CommandModule = (program, actions) => {
   program
     .command('status')
@@ -118,6 +124,7 @@ async function show(
         `${formatBytes(info.storedBytes)} used`,
     ],
     ['redundancy', info.redundancy],
+    ['encryption', ENCRYPTION_TEXT[info.encryption]],
     ['path', `${backend.path} (${backend.reason})`],
     ['jobs', jobsText(info, scrub, owed)],
     ...(rate === null ? [] : [['rate', rateText(rate)] as [string, string]]),
