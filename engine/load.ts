@@ -35,7 +35,7 @@ export const DEFAULT_MAX_IN_FLIGHT_BYTES = 256 * 1024 * 1024;
 export const DEFAULT_GPU_IN_FLIGHT_BYTES = 512 * 1024 * 1024;
 /** Into so many batches that limit is cut: reads, copies and decoding of different batches overlap. */
 const BATCHES_IN_FLIGHT = 4;
-const GPU_BATCHES_IN_FLIGHT = 16;
+const GPU_BATCHES_IN_FLIGHT = 8;
 
 /** Yielded landings that may stay in the queue before it is trimmed. */
 const QUEUE_TRIM = 4096;

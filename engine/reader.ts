@@ -17,7 +17,7 @@ import { codedGroups, runGroups } from './coded_groups.js';
 import { type CodedPart, decodeParts } from './coded_reads.js';
 import type { CatalogSnapshot } from './contract.js';
 import { ExtentSource, type SumView } from './extent_source.js';
-import { isGpuPart, readToGpu } from './gpu/gpu_reads.js';
+import { type HostReads, isGpuPart, readToGpu } from './gpu/gpu_reads.js';
 import type { GpuBuffer } from './io/gpu_port.js';
 import {
   type BatchResult,
@@ -173,8 +173,12 @@ export class PartReader {
     );
     const onGpu = parts.filter(isGpuPart);
     if (onGpu.length > 0) {
-      const host = (own: readonly ReadPart[]): Promise<void> =>
-        this.read(snapshot, object, own, { ...options, path: 'auto' });
+      const own: ReadOptions = { ...options, path: 'auto' };
+      const host: HostReads = {
+        read: (hostParts) => this.read(snapshot, object, hostParts, own),
+        readUnverified: (hostParts) => this.#readUnverified(snapshot, object, hostParts, extents, own),
+        sums: await this.#source.sums(snapshot, extents.values(), object),
+      };
       await readToGpu(this.#context.gpus, host, onGpu, extents, options);
     }
     await this.#readHost(snapshot, object, parts.filter(isHostPart), extents, options, isOwned);
@@ -242,6 +246,33 @@ export class PartReader {
       // What is still in flight keeps its memory, and its weight on its member, until it ends.
       if (isAbandoned) running?.then(cleanUp, cleanUp);
       else cleanUp();
+    }
+  }
+
+  /** Stored bytes of parts from their first copies, for a GPU to verify: whether each part arrived at all. */
+  async #readUnverified(
+    snapshot: CatalogSnapshot,
+    object: string,
+    parts: readonly HostPart[],
+    extents: ReadonlyMap<number, Extent>,
+    options: ReadOptions,
+  ): Promise<readonly boolean[]> {
+    const sums = await this.#source.sums(snapshot, extents.values(), object);
+    const ops = parts.map((part): ReadOp => {
+      const extent = extents.get(part.extentId);
+      assert(extent !== undefined, 'the extent of a part was fetched');
+      const { offset, bytes, destination, destinationOffset } = part;
+      return { extent, offset, bytes, destination, destinationOffset, parts: [part] };
+    });
+    const balanced = this.#context.balance.begin();
+    try {
+      const batch = this.#batchOf(ops, sums, object, options, balanced);
+      const running = this.#context.io.read({ ...batch, isUnverified: true });
+      const { status } = await this.#guard(running, batch, false);
+      options.signal?.throwIfAborted();
+      return parts.map((_, index) => status[index] === 0);
+    } finally {
+      balanced.settle();
     }
   }
 

@@ -3,8 +3,8 @@
 // Invariants
 //   1. A machine without a GPU, a driver or kernels is a finding of `list`, never a failure to load or to open a store.
 //   2. `copy` and `fetch` settle only when the GPU touches no memory of the call any more, also on abort and on errors.
-//   3. Host memory handed to `copy` was verified by whoever hands it over; coded streams are checked again by their raw
-//      sums, on the GPU, after they were decoded there.
+//   3. Host memory handed to `copy` was verified by whoever hands it over, or comes with the sums of its segments, which
+//      the GPU compares before it does anything else with them; decoded chunks are checked there by their raw sums.
 //
 // This file has no behaviour.
 
@@ -39,7 +39,8 @@ export interface GpuList {
 /**
  * Op i takes sourceBytes of host memory. rawBytes 0: they go to the destination as they are. Else they are the stored
  * stream of a chunk of so many raw bytes with these ids (transform | delta << 8 | codec << 16) and raw sum, and are
- * decoded into it.
+ * decoded into it. segmentBytes 0: the bytes were verified. Else they are compared, segment by segment, with
+ * sums[sumIndex...].
  */
 export interface GpuBatch {
   readonly count: number;
@@ -50,14 +51,20 @@ export interface GpuBatch {
   readonly rawBytes: Float64Array;
   readonly ids: Uint32Array;
   readonly rawSums: BigUint64Array;
+  readonly segmentBytes: Uint32Array;
+  readonly sumIndex: Uint32Array;
+  readonly sums: BigUint64Array;
   readonly destination: Uint32Array;
   readonly destinationOffsetBytes: Float64Array;
   readonly sources: readonly Uint8Array[];
   readonly destinations: readonly GpuBuffer[];
-  /** Filled in: DECODE_RIGHT and so on (port.ts); what is not right is zeroed at its destination. */
+  /** Filled in: DECODE_RIGHT and so on (port.ts), or GPU_WRONG_STORED; what is not right is zeroed where it ends. */
   readonly verdict: Uint32Array;
   readonly signal?: AbortSignal;
 }
+
+/** A verdict: the sum of a stored segment was wrong on the GPU. */
+export const GPU_WRONG_STORED = 4;
 
 export interface GpuPort {
   list(): GpuList;

@@ -229,7 +229,7 @@ export class NativeIo implements Io {
     assert(batch.count <= MAX_BATCH_OPS, 'a batch has at most 65,536 ops');
     const status = new Uint8Array(batch.count);
     const result = await this.#batch(batch, batch.destinations, (id) =>
-      this.#native.read(this.#handle, id, batch, status, false),
+      this.#native.read(this.#handle, id, batch, status, batch.isUnverified === true),
     );
     return toBatchResult(status, result);
   }

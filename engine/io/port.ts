@@ -8,7 +8,8 @@
 //   2. Data moves in batches; JavaScript runs per batch, never per I/O. All columns of a batch are
 //      flat typed arrays of `count` entries (times MAX_COPIES where said), so that crossing into
 //      native code copies nothing.
-//   3. A read delivers a byte only after the checksum of its whole segment matched.
+//   3. A read delivers a byte only after the checksum of its whole segment matched. (With `isUnverified` somebody else
+//      compares the sums: a GPU does, before anybody is told of the bytes.)
 //   4. A batch promise settles only after every I/O that it started has completed, also on
 //      abort and on deadline: no buffer is handed back while a device may still touch it.
 //   5. A write never becomes durable by itself; only a successful `flush` of its member says so.
@@ -132,6 +133,8 @@ export interface ReadBatch extends BatchOptions {
   readonly destination: Uint32Array;
   readonly destinationOffsetBytes: Float64Array;
   readonly destinations: readonly IoBuffer[];
+  /** The first copy as it is, no sums, no second try: for bytes that a GPU verifies (gpu/gpu_reads.ts). */
+  readonly isUnverified?: boolean;
 }
 
 export type FaultKind = 'io' | 'short' | 'checksum' | 'missing' | 'deadline' | 'aborted' | 'changed';

@@ -63,7 +63,8 @@ enum ingot_in_place { INGOT_GATHER = 0, INGOT_IN_PLACE_LENT = 1, INGOT_IN_PLACE_
 /* Zero in a field means the default. */
 typedef struct ingot_options {
   int32_t backend;              /* ingot_backend; AUTO looks at INGOT_BACKEND in the environment. */
-  uint32_t worker_count;        /* Threads that verify and copy; default min(cores, 16). */
+  uint32_t worker_count;        /* Threads that verify and copy; default the cores (of 8 and more
+                                   three quarters), at most 16. */
   uint64_t pool_bytes;          /* Staging memory cap; default 256 MiB. */
   uint32_t transfer_bytes;      /* Largest single transfer a batch is cut into. */
   uint32_t coalesce_bytes;      /* Neighbouring transfers merge up to this, at most 16 MiB. */
@@ -234,10 +235,11 @@ typedef struct ingot_gpu_info {
 typedef struct ingot_gpu_buffer { uint64_t address, length_bytes; } ingot_gpu_buffer;
 
 /*
- * Verified host memory to GPU memory. Op i takes source_bytes from its source. raw_bytes 0: they go to the destination
+ * Host memory to GPU memory. Op i takes source_bytes from its source. raw_bytes 0: they go to the destination
  * as they are. Else they are the stored stream of a chunk of so many raw bytes, which is decoded into the destination;
- * ids and raw_sum are those of its record. verdict as in ingot_decode_columns; where it is not 0 the destination is
- * zeroed. The result is `failed` when the driver refused something: then no destination can be relied on.
+ * ids and raw_sum are those of its record. segment_bytes 0: the source was verified. Else each segment of it is summed
+ * on the GPU and compared with sums[sum_index...] before anything else is done with it. verdict as in
+ * ingot_decode_columns, and 4 for a stored segment with a wrong sum; where it is not 0 the destination is zeroed. The result is `failed` when the driver refused something: then no destination can be relied on.
  */
 typedef struct ingot_gpu_columns {
   uint32_t count, gpu;
@@ -245,6 +247,9 @@ typedef struct ingot_gpu_columns {
   const double *source_offset_bytes, *source_bytes, *raw_bytes;
   const uint32_t *ids;          /* transform | delta << 8 | codec << 16 */
   const uint64_t *raw_sums;
+  const uint32_t *segment_bytes, *sum_index;
+  const uint64_t *sums;         /* belongs to the batch until `done` */
+  size_t sums_count;
   const uint32_t *destination;
   const double *destination_offset_bytes;
   const ingot_buffer *sources;

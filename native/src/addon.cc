@@ -397,11 +397,20 @@ Napi::Value copy_to_pointer(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
+bool is_pinned(const Store& store, const ingot_buffer& buffer) {
+  return std::any_of(store.pinned.begin(), store.pinned.end(),
+                     [&](const auto& each) { return each->data == buffer.data; });
+}
+
 Napi::Value read(const Napi::CallbackInfo& info) {
   Store& store = store_of(info);
   const auto batch = info[2].As<Napi::Object>();
   ReadColumns parsed;
   parse_read(batch, parsed);
+  for (const ingot_buffer& each : parsed.destinations) {
+    // What is registered with a GPU has its pages; asking again would stop every fault of the process meanwhile.
+    if (!is_pinned(store, each)) ask_for_huge_pages(each);
+  }
   parsed.columns.status = parse_status(info[3], parsed.columns.count);
   parsed.columns.unverified = info[4].ToBoolean().Value() ? 1 : 0;
   Napi::Array keep = Napi::Array::New(info.Env(), 2);

@@ -43,8 +43,10 @@ uint32_t* words(const Napi::Object& batch, const char* name, size_t least) {
   return entries<uint32_t>(batch, name, napi_uint32_array, least);
 }
 
-uint64_t* big_words(const Napi::Object& batch, const char* name, size_t least) {
-  return entries<uint64_t>(batch, name, napi_biguint64_array, least);
+uint64_t* big_words(const Napi::Object& batch, const char* name, size_t least, size_t* length) {
+  const Column found = column(batch, name, napi_biguint64_array, least);
+  if (length != nullptr) *length = found.length;
+  return static_cast<uint64_t*>(found.data);
 }
 
 uint32_t count_of(const Napi::Object& batch) {
@@ -84,8 +86,8 @@ std::vector<uint32_t> file_ids(const Napi::Object& batch) {
   return ids;
 }
 
-/// Large destinations that were not touched yet get huge pages when they are: a device then sees a few
-/// long ranges instead of thousands of pages. Only a hint; its refusal changes nothing.
+}  // namespace
+
 void ask_for_huge_pages(const ingot_buffer& buffer) {
   constexpr uintptr_t kHugePageBytes = 2 * 1024 * 1024;
   const auto address = reinterpret_cast<uintptr_t>(buffer.data);
@@ -93,8 +95,6 @@ void ask_for_huge_pages(const ingot_buffer& buffer) {
   const uintptr_t end = (address + buffer.length_bytes) / kHugePageBytes * kHugePageBytes;
   if (end > start) madvise(reinterpret_cast<void*>(start), end - start, MADV_HUGEPAGE);
 }
-
-}  // namespace
 
 ingot_buffer parse_buffer(const Napi::Value& value) {
   const Napi::Env env = value.Env();
@@ -146,7 +146,6 @@ void parse_read(const Napi::Object& batch, ReadColumns& out) {
   columns.destination = words(batch, "destination", count);
   columns.destination_offset_bytes = doubles(batch, "destinationOffsetBytes", count);
   out.destinations = buffers(batch, "destinations");
-  for (const ingot_buffer& each : out.destinations) ask_for_huge_pages(each);
   columns.destinations = out.destinations.data();
   columns.destinations_count = out.destinations.size();
 }

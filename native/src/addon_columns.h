@@ -39,7 +39,7 @@ struct DecodeColumns {
 /// Columns of a batch object, at least `least` entries long.
 double* doubles(const Napi::Object& batch, const char* name, size_t least);
 uint32_t* words(const Napi::Object& batch, const char* name, size_t least);
-uint64_t* big_words(const Napi::Object& batch, const char* name, size_t least);
+uint64_t* big_words(const Napi::Object& batch, const char* name, size_t least, size_t* length = nullptr);
 uint32_t count_of(const Napi::Object& batch);
 std::vector<ingot_buffer> buffers(const Napi::Object& batch, const char* name);
 
@@ -47,6 +47,10 @@ struct CryptColumns {
   ingot_crypt_columns columns{};
   std::vector<ingot_buffer> buffers, destinations;
 };
+
+/// Large destinations that were not touched yet get huge pages when they are: a device then sees a few
+/// long ranges instead of thousands of pages. Only a hint; its refusal changes nothing.
+void ask_for_huge_pages(const ingot_buffer& buffer);
 
 void parse_read(const Napi::Object& batch, ReadColumns& out);
 void parse_write(const Napi::Object& batch, WriteColumns& out);

@@ -30,6 +30,9 @@ void parse_gpu(const Napi::Object& batch, GpuColumns& out) {
   columns.raw_bytes = doubles(batch, "rawBytes", count);
   columns.ids = words(batch, "ids", count);
   columns.raw_sums = big_words(batch, "rawSums", count);
+  columns.segment_bytes = words(batch, "segmentBytes", count);
+  columns.sum_index = words(batch, "sumIndex", count);
+  columns.sums = big_words(batch, "sums", 0, &columns.sums_count);
   columns.destination = words(batch, "destination", count);
   columns.destination_offset_bytes = doubles(batch, "destinationOffsetBytes", count);
   columns.verdict = words(batch, "verdict", count);

@@ -215,12 +215,32 @@ test('a damaged copy is passed over, healed, and the GPU gets the other one', { 
   );
   closeSync(handle);
   await using memory = await store.alloc(tensor.byteLength, { type: 'cuda', id: 0 });
-  for (let again = 0; again < 2; again++) await tensor.readInto(memory);
+  for (let again = 0; again < 8; again++) await tensor.readInto(memory);
   const back = new Uint8Array(tensor.byteLength);
   await memory.copyTo(back);
   assert.equal(Buffer.compare(back, TENSORS[2]!.bytes), 0);
   await store.healed();
   assert.ok(store.stats().copiesPassedOver >= 1, 'the damaged copy was seen');
+});
+
+test('bytes spoiled on their way to the GPU are seen there, and read again', {
+  skip: noFaults,
+}, async (context) => {
+  if (!hasKernels) {
+    context.skip('this build has no CUDA kernels: sums are compared on the CPU');
+    return;
+  }
+  await using store = await openStore();
+  for (const run of ['raw', 'auto']) {
+    const tensor = (await store.get(run)).tensor('chunk');
+    await using memory = await store.alloc(tensor.byteLength, { type: 'cuda', id: 0 });
+    const before = store.stats().gpu.suspects;
+    await withFaults('flip:1=1', () => tensor.readInto(memory));
+    assert.equal(store.stats().gpu.suspects, before + 1, run);
+    const back = new Uint8Array(tensor.byteLength);
+    await memory.copyTo(back);
+    assert.equal(Buffer.compare(back, TENSORS[2]!.bytes), 0);
+  }
 });
 
 const isGpuError = (pattern: RegExp) => (error: unknown) =>

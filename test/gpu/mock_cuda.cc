@@ -9,7 +9,7 @@
 //   2. Every access is checked against what was allocated, or registered: a stray one ends the process with a message.
 //   3. INGOT_MOCK_CUDA, read at each call, is a list of `call:k=result`, `call` one of alloc, copy, launch, event,
 //      register, module: the k-th such call from now on returns that result; `late=MS` delays every wait.
-//      A changed text counts anew.
+//      A changed text counts anew. `flip:k=1` spoils a byte of the k-th copy to the GPU of kFlippedBytesMin and more.
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
@@ -35,6 +35,7 @@ using Address = unsigned long long;
 
 constexpr uint8_t kPoison = 0xa5;
 constexpr uint64_t kTotalBytes = 8ull << 30;
+constexpr size_t kFlippedBytesMin = 32768;
 constexpr int kInvalid = 1, kOutOfMemory = 2;
 
 struct Queue { std::deque<std::function<void()>> queued; };
@@ -198,7 +199,11 @@ MOCK cuMemcpyHtoDAsync_v2(Address to, const void* from, size_t bytes, void* stre
   const std::lock_guard lock(world().mutex);
   if (const int result = injected("copy"); result != 0) return result;
   if (!inside(world().device, to, bytes)) stray("a copy", to, bytes);
-  stream_of(stream).queued.emplace_back([=] { std::memcpy(reinterpret_cast<void*>(to), from, bytes); });
+  const bool flips = bytes >= kFlippedBytesMin && injected("flip") != 0;
+  stream_of(stream).queued.emplace_back([=] {
+    std::memcpy(reinterpret_cast<void*>(to), from, bytes);
+    if (flips) reinterpret_cast<uint8_t*>(to)[bytes / 2] ^= 0x10;
+  });
   return 0;
 }
 MOCK cuMemcpyDtoHAsync_v2(void* to, Address from, size_t bytes, void* stream) {

@@ -54,7 +54,9 @@ Context::Context(const ingot_options& options) {
 
 Status Context::start(const ingot_options& options) {
   const unsigned cores = std::max(1U, std::thread::hardware_concurrency());
-  const unsigned count = options.worker_count != 0 ? options.worker_count : cores;
+  // Of many cores some are left to JavaScript's thread and to those that wait for GPUs: they feed the workers.
+  const unsigned usual = cores < kCoresShared ? cores : cores - cores / 4;
+  const unsigned count = options.worker_count != 0 ? options.worker_count : usual;
   workers_ = std::make_unique<WorkerPool>(std::clamp(count, 1U, kWorkersMax));
   const uint64_t asked = options.pool_bytes == 0 ? kPoolBytesDefault : options.pool_bytes;
   const uint64_t pool_bytes = std::clamp(asked, kPoolBytesMin, kPoolBytesMax) / (2 * kMiB) * (2 * kMiB);

@@ -38,6 +38,8 @@ inline constexpr uint64_t kPoolReserveBytes = 32 * kMiB;
 inline constexpr uint64_t kPoolSlabBytes = 32 * kMiB;
 /// Threads that verify and copy: a GPU's link wants more than eight of them where members are in memory.
 inline constexpr unsigned kWorkersMax = 16;
+/// From so many cores on, workers take three quarters of them.
+inline constexpr unsigned kCoresShared = 8;
 /// Threads per member of the thread backend, started as they are needed.
 inline constexpr unsigned kThreadsPerMemberMax = 8;
 /// Ops of one batch that are under way at once, and their bytes; the rest waits its turn.

@@ -209,7 +209,7 @@ void DeviceQueue::finish(Transfer& transfer, int errno_value) {
     request->errno_value = errno_value;
     request->done_bytes = done < request->length_bytes ? done : request->length_bytes;
     done -= request->done_bytes;
-    workers_.post(request);
+    hand_back(request);
     request = next;
   }
 }

@@ -69,6 +69,9 @@ class DeviceQueue {
   /// Called after work was added, without the lock.
   virtual void wake() = 0;
 
+  /// Gives a request that has ended back to its owner: to any worker, as it is not known what else this thread holds.
+  virtual void hand_back(IoRequest* request) { workers_.post(request); }
+
   bool take_locked(Transfer& transfer);
   [[nodiscard]] bool empty_locked() const;
   /// What an injected fault makes of the try: true and `result`, or false for a real transfer.

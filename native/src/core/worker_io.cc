@@ -6,6 +6,10 @@
 #include "core_limits.h"
 
 namespace ingot {
+namespace {
+/// What the mover on this thread has read and not yet handed back.
+thread_local std::vector<IoRequest*>* read_by_mover = nullptr;
+}  // namespace
 
 /// Outlives the queue for as long as a mover is queued.
 struct WorkerIo::Shared {
@@ -21,24 +25,31 @@ struct WorkerIo::Mover : Task {
 
   static void move(Task* task) {
     std::unique_ptr<Mover> self(static_cast<Mover*>(task));
-    Shared& shared = *self->shared;
+    const std::shared_ptr<Shared> kept = self->shared;
+    Shared& shared = *kept;
     std::unique_lock lock(shared.mutex);
     WorkerIo* queue = shared.queue;
     if (queue == nullptr) return;
     ++shared.running;
     lock.unlock();
+    queue->add_mover();
+    std::vector<IoRequest*> ended;
+    read_by_mover = &ended;
     const bool more = queue->move_one();
+    read_by_mover = nullptr;
     lock.lock();
     --shared.running;
     // Looked at under the lock that `wake` counts movers under: nothing added meanwhile is left without one.
     const bool stay = shared.queue != nullptr && (more || queue->has_work());
-    // Going to the end of the line lets what was just moved be verified first, while it is in the cache.
     if (stay) {
       queue->workers_.post(self.release());
-      return;
+    } else {
+      --shared.movers;
+      shared.idle.notify_all();
     }
-    --shared.movers;
-    shared.idle.notify_all();
+    // Verified by the thread that has it in its cache. Its end may be that of the queue, which is not touched again.
+    lock.unlock();
+    for (IoRequest* request : ended) request->run(request);
   }
 };
 
@@ -63,13 +74,32 @@ void WorkerIo::wake() {
   }
   {
     const std::lock_guard lock(shared_->mutex);
-    if (shared_->movers >= std::max(kMemoryMoversMin, workers_.size() / kMemoryMoversShare)) return;
+    if (shared_->movers > 0) return;
     ++shared_->movers;
   }
+  start_mover();
+}
+
+void WorkerIo::add_mover() {
+  {
+    const std::lock_guard lock(shared_->mutex);
+    if (shared_->movers >= std::max(kMemoryMoversMin, workers_.size() / kMemoryMoversShare)) return;
+    if (!has_work()) return;
+    ++shared_->movers;
+  }
+  start_mover();
+}
+
+void WorkerIo::start_mover() {
   auto mover = std::make_unique<Mover>();
   mover->run = &Mover::move;
   mover->shared = shared_;
   workers_.post(mover.release());
+}
+
+void WorkerIo::hand_back(IoRequest* request) {
+  if (read_by_mover != nullptr && request->kind == IoKind::read) read_by_mover->push_back(request);
+  else workers_.post(request);
 }
 
 bool WorkerIo::has_work() {

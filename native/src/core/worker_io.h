@@ -6,9 +6,11 @@
 //
 // Invariants
 //   1. A request submitted by a worker is performed before `submit` returns; any other caller (JavaScript's thread)
-//      returns at once, and at most kMemoryMoversMin workers (of many, a share) take its requests, one transfer
-//      at a time.
-//   2. A mover that is still queued when the queue is destroyed finds it gone and does nothing; one that runs is
+//      returns at once and wakes one worker, which wakes the next; at most kMemoryMoversMin workers (of many, a
+//      share) take its requests, one transfer at a time.
+//   2. What a mover has read it hands back itself, so that it is verified by the thread that has it in its cache; the
+//      queue may be gone by then.
+//   3. A mover that is still queued when the queue is destroyed finds it gone and does nothing; one that runs is
 //      waited for.
 #pragma once
 
@@ -28,9 +30,13 @@ class WorkerIo final : public DeviceQueue {
   struct Shared;
   struct Mover;
   void wake() override;
+  void hand_back(IoRequest* request) override;
   /// Performs one transfer; false when none waits.
   bool move_one();
   bool has_work();
+  void start_mover();
+  /// Another mover, while there is more to do than this one can take.
+  void add_mover();
 
   const std::shared_ptr<Shared> shared_;
 };

@@ -2,8 +2,8 @@
 //
 // Invariants
 //   1. The call is delivered once, when the GPU touches no memory of it any more; on an error of the driver, too.
-//   2. A chunk counts as right only when the stream is that of its record, the kernels accept it, and the sum of
-//      what came out is that of its record. What is not right is zeroed at its destination.
+//   2. A chunk counts as right only when the sums of its stored bytes match (on the CPU before, or here), the stream is
+//      that of its record, the kernels accept it, and the sum of what came out is that of its record. What is not right is zeroed at its destination.
 //   3. A batch that was aborted before a lane took it did nothing; one that runs is run to its end.
 #include <cerrno>
 #include <memory>
@@ -11,6 +11,7 @@
 
 #include "batch.h"
 #include "chunk.h"
+#include "core_limits.h"
 #include "gpu_device.h"
 
 namespace ingot {
@@ -21,16 +22,7 @@ using gpu::CuAddress;
 using gpu::GpuDevice;
 using gpu::Lane;
 
-enum Verdict : uint32_t { kRight = 0, kBroken = 1, kOther = 2, kWrongSum = 3 };
-
-struct GpuOp {
-  const uint8_t* source = nullptr;
-  CuAddress target = 0;
-  uint64_t bytes = 0;           // in host memory: of the stretch, or of the stream
-  uint64_t raw_bytes = 0;       // of the chunk; 0: a stretch that goes as it is
-  uint32_t ids = 0;
-  uint64_t raw_sum = 0;
-};
+enum Verdict : uint32_t { kRight = 0, kBroken = 1, kOther = 2, kWrongSum = 3, kWrongStored = 4 };
 
 class GpuCopy final : public gpu::GpuJob {
  public:
@@ -41,24 +33,32 @@ class GpuCopy final : public gpu::GpuJob {
 
   const char* adopt() {
     for (uint32_t i = 0; i < columns_.count; ++i) {
-      GpuOp& op = ops_.emplace_back();
+      Chunk& chunk = chunks_.emplace_back();
       if (columns_.source[i] >= columns_.sources_count) return "source";
       const ingot_buffer& source = columns_.sources[columns_.source[i]];
       const uint64_t from = whole(columns_.source_offset_bytes[i]);
-      op.bytes = whole(columns_.source_bytes[i]);
-      if (from > source.length_bytes || op.bytes > source.length_bytes - from) return "source range";
-      op.source = static_cast<const uint8_t*>(source.data) + from;
-      op.raw_bytes = whole(columns_.raw_bytes[i]);
-      if (op.raw_bytes > INGOT_MAX_EXTENT_BYTES) return "rawBytes";
-      if (op.raw_bytes != 0 && op.bytes > INGOT_MAX_EXTENT_BYTES) return "stored bytes";
-      op.ids = columns_.ids[i];
-      op.raw_sum = columns_.raw_sums[i];
+      const uint64_t raw_bytes = whole(columns_.raw_bytes[i]);
+      chunk.stored_bytes = whole(columns_.source_bytes[i]);
+      if (from > source.length_bytes || chunk.stored_bytes > source.length_bytes - from) return "source range";
+      chunk.stream = static_cast<const uint8_t*>(source.data) + from;
+      if (raw_bytes > INGOT_MAX_EXTENT_BYTES) return "rawBytes";
+      chunk.raw_bytes = static_cast<uint32_t>(raw_bytes);
+      if (raw_bytes != 0 && chunk.stored_bytes > INGOT_MAX_EXTENT_BYTES) return "stored bytes";
+      chunk.ids = columns_.ids[i];
+      raw_sums_.push_back(columns_.raw_sums[i]);
       if (columns_.destination[i] >= columns_.destinations_count) return "destination";
       const ingot_gpu_buffer& target = columns_.destinations[columns_.destination[i]];
       const uint64_t at = whole(columns_.destination_offset_bytes[i]);
-      const uint64_t needed = op.raw_bytes != 0 ? op.raw_bytes : op.bytes;
+      const uint64_t needed = raw_bytes != 0 ? raw_bytes : chunk.stored_bytes;
       if (at > target.length_bytes || needed > target.length_bytes - at) return "destination range";
-      op.target = target.address + at;
+      chunk.out = target.address + at;
+      chunk.segment_bytes = columns_.segment_bytes[i];
+      if (chunk.raw_bytes != 0 || chunk.segment_bytes != 0) needs_kernels_ = true;
+      if (chunk.segment_bytes == 0) continue;
+      if (chunk.segment_bytes < kSectorBytes || chunk.stored_bytes > INGOT_MAX_EXTENT_BYTES) return "segmentBytes";
+      const uint64_t sums = (chunk.stored_bytes + chunk.segment_bytes - 1) / chunk.segment_bytes;
+      if (columns_.sum_index[i] + sums > columns_.sums_count) return "sumIndex";
+      chunk.sums = columns_.sums + columns_.sum_index[i];
     }
     return nullptr;
   }
@@ -95,70 +95,50 @@ class GpuCopy final : public gpu::GpuJob {
     for (const ingot_gpu_buffer& each : destinations_) {
       if (Status status = device.check_memory(each.address, each.length_bytes); !status.ok()) return status;
     }
-    const std::set<uint64_t> streams(streams_.begin(), streams_.end());
-    for (const uint64_t stream : streams) {
+    for (const uint64_t stream : std::set<uint64_t>(streams_.begin(), streams_.end())) {
       if (stream == 0) continue;
       if (Status status = lane.follow(reinterpret_cast<gpu::CuStream>(stream)); !status.ok()) return status;
     }
-    std::vector<Chunk> chunks;
-    std::vector<uint32_t> of_chunk;
-    Status status;
-    for (uint32_t i = 0; status.ok() && i < ops_.size(); ++i) {
-      const GpuOp& op = ops_[i];
-      if (op.raw_bytes == 0) {
-        if (op.bytes > 0) status = lane.copy_in(op.target, op.source, op.bytes);
-        moved_ += op.bytes;
-        continue;
-      }
-      Chunk chunk;
-      columns_.verdict[i] = look_at(op, chunk);
-      if (columns_.verdict[i] != kRight) continue;
-      moved_ += op.bytes;
-      chunks.push_back(chunk);
-      of_chunk.push_back(i);
-    }
-    if (status.ok() && !chunks.empty() && !device.has_kernels()) {
-      status = {"E_UNSUPPORTED", 0, "this build has no CUDA kernels"};
-    }
-    if (status.ok()) status = lane.decode(chunks);
-    for (size_t i = 0; status.ok() && i < chunks.size(); ++i) {
-      const GpuOp& op = ops_[of_chunk[i]];
-      if (chunks[i].verdict != gpu::kRight) columns_.verdict[of_chunk[i]] = kBroken;
-      else if (chunks[i].raw_sum != op.raw_sum) columns_.verdict[of_chunk[i]] = kWrongSum;
-    }
-    for (uint32_t i = 0; status.ok() && i < ops_.size(); ++i) {
-      if (columns_.verdict[i] != kRight) status = lane.clear(ops_[i].target, ops_[i].raw_bytes);
+    if (needs_kernels_ && !device.has_kernels()) return {"E_UNSUPPORTED", 0, "this build has no CUDA kernels"};
+    Status status = lane.move(chunks_, look_at);
+    for (uint32_t i = 0; status.ok() && i < chunks_.size(); ++i) {
+      const Chunk& chunk = chunks_[i];
+      moved_ += chunk.stored_bytes;
+      uint32_t& verdict = columns_.verdict[i];
+      if (!chunk.stored_right) verdict = kWrongStored;
+      else if (!chunk.is_right) verdict = kOther;
+      else if (chunk.verdict != gpu::kRight) verdict = kBroken;
+      else if (chunk.raw_bytes != 0 && chunk.raw_sum != raw_sums_[i]) verdict = kWrongSum;
+      if (verdict == kRight) continue;
+      status = lane.clear(chunk.out, chunk.raw_bytes != 0 ? chunk.raw_bytes : chunk.stored_bytes);
     }
     const Status ended = lane.wait();
     if (!status.ok()) return status;
     if (!ended.ok()) return ended;
-    for (uint32_t i = 0; i < ops_.size(); ++i) {
+    for (uint32_t i = 0; i < chunks_.size(); ++i) {
       columns_.status[i] = columns_.verdict[i] == kRight ? INGOT_OP_OK : INGOT_OP_FAILED;
     }
     return {};
   }
 
   /// The head, on the CPU: whether this is the stream of its record, and what the kernels need to know.
-  static uint32_t look_at(const GpuOp& op, Chunk& chunk) {
+  static bool look_at(Chunk& chunk) {
     codec::Stream parsed;
-    if (codec::parse_head(op.source, op.source, op.bytes, parsed) != codec::Fault::kNone) return kBroken;
+    if (codec::parse_head(chunk.stream, chunk.stream, chunk.stored_bytes, parsed) != codec::Fault::kNone) return false;
     const uint32_t ids = parsed.transform | parsed.delta << 8 | codec::stream_codec(parsed) << 16;
-    if (ids != op.ids || parsed.raw_bytes != op.raw_bytes) return kOther;
-    chunk.stream = op.source;
-    chunk.out = op.target;
-    chunk.stored_bytes = static_cast<uint32_t>(op.bytes);
-    chunk.raw_bytes = static_cast<uint32_t>(op.raw_bytes);
     chunk.transform = parsed.transform;
-    return kRight;
+    return ids == chunk.ids && parsed.raw_bytes == chunk.raw_bytes;
   }
 
   Context& context_;
   const Call call_;
-  // Of its pointers only `verdict` and `status` are good after the call.
+  // Of its pointers only `verdict`, `status` and `sums` are good after the call.
   const ingot_gpu_columns columns_;
   const std::vector<ingot_gpu_buffer> destinations_;
   const std::vector<uint64_t> streams_;
-  std::vector<GpuOp> ops_;
+  std::vector<Chunk> chunks_;
+  std::vector<uint64_t> raw_sums_;
+  bool needs_kernels_ = false;
   uint64_t moved_ = 0;
 };
 

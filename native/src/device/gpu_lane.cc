@@ -28,9 +28,7 @@ int fast_index(uint32_t transform) {
 
 namespace {
 uint64_t rounded(uint64_t bytes, uint64_t unit) { return (bytes + unit - 1) / unit * unit; }
-uint32_t segments_of(const Chunk& chunk) {
-  return (chunk.raw_bytes + kOutputSegmentBytes - 1) / kOutputSegmentBytes;
-}
+uint64_t pieces(uint64_t bytes, uint64_t unit) { return (bytes + unit - 1) / unit; }
 }  // namespace
 
 Status Lane::check(const char* what, CuResult result) const {
@@ -62,20 +60,26 @@ Lane::~Lane() {
 
 Status Lane::follow(CuStream stream) {
   if (Status status = check("cuEventRecord", driver_.event_record(follow_, stream)); !status.ok()) return status;
+  queued_ = true;
   return check("cuStreamWaitEvent", driver_.stream_wait(stream_, follow_, 0));
 }
 
 Status Lane::copy_in(CuAddress to, const void* from, uint64_t bytes) {
+  queued_ = true;
   return check("cuMemcpyHtoDAsync", driver_.copy_to_device(to, from, bytes, stream_));
 }
 Status Lane::copy_out(void* to, CuAddress from, uint64_t bytes) {
+  queued_ = true;
   return check("cuMemcpyDtoHAsync", driver_.copy_to_host(to, from, bytes, stream_));
 }
 Status Lane::clear(CuAddress at, uint64_t bytes) {
+  queued_ = true;
   return check("cuMemsetD8Async", driver_.fill(at, 0, bytes, stream_));
 }
 
 Status Lane::wait() {
+  if (!queued_) return {};
+  queued_ = false;
   Status status = check("cuEventRecord", driver_.event_record(done_, stream_));
   if (status.ok()) status = check("cuEventSynchronize", driver_.event_synchronize(done_));
   // Whatever went wrong: nothing of ours is in flight any more when this returns.
@@ -83,22 +87,24 @@ Status Lane::wait() {
   return status;
 }
 
+/// How many of `chunks` from `first` on fit one round; at least one.
 size_t Lane::fits(const std::vector<Chunk>& chunks, size_t first) {
-  uint64_t bytes = 0;
-  uint32_t segments = 0;
+  uint64_t bytes = 0, stored_segments = 0, output_segments = 0;
   size_t count = 0;
   while (first + count < chunks.size() && count < kChunksPerRound) {
     const Chunk& chunk = chunks[first + count];
-    bytes += rounded(chunk.stored_bytes, kStreamAlignment);
-    segments += segments_of(chunk);
-    if (count > 0 && (bytes > kStagingBytes || segments > kSegmentsPerRound)) break;
+    if (chunk.raw_bytes != 0) bytes += rounded(chunk.stored_bytes, kStreamAlignment);
+    if (chunk.sums != nullptr) stored_segments += pieces(chunk.stored_bytes, chunk.segment_bytes);
+    output_segments += pieces(chunk.raw_bytes, kOutputSegmentBytes);
+    const bool full = bytes > kStagingBytes || stored_segments > kSegmentsPerRound || output_segments > kSegmentsPerRound;
+    if (count > 0 && full) break;
     ++count;
   }
   return count;
 }
 
-Status Lane::prepare() {
-  if (staging_ == 0) {
+Status Lane::prepare(bool with_staging) {
+  if (staging_ == 0 && with_staging) {
     CuAddress made = 0;
     if (Status status = check("cuMemAlloc for coded streams", driver_.allocate(&made, kStagingBytes)); !status.ok()) {
       return status;
@@ -122,59 +128,84 @@ Status Lane::prepare() {
   return {};
 }
 
-/// Streams that lie side by side in host memory go up in one copy.
-Status Lane::stage(const std::vector<Chunk*>& chunks) {
-  staged_.clear();
-  CuAddress at = staging_;
+/// What lies side by side on both sides goes in one copy.
+Status Lane::stage(std::vector<Chunk>& chunks, size_t first, size_t count) {
+  CuAddress free = staging_;
   const uint8_t* from = nullptr;
-  uint64_t pending = 0;
   CuAddress to = 0;
+  uint64_t pending = 0;
   const auto flush = [&]() -> Status { return pending == 0 ? Status() : copy_in(to, from, pending); };
-  for (const Chunk* chunk : chunks) {
-    if (pending == 0 || chunk->stream != from + pending || at != to + pending) {
+  for (size_t i = first; i < first + count; ++i) {
+    Chunk& chunk = chunks[i];
+    chunk.staged = chunk.raw_bytes == 0 ? chunk.out : free;
+    if (chunk.raw_bytes != 0) free += rounded(chunk.stored_bytes, kStreamAlignment);
+    if (pending == 0 || chunk.stream != from + pending || chunk.staged != to + pending) {
       if (Status status = flush(); !status.ok()) return status;
-      from = chunk->stream;
-      to = at;
+      from = chunk.stream;
+      to = chunk.staged;
       pending = 0;
     }
-    pending += chunk->stored_bytes;
-    staged_.push_back(at);
-    at += rounded(chunk->stored_bytes, kStreamAlignment);
+    pending += chunk.stored_bytes;
   }
   return flush();
 }
 
 Status Lane::launch(CuFunction function, uint32_t width, uint32_t height, void** parameters) {
+  queued_ = true;
   return check("cuLaunchKernel", driver_.launch(function, width, height, 1, kGpuThreads, 1, 1, 0, stream_, parameters,
                                                 nullptr));
 }
 
-/// One pass over chunks that are staged, in the order of `staged_`; chunks are sorted by transform.
-Status Lane::run(const std::vector<Chunk*>& chunks, bool fast) {
+Status Lane::sum(uint32_t segments) {
+  CuAddress constants = kernels_.constants;
+  CuAddress places = control_on_gpu_ + offsetof(Control, segments);
+  CuAddress sums = control_on_gpu_ + offsetof(Control, sums);
+  Status status = copy_in(places, control_->segments, segments * sizeof(Segment));
+  void* parameters[] = {&constants, &places, &segments, &sums};
+  const uint32_t resident = kernels_.tensor_sums ? kTensorResident : kTableResident;
+  const uint32_t most = static_cast<uint32_t>(kernels_.multiprocessors) * resident;
+  const uint32_t needed = (segments + kSegmentsEach - 1) / kSegmentsEach;
+  if (status.ok()) status = launch(kernels_.sums, std::min(needed, most), 1, parameters);
+  if (status.ok()) status = copy_out(control_->sums, sums, segments * sizeof(uint64_t));
+  return status;
+}
+
+Status Lane::check_stored(std::vector<Chunk>& chunks, size_t first, size_t count) {
   uint32_t segments = 0;
-  for (size_t i = 0; i < chunks.size(); ++i) {
-    const Chunk& chunk = *chunks[i];
-    control_->jobs[i] = {reinterpret_cast<const uint8_t*>(staged_[i]), reinterpret_cast<uint8_t*>(chunk.out),
-                         chunk.stored_bytes, chunk.raw_bytes, chunk.transform, 0};
-    for (uint32_t at = 0; at < chunk.raw_bytes; at += kOutputSegmentBytes) {
-      const uint32_t bytes = std::min(kOutputSegmentBytes, chunk.raw_bytes - at);
-      control_->segments[segments++] = {reinterpret_cast<const uint8_t*>(chunk.out + at), bytes, 0};
+  for (size_t i = first; i < first + count; ++i) {
+    const Chunk& chunk = chunks[i];
+    if (chunk.sums == nullptr) continue;
+    for (uint64_t at = 0; at < chunk.stored_bytes; at += chunk.segment_bytes) {
+      const auto bytes = static_cast<uint32_t>(std::min(chunk.segment_bytes, chunk.stored_bytes - at));
+      control_->segments[segments++] = {reinterpret_cast<const uint8_t*>(chunk.staged + at), bytes, 0};
     }
   }
+  if (segments == 0) return {};
+  const Status status = sum(segments);
+  const Status ended = wait();
+  if (!status.ok()) return status;
+  if (!ended.ok()) return ended;
+  segments = 0;
+  for (size_t i = first; i < first + count; ++i) {
+    Chunk& chunk = chunks[i];
+    if (chunk.sums == nullptr) continue;
+    const auto own = static_cast<uint32_t>(pieces(chunk.stored_bytes, chunk.segment_bytes));
+    chunk.stored_right = std::equal(chunk.sums, chunk.sums + own, control_->sums + segments);
+    segments += own;
+  }
+  return {};
+}
+
+/// Chunks of one transform side by side share a launch.
+Status Lane::launch_decoders(const std::vector<Chunk*>& chunks, bool fast) {
   const CuAddress jobs = control_on_gpu_ + offsetof(Control, jobs);
-  const CuAddress places = control_on_gpu_ + offsetof(Control, segments);
-  CuAddress verdicts = control_on_gpu_ + offsetof(Control, verdicts);
-  CuAddress sums = control_on_gpu_ + offsetof(Control, sums);
-  Status status = copy_in(jobs, control_->jobs, chunks.size() * sizeof(ChunkJob));
-  if (status.ok()) status = copy_in(places, control_->segments, segments * sizeof(Segment));
-  if (status.ok()) status = clear(verdicts, chunks.size() * sizeof(uint32_t));
-  for (size_t first = 0; status.ok() && first < chunks.size();) {
+  const CuAddress verdicts = control_on_gpu_ + offsetof(Control, verdicts);
+  for (size_t first = 0; first < chunks.size();) {
     const uint32_t transform = chunks[first]->transform;
     const int index = fast ? fast_index(transform) : -1;
     uint32_t most = 0;
     size_t end = first;
-    for (; end < chunks.size() && (index < 0 || chunks[end]->transform == transform); ++end) {
-      if (fast && index < 0 && fast_index(chunks[end]->transform) >= 0) break;
+    for (; end < chunks.size() && (!fast || chunks[end]->transform == transform); ++end) {
       most = std::max(most, chunks[end]->raw_bytes);
     }
     CuAddress mine = jobs + first * sizeof(ChunkJob);
@@ -182,20 +213,31 @@ Status Lane::run(const std::vector<Chunk*>& chunks, bool fast) {
     void* parameters[] = {&mine, &said};
     const uint32_t width = index < 0 ? any_grid_width(most) : fast_grid_width(transform, most);
     const CuFunction kernel = index < 0 ? kernels_.any : kernels_.fast[index];
-    status = launch(kernel, width, static_cast<uint32_t>(end - first), parameters);
+    if (Status status = launch(kernel, width, static_cast<uint32_t>(end - first), parameters); !status.ok()) return status;
     first = end;
   }
-  if (status.ok()) {
-    CuAddress constants = kernels_.constants;
-    CuAddress list = places;
-    void* parameters[] = {&constants, &list, &segments, &sums};
-    const uint32_t resident = kernels_.tensor_sums ? kTensorResident : kTableResident;
-    const uint32_t most = static_cast<uint32_t>(kernels_.multiprocessors) * resident;
-    status = launch(kernels_.sums, std::min((segments + kSegmentsEach - 1) / kSegmentsEach, most), 1, parameters);
+  return {};
+}
+
+/// One pass over staged chunks, sorted by transform.
+Status Lane::decode(const std::vector<Chunk*>& chunks, bool fast) {
+  uint32_t segments = 0;
+  for (size_t i = 0; i < chunks.size(); ++i) {
+    const Chunk& chunk = *chunks[i];
+    control_->jobs[i] = {reinterpret_cast<const uint8_t*>(chunk.staged), reinterpret_cast<uint8_t*>(chunk.out),
+                         static_cast<uint32_t>(chunk.stored_bytes), chunk.raw_bytes, chunk.transform, 0};
+    for (uint32_t at = 0; at < chunk.raw_bytes; at += kOutputSegmentBytes) {
+      const uint32_t bytes = std::min(kOutputSegmentBytes, chunk.raw_bytes - at);
+      control_->segments[segments++] = {reinterpret_cast<const uint8_t*>(chunk.out + at), bytes, 0};
+    }
   }
+  const CuAddress verdicts = control_on_gpu_ + offsetof(Control, verdicts);
+  Status status = copy_in(control_on_gpu_ + offsetof(Control, jobs), control_->jobs, chunks.size() * sizeof(ChunkJob));
+  if (status.ok()) status = clear(verdicts, chunks.size() * sizeof(uint32_t));
+  if (status.ok()) status = launch_decoders(chunks, fast);
   if (status.ok()) status = copy_out(control_->verdicts, verdicts, chunks.size() * sizeof(uint32_t));
-  if (status.ok()) status = copy_out(control_->sums, sums, segments * sizeof(uint64_t));
-  Status ended = wait();
+  if (status.ok()) status = sum(segments);
+  const Status ended = wait();
   if (!status.ok()) return status;
   if (!ended.ok()) return ended;
   uint32_t segment = 0;
@@ -211,32 +253,37 @@ Status Lane::run(const std::vector<Chunk*>& chunks, bool fast) {
   return {};
 }
 
-Status Lane::decode(std::vector<Chunk>& chunks) {
-  for (size_t first = 0; first < chunks.size();) {
-    if (Status status = prepare(); !status.ok()) return status;
+Status Lane::move(std::vector<Chunk>& chunks, bool (*look)(Chunk&)) {
+  Status status;
+  for (size_t first = 0; status.ok() && first < chunks.size();) {
     const size_t count = fits(chunks, first);
+    bool coded = false, needs_control = false;
+    for (size_t i = first; i < first + count; ++i) {
+      coded = coded || chunks[i].raw_bytes != 0;
+      needs_control = needs_control || coded || chunks[i].sums != nullptr;
+    }
+    if (needs_control) status = prepare(coded);
+    if (status.ok()) status = stage(chunks, first, count);
+    if (status.ok()) status = check_stored(chunks, first, count);
     std::vector<Chunk*> round;
-    for (size_t i = first; i < first + count; ++i) round.push_back(&chunks[i]);
+    for (size_t i = first; status.ok() && i < first + count; ++i) {
+      if (chunks[i].raw_bytes == 0 || !chunks[i].stored_right) continue;
+      chunks[i].is_right = look(chunks[i]);
+      if (chunks[i].is_right) round.push_back(&chunks[i]);
+    }
     first += count;
     std::stable_sort(round.begin(), round.end(),
                      [](const Chunk* a, const Chunk* b) { return a->transform < b->transform; });
-    Status status = stage(round);
-    if (status.ok()) status = run(round, true);
-    else static_cast<void>(wait());
-    if (!status.ok()) return status;
+    if (status.ok() && !round.empty()) status = decode(round, true);
     // What the fast kernels leave is decoded by the one for any stream, from where it is staged.
     std::vector<Chunk*> left;
-    std::vector<CuAddress> places;
-    for (size_t i = 0; i < round.size(); ++i) {
-      if (round[i]->verdict != kDeferred) continue;
-      left.push_back(round[i]);
-      places.push_back(staged_[i]);
+    for (Chunk* chunk : round) {
+      if (chunk->verdict == kDeferred) left.push_back(chunk);
     }
-    if (left.empty()) continue;
-    staged_ = places;
-    if (status = run(left, false); !status.ok()) return status;
+    if (status.ok() && !left.empty()) status = decode(left, false);
   }
-  return {};
+  const Status ended = wait();
+  return status.ok() ? ended : status;
 }
 
 }  // namespace ingot::gpu

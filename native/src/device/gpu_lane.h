@@ -1,13 +1,15 @@
 // One lane of a GPU: a stream, an event to sleep on, and memory for what a round needs.
 //
-// A round takes coded streams to the lane's staging memory, decodes them straight into their destinations and
-// sums what came out; raw bytes are copied to their destinations as they are.
+// A round takes coded streams to the lane's staging memory and raw bytes to their destinations, compares the sums of
+// stored bytes where that was not done on the CPU, decodes what is right straight into its destination, and sums what
+// came out.
 //
 // Invariants
 //   1. All calls come from the lane's own thread, with the GPU's context current.
 //   2. `wait` returns only when everything queued on the stream has ended, also when it failed; until then no
 //      host memory that was named may be touched by anyone else.
-//   3. Nothing queued reads beyond what was asked for: streams are staged whole, outputs are written by kernels
+//   3. A stream is decoded only when the sums of its stored bytes have matched.
+//   4. Nothing queued reads beyond what was asked for: streams are staged whole, outputs are written by kernels
 //      that check their bounds (native/gpu/ingot_gpu.h).
 #pragma once
 
@@ -35,13 +37,20 @@ struct Kernels {
 /// 0..3, or -1: no fast kernel knows this transform.
 int fast_index(uint32_t transform);
 
-/// A chunk of a round: what is asked and what came out.
+/// A chunk of a round, or a stretch of bytes that goes as it is: what is asked and what came out.
 struct Chunk {
   const uint8_t* stream = nullptr;      // host memory
   CuAddress out = 0;
-  uint32_t stored_bytes = 0;
-  uint32_t raw_bytes = 0;
+  uint64_t stored_bytes = 0;            // in host memory
+  uint32_t raw_bytes = 0;               // 0: a stretch
+  uint32_t ids = 0;
   uint32_t transform = 0;
+  /// Sums of the stored bytes, segment by segment, to be compared on the GPU; nullptr: they were.
+  const uint64_t* sums = nullptr;
+  uint64_t segment_bytes = 0;
+  CuAddress staged = 0;                 // where the stored bytes are on the GPU
+  bool stored_right = true;
+  bool is_right = true;                 // the stream of its record, and accepted by the kernels
   uint32_t verdict = kRight;            // of the kernels
   uint64_t raw_sum = 0;                 // of the output, when right
 };
@@ -60,18 +69,21 @@ class Lane {
   Status copy_out(void* to, CuAddress from, uint64_t bytes);
   Status clear(CuAddress at, uint64_t bytes);
   Status wait();
-  /// Decodes and sums chunks that fit one round (`fits`), and waits for them.
-  Status decode(std::vector<Chunk>& chunks);
-
-  /// How many of `chunks` from `first` on fit one round; at least one.
-  static size_t fits(const std::vector<Chunk>& chunks, size_t first);
+  /// Moves, checks and decodes, round by round, and waits for the end. `look` is asked of each chunk whose stored
+  /// bytes are right, before it is decoded: whether it is the stream of its record.
+  Status move(std::vector<Chunk>& chunks, bool (*look)(Chunk&));
 
  private:
   /// The small arrays of a round, once in host memory that the GPU reads, once on the GPU.
   struct Control;
-  Status prepare();
-  Status stage(const std::vector<Chunk*>& chunks);
-  Status run(const std::vector<Chunk*>& chunks, bool fast);
+  static size_t fits(const std::vector<Chunk>& chunks, size_t first);
+  Status prepare(bool with_staging);
+  Status stage(std::vector<Chunk>& chunks, size_t first, size_t count);
+  /// Launches the sums of what `control_->segments` has; they are in control_->sums after `wait`.
+  Status sum(uint32_t segments);
+  Status check_stored(std::vector<Chunk>& chunks, size_t first, size_t count);
+  Status decode(const std::vector<Chunk*>& chunks, bool fast);
+  Status launch_decoders(const std::vector<Chunk*>& chunks, bool fast);
   Status launch(CuFunction function, uint32_t width, uint32_t height, void** parameters);
   [[nodiscard]] Status check(const char* what, CuResult result) const;
 
@@ -80,8 +92,8 @@ class Lane {
   CuStream stream_ = nullptr;
   CuEvent done_ = nullptr;
   CuEvent follow_ = nullptr;
+  bool queued_ = false;                 // something was queued since the last wait
   CuAddress staging_ = 0;
-  std::vector<CuAddress> staged_;       // of the chunks of this round
   Control* control_ = nullptr;
   CuAddress control_on_gpu_ = 0;
 };

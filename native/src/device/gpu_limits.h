@@ -12,9 +12,9 @@ inline constexpr unsigned kLanesPerGpu = 4;
 inline constexpr uint64_t kStagingBytes = 64ull << 20;
 /// Streams lie on multiples of it: their sections want 256 bytes.
 inline constexpr uint64_t kStreamAlignment = 256;
-/// Chunks of one round of a lane, and stretches of their output that are summed.
+/// Chunks of one round of a lane, and stretches that are summed at once: 64 MiB in segments of 4 KiB.
 inline constexpr uint32_t kChunksPerRound = 1024;
-inline constexpr uint32_t kSegmentsPerRound = 4096;
+inline constexpr uint32_t kSegmentsPerRound = 16384;
 /// Output summed by one warp: long enough that joining the sums costs the CPU nothing to speak of.
 inline constexpr uint32_t kOutputSegmentBytes = 256u << 10;
 /// GPUs of one machine that are looked at.
