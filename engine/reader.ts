@@ -176,7 +176,7 @@ export class PartReader {
       const own: ReadOptions = { ...options, path: 'auto' };
       const host: HostReads = {
         read: (hostParts) => this.read(snapshot, object, hostParts, own),
-        readUnverified: (hostParts) => this.#readUnverified(snapshot, object, hostParts, extents, own),
+        readUnverified: (hostParts) => this.#readUnverified(object, hostParts, extents, own),
         sums: await this.#source.sums(snapshot, extents.values(), object),
       };
       await readToGpu(this.#context.gpus, host, onGpu, extents, options);
@@ -251,13 +251,11 @@ export class PartReader {
 
   /** Stored bytes of parts from their first copies, for a GPU to verify: whether each part arrived at all. */
   async #readUnverified(
-    snapshot: CatalogSnapshot,
     object: string,
     parts: readonly HostPart[],
     extents: ReadonlyMap<number, Extent>,
     options: ReadOptions,
   ): Promise<readonly boolean[]> {
-    const sums = await this.#source.sums(snapshot, extents.values(), object);
     const ops = parts.map((part): ReadOp => {
       const extent = extents.get(part.extentId);
       assert(extent !== undefined, 'the extent of a part was fetched');
@@ -266,9 +264,8 @@ export class PartReader {
     });
     const balanced = this.#context.balance.begin();
     try {
-      const batch = this.#batchOf(ops, sums, object, options, balanced);
-      const running = this.#context.io.read({ ...batch, isUnverified: true });
-      const { status } = await this.#guard(running, batch, false);
+      const batch = { ...this.#batchOf(ops, null, object, options, balanced), isUnverified: true };
+      const { status } = await this.#guard(this.#context.io.read(batch), batch, false);
       options.signal?.throwIfAborted();
       return parts.map((_, index) => status[index] === 0);
     } finally {
@@ -418,9 +415,10 @@ export class PartReader {
     return ops;
   }
 
+  /** Without `sums`: for a read that does not look at them. */
   #batchOf(
     ops: readonly ReadOp[],
-    sums: SumView,
+    sums: SumView | null,
     object: string,
     options: ReadOptions,
     balanced: BalancedReads,
@@ -429,7 +427,7 @@ export class PartReader {
     const destinations: IoBuffer[] = [];
     const indexOf = new Map<IoBuffer, number>();
     let sumTotal = 0;
-    for (const op of ops) sumTotal += touchedSegments(op).count;
+    if (sums !== null) for (const op of ops) sumTotal += touchedSegments(op).count;
     const batch = {
       count,
       destinations,
@@ -455,10 +453,12 @@ export class PartReader {
       batch.segmentBytes[index] = 2 ** op.extent.segmentShift;
       batch.wantedOffsetBytes[index] = op.offset;
       batch.wantedBytes[index] = op.bytes;
-      const touched = touchedSegments(op);
       batch.sumIndex[index] = sumAt;
-      sums.copy(op.extent, touched.first, touched.count, batch.sums, sumAt);
-      sumAt += touched.count;
+      if (sums !== null) {
+        const touched = touchedSegments(op);
+        sums.copy(op.extent, touched.first, touched.count, batch.sums, sumAt);
+        sumAt += touched.count;
+      }
       let destination = indexOf.get(op.destination);
       if (destination === undefined) {
         destination = destinations.push(op.destination) - 1;
