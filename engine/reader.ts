@@ -78,7 +78,6 @@ const ERRNO_EIO = 5;
 /** EINTR, EAGAIN, ETIMEDOUT: the same request may well succeed. */
 const PASSING_ERRNOS: ReadonlySet<number> = new Set([4, 11, 110]);
 
-/** Read into our own memory: several parts of one stretch, or a stream to decode. */
 /** Its stream is to be decoded here. */
 const isCoded = (op: ReadOp): boolean => op.extent.coding !== undefined && op.parts[0]?.isStored !== true;
 /** Stays in our own memory when it was read, and opened: parts are then copied out of it, or decoded. */

@@ -1,4 +1,4 @@
-// Reads into GPU memory by the path `pinned`: into registered host memory, and from there summed and decoded on the GPU.
+// Reads into GPU memory by the path `pinned`: into registered host memory, then summed and decoded on the GPU.
 //
 // Invariants
 //   1. Whole segments are summed on the GPU, before anything else is done with them there; parts of segments are
@@ -8,7 +8,8 @@
 //      engine memory, with other copies and healing, and decoded on the CPU, whose verdict stands.
 //   4. Windows of at most WINDOW_BYTES go through the registered memory side by side; all have ended, and so has
 //      the GPU, when the read settles.
-//   5. What the CPU decodes on its way (LZ4, zstd, deltas, parts of chunks) is counted and told (`stats().gpu`).
+//   5. What the CPU decodes on its way (LZ4, zstd, deltas, parts of chunks, what is encrypted) is counted and told
+//      (`stats().gpu`).
 //
 // This file never computes a sum and never chooses how much is in flight.
 
@@ -60,12 +61,14 @@ const aligned = (bytes: number): number => Math.ceil(bytes / ARENA_ALIGNMENT_BYT
 function decodesThere(part: GpuPart, extent: Extent, gpu: OpenGpu): boolean {
   const { coding } = extent;
   if (coding === undefined || !gpu.hasKernels || coding.base !== undefined) return false;
+  // Ciphertext is opened on the CPU, and then decoded there, too.
+  if (extent.sealing !== undefined) return false;
   return part.offset === 0 && part.bytes === extent.rawBytes && coding.codec <= PLANE_CODEC.RANS32;
 }
 
 /** Whole segments, padding included, that a GPU with kernels can sum where they end. */
 function sumsThere(part: GpuPart, extent: Extent, gpu: OpenGpu): boolean {
-  if (!gpu.hasKernels || extent.coding !== undefined) return false;
+  if (!gpu.hasKernels || extent.coding !== undefined || extent.sealing !== undefined) return false;
   const segment = 2 ** extent.segmentShift;
   const end = part.offset + part.bytes;
   return part.offset % segment === 0 && (end % segment === 0 || end === extent.storedBytes);

@@ -2,8 +2,9 @@
 //
 // Invariants
 //   1. The call is delivered once, when the GPU touches no memory of it any more; on an error of the driver, too.
-//   2. A chunk counts as right only when the sums of its stored bytes match (on the CPU before, or here), the stream is
-//      that of its record, the kernels accept it, and the sum of what came out is that of its record. What is not right is zeroed at its destination.
+//   2. A chunk counts as right only when the sums of its stored bytes match (on the CPU before, or here), the stream
+//      is that of its record, the kernels accept it, and the sum of what came out is that of its record. What is not
+//      right is zeroed at its destination.
 //   3. A batch that was aborted before a lane took it did nothing; one that runs is run to its end.
 #include <cerrno>
 #include <memory>

@@ -96,8 +96,8 @@ size_t Lane::fits(const std::vector<Chunk>& chunks, size_t first) {
     if (chunk.raw_bytes != 0) bytes += rounded(chunk.stored_bytes, kStreamAlignment);
     if (chunk.sums != nullptr) stored_segments += pieces(chunk.stored_bytes, chunk.segment_bytes);
     output_segments += pieces(chunk.raw_bytes, kOutputSegmentBytes);
-    const bool full = bytes > kStagingBytes || stored_segments > kSegmentsPerRound || output_segments > kSegmentsPerRound;
-    if (count > 0 && full) break;
+    const uint64_t segments = std::max(stored_segments, output_segments);
+    if (count > 0 && (bytes > kStagingBytes || segments > kSegmentsPerRound)) break;
     ++count;
   }
   return count;
@@ -213,7 +213,8 @@ Status Lane::launch_decoders(const std::vector<Chunk*>& chunks, bool fast) {
     void* parameters[] = {&mine, &said};
     const uint32_t width = index < 0 ? any_grid_width(most) : fast_grid_width(transform, most);
     const CuFunction kernel = index < 0 ? kernels_.any : kernels_.fast[index];
-    if (Status status = launch(kernel, width, static_cast<uint32_t>(end - first), parameters); !status.ok()) return status;
+    const Status status = launch(kernel, width, static_cast<uint32_t>(end - first), parameters);
+    if (!status.ok()) return status;
     first = end;
   }
   return {};
