@@ -4,7 +4,8 @@
 //   1. A machine without a GPU, a driver or kernels is a finding of `list`, never a failure to load or to open a store.
 //   2. `copy` and `fetch` settle only when the GPU touches no memory of the call any more, also on abort and on errors.
 //   3. Host memory handed to `copy` was verified by whoever hands it over, or comes with the sums of its segments,
-//      which the GPU computes before anything else is done with them; decoded chunks are checked there by their raw sums.
+//      which the GPU computes before anything else is done with them; decoded chunks are checked there by their raw
+//      sums.
 //
 // This file has no behaviour.
 

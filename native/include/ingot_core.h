@@ -235,8 +235,8 @@ typedef struct ingot_gpu_info {
 typedef struct ingot_gpu_buffer { uint64_t address, length_bytes; } ingot_gpu_buffer;
 
 /*
- * Host memory to GPU memory. Op i takes source_bytes from its source. raw_bytes 0: they go to the destination as they are.
- * Else they are the stored stream of a chunk of so many raw bytes, which is decoded into the destination; ids and
+ * Host memory to GPU memory. Op i takes source_bytes from its source. raw_bytes 0: they go to the destination as they
+ * are. Else they are the stored stream of a chunk of so many raw bytes, which is decoded into the destination; ids and
  * raw_sum are those of its record. segment_bytes 0: the source was verified. Else each segment of it is summed on the
  * GPU and compared with sums[sum_index...] before anything else is done with it. verdict as in ingot_decode_columns,
  * and 4 for a stored segment with a wrong sum; where it is not 0 the destination is zeroed. The result is `failed` when

@@ -223,6 +223,34 @@ test('a damaged copy is passed over, healed, and the GPU gets the other one', { 
   assert.ok(store.stats().copiesPassedOver >= 1, 'the damaged copy was seen');
 });
 
+test('an encrypted version reaches the GPU in the clear, opened and verified by the CPU', {
+  skip: noGpu,
+}, async () => {
+  const key = { kind: 'key-file', secret: new Prng(8).bytes(64) } as const;
+  const create = {
+    members: [{ path: 'a.member', sizeBytes: 32 << 20 }],
+    encrypt: { key, onRecoveryKey: () => undefined },
+  };
+  await using store = await open(join(directory, 'sealed'), { mode: 'rw', create, key });
+  for (const codec of ['raw', 'auto'] as const) {
+    const tx = await store.begin(codec, { codec, chunkBytes: 262_144 });
+    for (const { name, dtype, bytes } of TENSORS)
+      await tx.put(name, bytes, { dtype, shape: [bytes.length / (elementBytes[dtype] ?? 1)] });
+    await tx.commit();
+    const { places, bytes } = layout(0);
+    await using memory = await store.alloc(bytes, { type: 'cuda', id: 0 });
+    await memory.copyFrom(new Uint8Array(bytes).fill(GUARD));
+    const version = await store.get(codec);
+    for await (const _ of version.load(({ name, byteLength }) =>
+      memory.at(places.get(name) ?? 0, byteLength),
+    ));
+    const back = new Uint8Array(bytes);
+    await memory.copyTo(back);
+    checkAll(back, places, `encrypted, ${codec}`);
+  }
+  assert.equal(store.stats().gpu.suspects, 0);
+});
+
 test('bytes spoiled on their way to the GPU are seen there, and read again', {
   skip: noFaults,
 }, async (context) => {
