@@ -8,6 +8,7 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { isStoreError } from '../format/errors.js';
 import type { Transaction } from '../engine/transaction.js';
+import { Prng } from '../test/sim/prng.js';
 import { collect, contents, fsckFindings, makeRig, openRig, type Rig } from '../test/unit/store_harness.js';
 
 const RUNS = Number(process.env['INGOT_FUZZ_RUNS'] ?? 40);
@@ -26,6 +27,7 @@ type Op =
       readonly run: number;
       readonly step: number | null;
       readonly base: boolean;
+      readonly delta: boolean;
       readonly redundancy: 1 | 2;
     }
   | {
@@ -35,6 +37,8 @@ type Op =
       readonly size: number;
       readonly blob: boolean;
       readonly wait: boolean;
+      /** The bytes of that name in the base, some or none of them changed, when there are such. */
+      readonly like: boolean;
     }
   | { readonly kind: 'link'; readonly slot: number; readonly name: number; readonly from: number }
   | { readonly kind: 'commit'; readonly slot: number; readonly tag: number | null }
@@ -55,6 +59,7 @@ const opArbitrary: fc.Arbitrary<Op> = fc.oneof(
       run: fc.nat(1),
       step: fc.option(fc.nat(3)),
       base: fc.boolean(),
+      delta: fc.boolean(),
       redundancy: fc.constantFrom(1 as const, 2 as const),
     }),
   },
@@ -67,6 +72,7 @@ const opArbitrary: fc.Arbitrary<Op> = fc.oneof(
       size: fc.nat(SIZES.length - 1),
       blob: fc.boolean(),
       wait: fc.boolean(),
+      like: fc.boolean(),
     }),
   },
   {
@@ -118,6 +124,7 @@ interface OpenTransaction {
   readonly run: string;
   readonly step: number | null;
   readonly base: ModelVersion | null;
+  readonly delta: boolean;
   readonly objects: Map<string, Uint8Array>;
   readonly linked: Set<string>;
   readonly pending: Promise<unknown>[];
@@ -174,9 +181,11 @@ class Pair {
     const tx = await this.rig.store.begin(run, {
       redundancy: op.redundancy,
       ...(op.step === null ? {} : { step: op.step }),
-      ...(base === null ? {} : { base: base.id }),
+      ...(base === null ? {} : { base: base.id, delta: op.delta }),
     });
-    this.open[op.slot] = { tx, run, step: op.step, base, objects: new Map(), linked: new Set(), pending: [] };
+    const delta = base !== null && op.delta;
+    const sets = { objects: new Map(), linked: new Set<string>(), pending: [] };
+    this.open[op.slot] = { tx, run, step: op.step, base, delta, ...sets };
   }
 
   async #put(op: Op & { kind: 'put' }): Promise<void> {
@@ -185,18 +194,32 @@ class Pair {
     if (open === null || open === undefined) return;
     const name = `n${op.name}`;
     const key = `${op.blob ? 'blob' : 'tensor'} ${name}`;
+    this.#seed += 1;
+    const before = op.blob || !op.like ? undefined : open.base?.objects.get(key);
+    const prng = new Prng(this.#seed);
+    // Every third is left as it was, and so linked.
+    const changed = before === undefined || op.size % 3 === 0 ? before : prng.stepped(before, 40);
+    // Floats are like weights, so that differences to others, equal or not, are worth a thought.
+    const isFloat = op.name % 2 === 0;
     const size = SIZES[op.size] ?? 0;
-    const bytes = contents(++this.#seed, size);
-    const putting = op.blob
-      ? open.tx.putBlob(name, bytes.slice())
-      : open.tx.put(name, bytes.slice(), { dtype: op.name % 2 === 0 ? 'U8' : 'I8', shape: [size] });
+    const fresh = isFloat && !op.blob ? prng.weights(size) : contents(this.#seed, size);
+    const bytes = changed ?? fresh;
+    const meta = { dtype: isFloat ? ('F8_E4M3' as const) : ('I8' as const), shape: [bytes.length] };
+    const putting = op.blob ? open.tx.putBlob(name, bytes.slice()) : open.tx.put(name, bytes.slice(), meta);
     if (open.objects.has(key)) {
       await assert.rejects(putting, { code: 'E_EXISTS' });
       return;
     }
     open.objects.set(key, bytes);
-    if (op.wait) await putting;
-    else open.pending.push(putting);
+    const ended = putting.catch((error: unknown) => this.#expectGoneBase(open, error));
+    if (op.wait) await ended;
+    else open.pending.push(ended);
+  }
+
+  /** What is stored against a base that was removed since may fail, now or at the commit: E_CONFLICT, nothing else. */
+  #expectGoneBase(open: OpenTransaction, error: unknown): void {
+    const isGone = open.delta && open.base !== null && !this.versions.includes(open.base);
+    if (!isGone || !isStoreError(error, 'E_CONFLICT')) throw error;
   }
 
   /** Puts and links into an empty slot begin a transaction there, mostly on the newest version of the run. */
@@ -209,6 +232,7 @@ class Pair {
       run: choice % 2,
       step: choice,
       base: choice !== 5,
+      delta: choice !== 4,
       redundancy,
     });
   }
@@ -247,7 +271,8 @@ class Pair {
       await assert.rejects(committing, { code: 'E_CONFLICT' });
       return;
     }
-    const made = await committing;
+    const made = await committing.catch((error: unknown) => this.#expectGoneBase(open, error));
+    if (made === undefined) return;
     const version: ModelVersion = { id: made.id, run: open.run, step: open.step, objects: open.objects };
     this.versions.push(version);
     this.tags.set(`${open.run}@latest`, version);
@@ -371,6 +396,8 @@ class Pair {
   }
 }
 
+let deltasWritten = 0;
+
 async function runSequence(ops: readonly Op[], seed: number): Promise<void> {
   const rig = await makeRig({
     seed,
@@ -394,6 +421,7 @@ async function runSequence(ops: readonly Op[], seed: number): Promise<void> {
   await pair.compare();
   assert.deepEqual(await fsckFindings(pair.rig.store), []);
   await pair.rig.store.close();
+  deltasWritten += rig.world.streams.deltas;
 }
 
 test('any sequence of transactions, tags, removals, links and reopens gives what a Map would', async () => {
@@ -410,4 +438,5 @@ test('any sequence of transactions, tags, removals, links and reopens gives what
         : { seed: Number(process.env['INGOT_FUZZ_SEED']) }),
     },
   );
+  if (RUNS >= 40) assert.ok(deltasWritten > 0, 'differences were among what was written');
 });

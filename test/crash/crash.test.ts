@@ -43,6 +43,17 @@ test('whichever I/O fails, once or for ever, nothing is acknowledged that does n
     ),
   ));
 
+test('a crash at any I/O, and any failed I/O, of coded versions and differences to them keeps the same promises', (context) =>
+  expectClean(context, [
+    { ...explorer, members: 2, length: 0, deltas: true, seed: 7, budgetMs: 6_000 },
+    { ...explorer, members: 1, length: 0, deltas: true, seed: 8, budgetMs: 6_000 },
+    ...[3, 8, 9, 14, 20].map((index): Job => {
+      const rule = sweepRules()[index];
+      assert.ok(rule !== undefined, 'there is such a rule');
+      return { kind: 'sweep', members: 1 + (index % 2), rule, seed: 40 + index, stride: 12, deltas: true };
+    }),
+  ]));
+
 test('every flipped bit is detected or harmless, and no wrong byte is returned', (context) =>
   expectClean(context, [
     { kind: 'rot', members: 1, flips: 120, seed: 1, onlyRead: true },

@@ -6,7 +6,17 @@
 
 import assert from 'node:assert/strict';
 import type { Store } from '../../engine/index.js';
-import { type LogLine, type Operation, RUN, TAG, contentOf, sameOperation } from './kill_model.js';
+import {
+  type Lineage,
+  type LogLine,
+  type Operation,
+  RUN,
+  TAG,
+  contentOf,
+  lineageOf,
+  lineageText,
+  sameOperation,
+} from './kill_model.js';
 
 export interface JudgeReport {
   acknowledged: number;
@@ -18,6 +28,8 @@ export interface JudgeReport {
   bytesCompared: number;
   /** Tensors among them that lie in coded chunks. */
   codedTensorsCompared: number;
+  /** And those with chunks that are differences to others. */
+  deltaTensorsCompared: number;
   /** Copies that a commit cut short had not come to, seen by read-only opens. */
   superblocksCutShort: number;
 }
@@ -31,13 +43,17 @@ export function newJudgeReport(): JudgeReport {
     versionsCompared: 0,
     bytesCompared: 0,
     codedTensorsCompared: 0,
+    deltaTensorsCompared: 0,
     superblocksCutShort: 0,
   };
 }
 
+const kinship = (lineage: Lineage, link: Lineage | null): string =>
+  link === null ? lineageText(lineage) : `${lineageText(lineage)} links ${lineageText(link)}`;
+
 interface Expected {
-  /** number -> linkTo */
-  readonly versions: Map<number, number | null>;
+  /** By number: lineage, and that of what it links to, as text. */
+  readonly versions: Map<number, string>;
   tagged: number | null;
 }
 
@@ -80,7 +96,7 @@ export class KillJudge {
 
   #apply(operation: Operation): void {
     const { versions } = this.#expected;
-    if (operation.kind === 'put') versions.set(operation.number, operation.linkTo);
+    if (operation.kind === 'put') versions.set(operation.number, kinship(operation.lineage, operation.link));
     else if (operation.kind === 'tag') this.#expected.tagged = operation.number;
     else {
       versions.delete(operation.number);
@@ -105,18 +121,20 @@ export class KillJudge {
     const found: Expected = { versions: new Map(), tagged: null };
     for await (const info of store.list()) {
       assert.equal(info.run, RUN, where);
-      const number = Number(info.metadata['number']);
-      const link = info.metadata['linkTo'];
-      const linkTo = link === undefined ? null : Number(link);
-      found.versions.set(number, linkTo);
+      const lineage = lineageOf(info.metadata['lineage'] ?? '');
+      const number = lineage.at(-1) ?? 0;
+      const linkText = info.metadata['link'];
+      const link = linkText === undefined ? null : lineageOf(linkText);
+      found.versions.set(number, kinship(lineage, link));
       if (info.tags.includes(TAG)) found.tagged = number;
       const version = await store.get(info.id);
-      const content = contentOf(number, linkTo);
+      const content = contentOf(lineage, link);
       assert.deepEqual([...version.names].sort(), content.map((each) => each.name).sort(), where);
       for (const { name, bytes } of content) {
         const read = await version.tensor(name).read();
         const places = await version.tensor(name).extents();
         if (places.some(({ coding }) => coding !== null)) this.#report.codedTensorsCompared += 1;
+        if (places.some(({ coding }) => coding?.delta === 'XOR')) this.#report.deltaTensorsCompared += 1;
         assert.ok(Buffer.from(read.buffer).equals(bytes), `${where}: ${info.id} ${name} has other bytes`);
         this.#report.bytesCompared += bytes.byteLength;
       }
@@ -139,8 +157,7 @@ export class KillJudge {
       this.#apply(operation);
       this.#report.foundDone += 1;
     }
-    const sorted = (state: Expected): [number, number | null][] =>
-      [...state.versions].sort((a, b) => a[0] - b[0]);
+    const sorted = (state: Expected): [number, string][] => [...state.versions].sort((a, b) => a[0] - b[0]);
     assert.deepEqual(sorted(found), sorted(this.#expected), `${where}: versions`);
     assert.equal(found.tagged, this.#expected.tagged, `${where}: tag`);
   }

@@ -26,4 +26,5 @@ test('twelve kills of a writer: what was acknowledged is there, what was under w
     'the machine was too slow for a test worth its name',
   );
   assert.ok(report.codedTensorsCompared > 0, 'coded versions were among them');
+  assert.ok(report.deltaTensorsCompared > 0, 'and differences to others');
 });

@@ -19,16 +19,21 @@ import { Prng } from '../sim/prng.js';
 import {
   CHUNK_BYTES,
   LOG_SECTOR_BYTES,
+  type Lineage,
   type LogLine,
   type Operation,
   RUN,
   TAG,
   codecOf,
   contentOf,
+  lineageOf,
+  lineageText,
 } from './kill_model.js';
 
 /** Versions kept at most: the members are small, so that freed space is soon written again. */
 const LIVE_MAX = 9;
+/** Steps of one lineage at most: more than a chain of differences is deep. */
+const LINEAGE_MAX = 12;
 
 const [, , location = '', logPath = '', seedText = '0', firstText = '1', redundancyText] = process.argv;
 const prng = new Prng(Number(seedText));
@@ -50,19 +55,16 @@ function say(line: LogLine): void {
   lineCount += sectors.length / LOG_SECTOR_BYTES;
 }
 
-/** Live versions by number: id, and the number that its 'linked' tensor came from. */
-const live = new Map<number, { id: string; linkTo: number | null }>();
+/** Live versions by number. */
+const live = new Map<number, { readonly id: string; readonly lineage: Lineage }>();
 
 async function learn(store: Store): Promise<void> {
   for await (const version of store.list({ run: RUN })) note(version);
 }
 
 function note(version: VersionInfo): void {
-  const linkTo = version.metadata['linkTo'];
-  live.set(Number(version.metadata['number']), {
-    id: version.id,
-    linkTo: linkTo === undefined ? null : Number(linkTo),
-  });
+  const lineage = lineageOf(version.metadata['lineage'] ?? '');
+  live.set(lineage.at(-1) ?? 0, { id: version.id, lineage });
 }
 
 function pick(): number | null {
@@ -77,23 +79,28 @@ function choose(): Operation[] {
   if (known !== null && prng.chance(0.15)) return [{ kind: 'tag', number: known }];
   const count = prng.chance(0.3) ? 3 : 1;
   return Array.from({ length: count }, (): Operation => {
-    const base = prng.chance(0.4) ? pick() : null;
+    const lineageOfLive = (number: number | null): Lineage | null => live.get(number ?? 0)?.lineage ?? null;
+    const link = prng.chance(0.4) ? lineageOfLive(pick()) : null;
+    const before = prng.chance(0.5) ? (lineageOfLive(pick()) ?? []) : [];
     nextNumber += 1;
-    return { kind: 'put', number: nextNumber, linkTo: base };
+    const lineage = before.length < LINEAGE_MAX ? [...before, nextNumber] : [nextNumber];
+    return { kind: 'put', number: nextNumber, lineage, link };
   });
 }
 
 async function put(store: Store, operation: Operation & { kind: 'put' }): Promise<void> {
-  const { number, linkTo } = operation;
-  const base = linkTo === null ? undefined : live.get(linkTo)?.id;
-  const metadata = { number: `${number}`, ...(linkTo === null ? {} : { linkTo: `${linkTo}` }) };
+  const { number, lineage, link } = operation;
+  const linked = live.get(link?.at(-1) ?? 0)?.id;
+  const against = live.get(lineage.at(-2) ?? 0)?.id;
+  const metadata = { lineage: lineageText(lineage), ...(link === null ? {} : { link: lineageText(link) }) };
   const options = { metadata, step: number, chunkBytes: CHUNK_BYTES, codec: codecOf(number) };
-  const tx = await store.begin(RUN, base === undefined ? options : { ...options, base });
+  const tx = await store.begin(RUN, linked === undefined ? options : { ...options, base: linked });
   try {
-    for (const { name, dtype, bytes } of contentOf(number, linkTo)) {
+    for (const { name, dtype, bytes } of contentOf(lineage, link)) {
       const shape = [dtype === 'BF16' ? bytes.byteLength / 2 : bytes.byteLength];
+      const base = name !== 'big' || against === undefined ? {} : { base: { version: against } };
       if (name === 'linked') await tx.link(name, 'big');
-      else await tx.put(name, bytes, { dtype, shape });
+      else await tx.put(name, bytes, { dtype, shape }, base);
     }
     note(await tx.commit());
   } catch (error) {

@@ -44,6 +44,25 @@ export const SMALL_OPS: readonly StoreOp[] = [
   { kind: 'abort', run: 'b', objects: [{ name: 'w', byteLength: 9000, seed: 6 }] },
 ];
 
+/** A coded version, one against it, one against that, and the first two gone: references go down a chain. */
+export const DELTA_OPS: readonly StoreOp[] = [
+  {
+    kind: 'put',
+    run: 'd',
+    codec: 'auto',
+    objects: [
+      { name: 'w', byteLength: 40_002, seed: 31, weights: true },
+      { name: 'x', byteLength: 14_000, seed: 32, weights: true },
+      { name: 'y', byteLength: 3_000, seed: 33, weights: true },
+      { name: 'z', byteLength: 3_002, seed: 34, weights: true },
+    ],
+  },
+  { kind: 'delta', run: 'd', seed: 1 },
+  { kind: 'remove', run: 'd', nth: 0 },
+  { kind: 'delta', run: 'd', seed: 2 },
+  { kind: 'remove', run: 'd', nth: 0 },
+];
+
 export function storeTarget(shape: StoreShape): CrashTarget<StoreOp> {
   return {
     name: `store of ${shape.members.length} members`,

@@ -13,7 +13,7 @@ import { buildHistory, misplace, type MisplacedReport } from '../crash/misplaced
 import { rot, rotTarget, type RotReport } from '../crash/bit_rot.js';
 import { errorText, Explorer, freshImage, workloads } from '../crash/explorer.js';
 import { sweep, type SweepReport } from '../crash/fault_sweep.js';
-import { SMALL_OPS, storeTarget } from '../crash/store_target.js';
+import { DELTA_OPS, SMALL_OPS, storeTarget } from '../crash/store_target.js';
 import { Prng } from './prng.js';
 import type { FaultRule } from './sim_faults.js';
 import { Simulation } from './simulation.js';
@@ -34,6 +34,8 @@ export type Job =
       readonly recoveryEvery: number;
       readonly seed: number;
       readonly budgetMs?: number;
+      /** One workload: coded versions and differences to them (DELTA_OPS). */
+      readonly deltas?: boolean;
     }
   | {
       readonly kind: 'sweep';
@@ -41,6 +43,8 @@ export type Job =
       readonly rule: Omit<FaultRule, 'nth'>;
       readonly seed: number;
       readonly stride: number;
+      /** Coded versions and differences to them (DELTA_OPS) instead of raw ones. */
+      readonly deltas?: boolean;
     }
   | {
       readonly kind: 'rot';
@@ -120,10 +124,8 @@ export async function runJob(job: Job): Promise<JobReport> {
       const report: SweepReport = { runs: 0, fired: 0, poisoned: 0, images: 0, reverted: 0, violations: [] };
       const shape = smallShape(job.members);
       const base = await freshImage(storeTarget(shape), job.seed);
-      await sweep(
-        { shape, base, ops: SWEEP_OPS, rule: job.rule, seed: job.seed, stride: job.stride },
-        report,
-      );
+      const ops = job.deltas === true ? DELTA_OPS : SWEEP_OPS;
+      await sweep({ shape, base, ops, rule: job.rule, seed: job.seed, stride: job.stride }, report);
       const { violations, ...counts } = report;
       return done(counts, violations);
     }
@@ -170,7 +172,7 @@ async function explore(job: Job & { kind: 'explore' }): Promise<Explorer<unknown
   });
   if (job.creation === true) await explorer.creation();
   const base = await freshImage(target, job.seed);
-  let all = [...workloads(SMALL_OPS, job.length)];
+  let all = job.deltas === true ? [DELTA_OPS] : [...workloads(SMALL_OPS, job.length)];
   if (job.sample !== undefined) {
     const prng = new Prng(job.seed);
     const longest = all.filter((ops) => ops.length === job.length);

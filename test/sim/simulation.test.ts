@@ -18,6 +18,7 @@ test('fifty random histories under faults, kills and power cuts lose nothing ack
   );
   for (const { counts } of reports) {
     assert.ok((counts['streamsEncoded'] ?? 0) > 0, 'coded versions were written');
+    assert.ok((counts['deltasEncoded'] ?? 0) > 0, 'and differences to others');
     assert.ok((counts['streamsDecoded'] ?? 0) > 0, 'and read');
   }
 });

@@ -49,6 +49,8 @@ const IDLE_CHANCE = 0.2;
 /** Of the tensors, and of the versions. */
 const WEIGHTS_CHANCE = 0.6;
 const CODED_CHANCE = 0.7;
+const DELTA_FOR_PUT_CHANCE = 0.4;
+const DELTA_FOR_LINK_CHANCE = 0.7;
 
 export interface SimulationResult {
   readonly seed: number;
@@ -568,7 +570,7 @@ export class Simulation {
       const redundancy = prng.chance(0.2)
         ? (prng.between(this.shape.redundancy > 1 ? 2 : 1, this.shape.members.length) as 1 | 2 | 3)
         : undefined;
-      return {
+      const put: StoreOp = {
         kind: 'put',
         run,
         objects: this.drawObjects(),
@@ -579,12 +581,20 @@ export class Simulation {
           ? { codec: this.codingPrng.pick(['auto', 'auto', 'max'] as const) }
           : {}),
       };
+      return this.orDelta(put, run, DELTA_FOR_PUT_CHANCE);
     }
-    if (draw < 6) return { kind: 'link', run, seed: prng.u32() };
+    if (draw < 6) return this.orDelta({ kind: 'link', run, seed: prng.u32() }, run, DELTA_FOR_LINK_CHANCE);
     if (draw < 7) return { kind: 'tag', run, tag: prng.pick(TAGS), nth: prng.below(8) };
     if (draw < 8) return { kind: 'untag', run, tag: prng.pick(TAGS) };
     if (draw < 11) return { kind: 'remove', run, nth: prng.below(8) };
     return { kind: 'abort', run, objects: this.drawObjects() };
+  }
+
+  /** The operation, or in its place one that stores against the newest version of the run. */
+  private orDelta(op: StoreOp, run: string, chance: number): StoreOp {
+    const { codingPrng } = this;
+    if (codingPrng === null || !codingPrng.chance(chance)) return op;
+    return { kind: 'delta', run, seed: codingPrng.below(1_000) };
   }
 
   private drawObjects(): ObjectSpec[] {

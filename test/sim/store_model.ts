@@ -18,6 +18,8 @@ export interface ObjectSpec {
   readonly seed: number;
   /** Like weights, which a codec makes smaller; else noise. */
   readonly weights?: boolean;
+  /** Seeds of the steps of training that the bytes have been through since. */
+  readonly steps?: readonly number[];
 }
 export type StoreOp =
   | {
@@ -32,6 +34,8 @@ export type StoreOp =
     }
   /** A version made of all tensors of `run@latest`, linked, and one new small tensor. */
   | { readonly kind: 'link'; readonly run: string; readonly seed: number }
+  /** A version of all tensors of `run@latest`, about half of them after a step of training, stored against it. */
+  | { readonly kind: 'delta'; readonly run: string; readonly seed: number }
   /** Points a tag at the nth oldest version (modulo their number). */
   | { readonly kind: 'tag'; readonly run: string; readonly tag: string; readonly nth: number }
   | { readonly kind: 'untag'; readonly run: string; readonly tag: string }
@@ -43,6 +47,8 @@ export interface ModelObject {
   readonly blob: boolean;
   readonly byteLength: number;
   readonly sum: bigint;
+  /** What its bytes follow from; a store does not know. */
+  readonly spec?: ObjectSpec;
 }
 export interface ModelVersion {
   readonly step: number | null;
@@ -59,15 +65,27 @@ const CONTENTS_MAX = 4_096;
 /** The bytes of an object, by seed, length and kind. The array is shared: do not write to it. */
 export function contentOf(spec: Omit<ObjectSpec, 'name'>): Uint8Array {
   const weights = spec.weights === true;
-  const key = `${spec.seed}:${spec.byteLength}:${weights}`;
+  const steps = spec.steps ?? [];
+  const key = `${spec.seed}:${spec.byteLength}:${weights}:${steps.join(',')}`;
   let bytes = contents.get(key);
   if (bytes === undefined) {
     if (contents.size >= CONTENTS_MAX) contents.clear();
     const prng = new Prng(spec.seed);
     bytes = weights ? prng.weights(spec.byteLength) : prng.bytes(spec.byteLength);
+    for (const seed of steps) bytes = stepped(bytes, seed);
     contents.set(key, bytes);
   }
   return bytes;
+}
+
+/** The bytes after a step of training: one number of thirty or so has another lowest bit. */
+export function stepped(bytes: Uint8Array, seed: number): Uint8Array {
+  return new Prng(seed).stepped(bytes, 60);
+}
+
+/** Which tensors a step changes; the others stay as they are, and are linked. */
+export function isSteppedBy(name: string, seed: number): boolean {
+  return (name.charCodeAt(name.length - 1) + seed) % 2 === 0;
 }
 
 export class StoreModel {
@@ -124,6 +142,18 @@ export class StoreModel {
         this.addVersion(run, { step: null, objects }, []);
         break;
       }
+      case 'delta': {
+        const base = run.tags.get('latest');
+        if (base === undefined) break;
+        const objects = new Map<string, ModelObject>();
+        for (const [name, { blob, spec }] of base.objects) {
+          if (blob || spec === undefined) continue;
+          const steps = isSteppedBy(name, op.seed) ? [...(spec.steps ?? []), op.seed] : (spec.steps ?? []);
+          objects.set(name, modelObject({ ...spec, steps }));
+        }
+        this.addVersion(run, { step: null, objects }, []);
+        break;
+      }
       case 'tag': {
         const version = run.versions[this.pick(op.run, op.nth)];
         if (version !== undefined) run.tags.set(op.tag, version);
@@ -167,7 +197,7 @@ export class StoreModel {
 }
 
 function modelObject(spec: ObjectSpec): ModelObject {
-  return { blob: spec.blob === true, byteLength: spec.byteLength, sum: simCrc64(contentOf(spec)) };
+  return { blob: spec.blob === true, byteLength: spec.byteLength, sum: simCrc64(contentOf(spec)), spec };
 }
 
 /** One line for one version: the same from the model and from a store. */

@@ -14,7 +14,15 @@ import type { Version } from '../../engine/version.js';
 import { isStoreError } from '../../format/errors.js';
 import { simCrc64 } from './sim_checksum.js';
 import type { SimIo } from './sim_io.js';
-import { contentOf, versionLine, type ModelObject, type ObjectSpec, type StoreOp } from './store_model.js';
+import {
+  contentOf,
+  isSteppedBy,
+  stepped,
+  versionLine,
+  type ModelObject,
+  type ObjectSpec,
+  type StoreOp,
+} from './store_model.js';
 
 /** The shape of the store under test. */
 export interface StoreShape {
@@ -93,6 +101,17 @@ export class StoreSession implements Session<StoreOp> {
         await using tx = await store.begin(op.run, { base: base.id });
         for (const name of base.names) if (name !== 'linked') await tx.link(name);
         await putObjects(tx, [{ name: 'linked', byteLength: 64, seed: op.seed }]);
+        await tx.commit();
+        break;
+      }
+      case 'delta': {
+        if ((await this.versions(op.run)).length === 0) break;
+        const base = await store.get(`${op.run}@latest`);
+        await using tx = await store.begin(op.run, { base: base.id, delta: true });
+        for (const { name, dtype, shape } of base.tensors) {
+          const bytes = await base.tensor(name).read();
+          await tx.put(name, isSteppedBy(name, op.seed) ? stepped(bytes, op.seed) : bytes, { dtype, shape });
+        }
         await tx.commit();
         break;
       }
