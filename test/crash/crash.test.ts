@@ -43,7 +43,7 @@ test('whichever I/O fails, once or for ever, nothing is acknowledged that does n
     ),
   ));
 
-test('a crash at any I/O, and any failed I/O, of coded versions and differences to them keeps the same promises', (context) =>
+test('a crash at any I/O, and any failed I/O, of coded versions and deltas keeps the same promises', (context) =>
   expectClean(context, [
     { ...explorer, members: 2, length: 0, deltas: true, seed: 7, budgetMs: 6_000 },
     { ...explorer, members: 1, length: 0, deltas: true, seed: 8, budgetMs: 6_000 },
