@@ -27,6 +27,12 @@ test('a crash at any I/O of creation or of one operation leaves the state before
     { ...explorer, members: 2, length: 1, creation: true, seed: 2 },
   ]));
 
+test('the same of an encrypted store: its key opens what a crash leaves, or there is no store yet', (context) =>
+  expectClean(context, [
+    { ...explorer, members: 1, length: 1, creation: true, seed: 7, budgetMs: 8000, encrypted: true },
+    { ...explorer, members: 2, length: 2, sample: 3, seed: 8, budgetMs: 8000, encrypted: true },
+  ]));
+
 test('a crash at any I/O of two or three operations leaves the state before or after', (context) =>
   expectClean(context, [
     { ...explorer, members: 2, length: 2, sample: 9, seed: 3, budgetMs: 20_000 },

@@ -36,6 +36,7 @@ export type Job =
       readonly budgetMs?: number;
       /** One workload: coded versions and differences to them (DELTA_OPS). */
       readonly deltas?: boolean;
+      readonly encrypted?: boolean;
     }
   | {
       readonly kind: 'sweep';
@@ -162,7 +163,8 @@ export async function runJob(job: Job): Promise<JobReport> {
 }
 
 async function explore(job: Job & { kind: 'explore' }): Promise<Explorer<unknown>['report']> {
-  const target = storeTarget(smallShape(job.members));
+  const shape = smallShape(job.members);
+  const target = storeTarget(job.encrypted === true ? { ...shape, encrypted: true } : shape);
   const explorer = new Explorer(target, {
     seed: job.seed,
     randomDamages: job.damages,

@@ -8,7 +8,7 @@
 //   npm run sim -- --misplace 1000             that many lost, stale, misdirected and swapped writes
 //   npm run sim -- --bits 1                    every bit that a root reaches; --bits 64 every 64th
 //   options: --jobs N (threads, default 2), --damages N (seeded damages a crash point, default 4), --seed S, --twice
-//            --encrypted (random histories of encrypted stores)
+//            --encrypted (random histories, and the workloads of --explore, of encrypted stores)
 //            --raw (random histories without codecs, as seeds pinned before there were any need)
 //            --journal FILE (finished jobs are noted there and not run again: an interrupted run goes on)
 //
@@ -106,6 +106,7 @@ function plan({ numbers, flags, shard }: Arguments): Job[] {
           recoveryDepth: 2,
           recoveryEvery: numbers.get('--recovery-every') ?? RECOVERY_EVERY,
           seed: seed + members,
+          encrypted: flags.has('--encrypted'),
         });
       }
     }
