@@ -53,10 +53,11 @@ test('create --encrypt, put, get, verify with the key; wrong and missing keys ar
   assert.equal(opened.code, 0, opened.stderr);
 });
 
-test('status, ls and scrub need no key', async () => {
-  for (const command of [['status'], ['ls'], ['scrub']]) {
+test('status, ls, scrub and fsck need no key; fsck says what it could not look at', async () => {
+  for (const command of [['status'], ['ls'], ['scrub'], ['fsck']]) {
     const ran = await ingot([...command, '--store', store]);
     assert.equal(ran.code, 0, `${command[0]}: ${ran.stderr}`);
+    if (command[0] === 'fsck') assert.match(ran.stdout, /warn E_AUTH: no key was given/);
   }
 });
 

@@ -46,7 +46,7 @@ export async function runCheck(
       counts.found++;
       if (event.action === 'repaired') counts.repaired++;
       else if (event.action === 'unrepairable') counts.unrepairable++;
-      else counts.damaged++;
+      else if (!isUnlooked(event)) counts.damaged++;
       if (findings.length < MAX_KEPT) findings.push(findingJson(event));
       session.out.line(findingText(event));
     }
@@ -65,6 +65,11 @@ export async function runCheck(
     bytesPerSec: durationMs > 0 ? (scannedBytes * 1000) / durationMs : null,
   };
   return { exitCode, findingCount: counts.found, scannedBytes, unrepairable, durationMs, json };
+}
+
+/** Not damage, but what could not be looked at without a key: it is told, and changes no exit code. */
+function isUnlooked(event: MaintEvent & { readonly type: 'finding' }): boolean {
+  return event.severity === 'warn' && event.error.code === 'E_AUTH';
 }
 
 const RESULTS: Readonly<Record<number, string>> = {
