@@ -161,7 +161,7 @@ export class TransactionWriter {
   ): Promise<DraftPart> {
     // What is copied here is in the slab; a coded or sealed chunk needs memory again for what it becomes, and for
     // its base.
-    const codedBytes = (this.#memoryFactor(options) - 1) * bytes.byteLength;
+    const codedBytes = (this.#memoryFactor(options, true) - 1) * bytes.byteLength;
     if (codedBytes > 0 && !this.#pool.budget.tryAcquire(codedBytes))
       await this.#pool.budget.acquire(codedBytes);
     let added = false;
@@ -218,7 +218,7 @@ export class TransactionWriter {
     bytes: number,
     options: PieceOptions = PLAIN_PIECE,
   ): Promise<DraftPart> {
-    const heldBytes = this.#memoryFactor(options) * bytes;
+    const heldBytes = this.#memoryFactor(options, false) * bytes;
     if (!this.#pool.budget.tryAcquire(heldBytes)) await this.#pool.budget.acquire(heldBytes);
     if (this.#failure !== null) {
       this.#pool.budget.release(heldBytes);
@@ -239,7 +239,7 @@ export class TransactionWriter {
     options: PieceOptions = PLAIN_PIECE,
   ): Promise<DraftPart> {
     assert(bytes > 0 && bytes <= this.#options.chunkBytes, 'a chunk has 1..chunkBytes bytes');
-    const heldBytes = this.#memoryFactor(options) * bytes;
+    const heldBytes = this.#memoryFactor(options, typeof source === 'function') * bytes;
     if (!this.#pool.budget.tryAcquire(heldBytes)) await this.#pool.budget.acquire(heldBytes);
     if (this.#failure !== null) {
       this.#pool.budget.release(heldBytes);
@@ -362,9 +362,13 @@ export class TransactionWriter {
     for (const chunk of chunks) chunk.job = job;
   }
 
-  /** As memoryFactor has it; what is sealed becomes something else in any case. */
-  #memoryFactor(options: PieceOptions): number {
-    return Math.max(memoryFactor(options), this.#options.attempt === null ? 1 : 2);
+  /**
+   * As memoryFactor has it. What is sealed raw needs memory of ours to be sealed in, and where the bytes were copied
+   * in (`isCopied`) that of the copy.
+   */
+  #memoryFactor(options: PieceOptions, isCopied: boolean): number {
+    const factor = memoryFactor(options);
+    return factor === 1 && isCopied && this.#options.attempt !== null ? 2 : factor;
   }
 
   async #encode(chunks: readonly ChunkDraft[]): Promise<void> {
