@@ -9,6 +9,7 @@ import { spawnSync } from 'node:child_process';
 import { mkdtempSync, openSync, closeSync, readSync, rmSync, writeSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { after, test } from 'node:test';
 import { type DType, type Store, isStoreError, open } from '../../engine/index.js';
 import { loadNative } from '../../native/index.js';
@@ -364,6 +365,42 @@ test('a process that ends with GPU work in flight ends at once and in order', {
     assert.equal(child.status, 3, child.stderr);
     assert.equal(child.stderr, '');
   }
+});
+
+test('ingot load --device cuda:0 --compare: the path, the bytes, who decoded; doctor names the GPU', {
+  skip: noGpu,
+}, async () => {
+  await (await openStore()).close();
+  const command = fileURLToPath(new URL('../../tools/ingot.js', import.meta.url));
+  const ingot = (...args: string[]) => spawnSync(process.execPath, [command, ...args], { encoding: 'utf8' });
+  const ran = ingot(
+    '--store',
+    location,
+    '--json',
+    'load',
+    'auto',
+    '--device',
+    'cuda:0',
+    '--path',
+    'pinned',
+    '--compare',
+  );
+  assert.equal(ran.status, 0, ran.stderr);
+  const said = JSON.parse(ran.stdout) as Record<string, unknown> & {
+    byPath: object;
+    gpu: { suspects: number };
+  };
+  assert.equal(said['isCompared'], true);
+  assert.equal(
+    said['rawBytes'],
+    TENSORS.reduce((sum, { bytes }) => sum + bytes.length, 0),
+  );
+  assert.ok('pinned' in said.byPath);
+  assert.equal(said.gpu.suspects, 0);
+  const refused = ingot('--store', location, 'load', 'auto', '--device', 'cuda:0', '--path', 'cufile-direct');
+  assert.equal(refused.status, 1);
+  assert.match(refused.stderr, /E_UNSUPPORTED.*cufile-direct was demanded/);
+  assert.match(ingot('doctor').stdout, /cuda:0: takes pinned from every member/);
 });
 
 test('without a driver a GPU is E_UNSUPPORTED, with the reason, and everything else works', async () => {
