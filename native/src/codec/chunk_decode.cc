@@ -35,9 +35,9 @@ class PlaneWindow {
     if (buffer_ == nullptr) return Fault::kMemory;
     if (plane.codec == kPlaneConst) std::memset(buffer_.get(), plane.constant, held);
     if (plane.codec == kPlaneRans32) {
-      table_.reset(new (std::nothrow) uint32_t[kSlots]);
+      table_.reset(new (std::nothrow) DecodeTable);
       if (table_ == nullptr) return Fault::kMemory;
-      build_decode_table(plane, table_.get());
+      build_decode_table(plane, *table_);
     }
     return Fault::kNone;
   }
@@ -73,7 +73,7 @@ class PlaneWindow {
       if (start + (1ull << plane_->block_shift) <= element || start >= last) continue;
       jobs[count++] = block_job(*plane_, first + i, elements_, buffer_.get() + (size_t{i} << plane_->block_shift));
     }
-    return rans32_kernel()->decode(jobs, count, table_.get());
+    return rans32_kernel()->decode(jobs, count, *table_);
   }
 
   static constexpr uint32_t kNothing = ~0u;
@@ -82,7 +82,7 @@ class PlaneWindow {
   uint32_t window_elements_ = 0;
   uint32_t loaded_ = kNothing;
   std::unique_ptr<uint8_t[]> buffer_;
-  std::unique_ptr<uint32_t[]> table_;
+  std::unique_ptr<DecodeTable> table_;
 };
 
 void put(uint8_t* out, const uint8_t* from, size_t count, bool into_xor) {

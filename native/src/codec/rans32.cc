@@ -12,15 +12,48 @@
 
 namespace ingot::codec {
 
-void build_decode_table(const Plane& plane, uint32_t* table) {
+namespace {
+
+/// The tables of few symbols; is_few says whether the alphabet suits them.
+void build_few(DecodeTable& table, const uint8_t* number_of_slot, uint32_t symbol_count) {
+  constexpr uint32_t kStretch = 1u << kCoarseShift;
+  table.is_few = false;
+  if (symbol_count > kFewSymbols) return;
+  for (uint32_t slot = kFineSlots; slot < kSlots - kFineSlots; slot += kStretch) {
+    if (number_of_slot[slot + kStretch - 1] - number_of_slot[slot] > 1) return;
+  }
+  for (uint32_t slot = 0; slot < kSlots; slot += kStretch) table.coarse[slot >> kCoarseShift] = number_of_slot[slot];
+  for (uint32_t slot = 0; slot < kFineSlots; ++slot) {
+    table.fine[slot] = number_of_slot[slot];
+    table.fine[kFineSlots + slot] = number_of_slot[kSlots - kFineSlots + slot];
+  }
+  table.is_few = true;
+}
+
+}  // namespace
+
+void build_decode_table(const Plane& plane, DecodeTable& table) {
+  uint8_t number_of_slot[kSlots];
   uint32_t slot = 0;
+  for (uint32_t i = 0; i < kFewSymbols; ++i) {
+    table.symbol[i] = 0;
+    table.next[i] = table.frequency[i] = table.start[i] = 0;
+  }
   for (uint32_t i = 0; i < plane.symbol_count; ++i) {
     const uint8_t* entry = plane.section + size_t{i} * kTableEntryBytes;
     const uint32_t frequency = load16(entry + 2);
+    if (i < kFewSymbols) {
+      table.symbol[i] = entry[0];
+      table.frequency[i] = static_cast<uint16_t>(frequency);
+      table.start[i] = static_cast<uint16_t>(slot);
+      table.next[i] = static_cast<uint16_t>(slot + frequency);
+    }
     for (uint32_t bias = 0; bias < frequency && slot < kSlots; ++bias) {
-      table[slot++] = pack_entry(frequency, bias, entry[0]);
+      number_of_slot[slot] = static_cast<uint8_t>(i);
+      table.packed[slot++] = pack_entry(frequency, bias, entry[0]);
     }
   }
+  build_few(table, number_of_slot, plane.symbol_count);
 }
 
 namespace {
@@ -60,13 +93,16 @@ void normalise(const uint32_t* counts, uint64_t total, EncodeTable& table) {
     table.frequency[next_adjusted(counts, table.frequency, more)] += more ? 1 : -1;
     sum += more ? 1 : -1;
   }
-  uint32_t start = 0;
+  uint16_t start = 0;
   uint16_t greatest = 0;
+  table.lowest = kSymbolsMax - 1;
   for (uint32_t symbol = 0; symbol < kSymbolsMax; ++symbol) {
     const uint16_t frequency = table.frequency[symbol];
-    table.frequency_start[symbol] = frequency | start << 16;
-    table.inverse[symbol] = frequency == 0 ? 0.0 : 1.0 / frequency;
-    start += frequency;
+    table.start[symbol] = start;
+    start = static_cast<uint16_t>(start + frequency);
+    if (frequency == 0) continue;
+    if (symbol < table.lowest) table.lowest = static_cast<uint8_t>(symbol);
+    table.highest = static_cast<uint8_t>(symbol);
     if (frequency > greatest) {
       greatest = frequency;
       table.padding = static_cast<uint8_t>(symbol);
@@ -175,7 +211,7 @@ const uint8_t* group_words(const BlockJob& job, uint64_t position, uint8_t* spar
   return spare;
 }
 
-Fault decode_scalar(const BlockJob* jobs, uint32_t count, const uint32_t* table) {
+Fault decode_scalar(const BlockJob* jobs, uint32_t count, const DecodeTable& table) {
   uint8_t spare[kGroupWordsReadable * 2];
   for (uint32_t index = 0; index < count; ++index) {
     const BlockJob& job = jobs[index];
@@ -191,7 +227,7 @@ Fault decode_scalar(const BlockJob* jobs, uint32_t count, const uint32_t* table)
       uint8_t* out = job.out + size_t{group} * kGroupSymbols;
       for (uint32_t step = 0; step < kLaneRun; ++step) {
         for (uint32_t lane = 0; lane < kLanes; ++lane) {
-          const uint32_t entry = table[slot_of(states[lane])];
+          const uint32_t entry = table.packed[slot_of(states[lane])];
           out[group_index(lane, step)] = symbol_of(entry);
           uint32_t state = advance(states[lane], entry);
           if (needs_word(state)) {
@@ -220,14 +256,14 @@ void encode_scalar(EncodeJob& job, const EncodeTable& table) {
     const uint8_t* in = job.in + size_t{group} * kGroupSymbols;
     for (uint32_t step = kLaneRun; step-- > 0;) {
       for (uint32_t lane = kLanes; lane-- > 0;) {
-        const uint32_t packed = table.frequency_start[in[group_index(lane, step)]];
-        const uint32_t frequency = packed & 0xffff;
+        const uint8_t symbol = in[group_index(lane, step)];
+        const uint32_t frequency = table.frequency[symbol];
         uint32_t state = states[lane];
         if (state >= frequency << (32 - kProbabilityBits)) {
           *--words = static_cast<uint16_t>(state);
           state >>= 16;
         }
-        states[lane] = (state / frequency << kProbabilityBits) + state % frequency + (packed >> 16);
+        states[lane] = (state / frequency << kProbabilityBits) + state % frequency + table.start[symbol];
       }
     }
   }
@@ -248,7 +284,7 @@ bool has_avx2() { return __builtin_cpu_supports("avx2") != 0; }
 bool has_avx512() {
   return __builtin_cpu_supports("avx512f") != 0 && __builtin_cpu_supports("avx512bw") != 0 &&
          __builtin_cpu_supports("avx512vl") != 0 && __builtin_cpu_supports("avx512dq") != 0 &&
-         __builtin_cpu_supports("avx512vbmi2") != 0;
+         __builtin_cpu_supports("avx512vbmi") != 0 && __builtin_cpu_supports("avx512vbmi2") != 0;
 }
 #endif
 #if defined(__aarch64__)

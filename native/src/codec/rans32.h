@@ -34,17 +34,37 @@ struct EncodeJob {
 };
 
 /// What an encoder needs for each symbol.
-struct EncodeTable {
-  uint32_t frequency_start[kSymbolsMax];  // frequency | start << 16
-  double inverse[kSymbolsMax];            // 1 / frequency
+struct alignas(64) EncodeTable {
   uint16_t frequency[kSymbolsMax];
+  uint16_t start[kSymbolsMax];
   uint32_t symbol_count;
+  uint8_t lowest, highest;                // symbols that occur
   uint8_t padding;                        // the commonest symbol
+};
+
+/// Most symbols of an alphabet that fits in registers.
+inline constexpr uint32_t kFewSymbols = 64;
+/// `coarse` knows slots in stretches of so many, `fine` the first and the last kFineSlots slots one by one.
+inline constexpr uint32_t kCoarseShift = 4;
+inline constexpr uint32_t kFineSlots = 64;
+
+/// What a decoder needs for each slot; and, where `is_few`, the same in tables that fit in registers: the number of the
+/// first symbol of a stretch of slots is that of the slot or one less (exponents of weights: the rare ones are at
+/// both ends).
+struct alignas(64) DecodeTable {
+  uint32_t packed[kSlots];
+  uint8_t coarse[kSlots >> kCoarseShift];
+  uint8_t fine[2 * kFineSlots];           // by slot mod 128
+  uint8_t symbol[kFewSymbols];
+  uint16_t next[kFewSymbols];             // the slot after the symbol's last
+  uint16_t frequency[kFewSymbols];
+  uint16_t start[kFewSymbols];
+  bool is_few;
 };
 
 struct Rans32Kernel {
   const char* name;
-  Fault (*decode)(const BlockJob* jobs, uint32_t count, const uint32_t* table);
+  Fault (*decode)(const BlockJob* jobs, uint32_t count, const DecodeTable& table);
   void (*encode)(EncodeJob& job, const EncodeTable& table);
 };
 
@@ -52,8 +72,8 @@ struct Rans32Kernel {
 /// this machine lacks it.
 [[nodiscard]] const Rans32Kernel* rans32_kernel(const char* force = nullptr);
 
-/// Fills the 2^11 packed entries from a checked table.
-void build_decode_table(const Plane& plane, uint32_t* table);
+/// Fills the tables from a checked one.
+void build_decode_table(const Plane& plane, DecodeTable& table);
 
 /// Frequencies for counts: at least 1 for each symbol that occurs, 2^11 in all. At least two symbols occur.
 void normalise(const uint32_t* counts, uint64_t total, EncodeTable& table);
@@ -69,15 +89,15 @@ void normalise(const uint32_t* counts, uint64_t total, EncodeTable& table);
                                      uint32_t block_shift, uint64_t limit_bytes, uint8_t* out);
 
 namespace detail {
-Fault decode_scalar(const BlockJob* jobs, uint32_t count, const uint32_t* table);
+Fault decode_scalar(const BlockJob* jobs, uint32_t count, const DecodeTable& table);
 void encode_scalar(EncodeJob& job, const EncodeTable& table);
 #if defined(__x86_64__)
-Fault decode_avx2(const BlockJob* jobs, uint32_t count, const uint32_t* table);
-Fault decode_avx512(const BlockJob* jobs, uint32_t count, const uint32_t* table);
+Fault decode_avx2(const BlockJob* jobs, uint32_t count, const DecodeTable& table);
+Fault decode_avx512(const BlockJob* jobs, uint32_t count, const DecodeTable& table);
 void encode_avx512(EncodeJob& job, const EncodeTable& table);
 #endif
 #if defined(__aarch64__)
-Fault decode_neon(const BlockJob* jobs, uint32_t count, const uint32_t* table);
+Fault decode_neon(const BlockJob* jobs, uint32_t count, const DecodeTable& table);
 #endif
 
 /// Words of one group, always 256 + 16 of them readable: in place, or copied to `spare` near the end.

@@ -102,9 +102,9 @@ Fault decode_block(const BlockJob& job, const uint32_t* table) {
 
 }  // namespace
 
-Fault decode_avx2(const BlockJob* jobs, uint32_t count, const uint32_t* table) {
+Fault decode_avx2(const BlockJob* jobs, uint32_t count, const DecodeTable& table) {
   for (uint32_t index = 0; index < count; ++index) {
-    if (const Fault fault = decode_block(jobs[index], table); fault != Fault::kNone) return fault;
+    if (const Fault fault = decode_block(jobs[index], table.packed); fault != Fault::kNone) return fault;
   }
   return Fault::kNone;
 }

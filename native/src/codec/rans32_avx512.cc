@@ -1,9 +1,11 @@
-// RANS32 on 512-bit registers: 32 lanes are two vectors, and two blocks go side by side.
+// RANS32 decoding on 512-bit registers: 32 lanes are two vectors, and two blocks go side by side.
+//
+// Gathers are what a step waits for. Where the symbols are few, their tables lie in registers instead, and permutes
+// look them up for all 32 lanes at once.
 //
 // Invariants
 //   1. The same bytes and verdicts as the scalar kernel.
 //   2. A group reads at most 272 words from where it starts (group_words guarantees them).
-//   3. Encoder: the quotient from single precision is the true one or one less; one compare settles it.
 //
 // Expansion of words by mask is the technique of hypersonic-rANS and of DietGPU's ballot, in registers.
 #if defined(__x86_64__)
@@ -15,11 +17,11 @@
 
 // After the headers, so that no inline function of theirs is compiled for this instruction set.
 #if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi2,popcnt"))), \
-                             apply_to = function)
+#pragma clang attribute push( \
+    __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vbmi2,popcnt"))), apply_to = function)
 #else
 #pragma GCC push_options
-#pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi2,popcnt")
+#pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vbmi2,popcnt")
 #endif
 
 namespace ingot::codec::detail {
@@ -28,9 +30,18 @@ namespace {
 /// 16 lanes of one block.
 struct Half {
   __m512i state;
-  __m512i low;   // symbols of steps 0..3 of each lane, then of steps 4..7 in `high`
-  __m512i high;
+  __m512i low;   // symbols of steps 0..3 of each lane
+  __m512i high;  // and of steps 4..7
 };
+
+/// `next` is the state after the symbol; lanes below the limit take their words.
+inline void refill(__m512i& state, __m512i next, const uint8_t*& words) {
+  const __mmask16 hungry = _mm512_cmplt_epu32_mask(next, _mm512_set1_epi32(kStateLow));
+  const __m512i fetched = _mm512_maskz_expand_epi32(
+      hungry, _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(words))));
+  state = _mm512_mask_or_epi32(next, hungry, _mm512_slli_epi32(next, 16), fetched);
+  words += 2 * static_cast<size_t>(_mm_popcnt_u32(hungry));
+}
 
 inline __m512i step(Half& half, const uint32_t* table, const uint8_t*& words) {
   const __m512i slot = _mm512_and_si512(half.state, _mm512_set1_epi32(kSlots - 1));
@@ -39,11 +50,7 @@ inline __m512i step(Half& half, const uint32_t* table, const uint8_t*& words) {
       _mm512_sub_epi32(_mm512_srli_epi32(half.state, kProbabilityBits), _mm512_set1_epi32(4096));
   const __m512i next = _mm512_add_epi32(_mm512_mullo_epi32(_mm512_srli_epi32(entry, 20), quotient),
                                         _mm512_srli_epi32(entry, 8));
-  const __mmask16 hungry = _mm512_cmplt_epu32_mask(next, _mm512_set1_epi32(kStateLow));
-  const __m512i fetched = _mm512_maskz_expand_epi32(
-      hungry, _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(words))));
-  half.state = _mm512_mask_or_epi32(next, hungry, _mm512_slli_epi32(next, 16), fetched);
-  words += 2 * static_cast<size_t>(_mm_popcnt_u32(hungry));
+  refill(half.state, next, words);
   return entry;
 }
 
@@ -57,27 +64,92 @@ inline void store_half(uint8_t* out, const Half& half) {
   _mm512_storeu_si512(out + 64, _mm512_permutex2var_epi32(half.low, odd, half.high));
 }
 
+/// Tables of 64 entries, each in two registers but the last.
+struct FewTables {
+  __m512i coarse[2], fine[2], next[2], frequency[2], start[2], symbol;
+
+  explicit FewTables(const DecodeTable& table) : symbol(_mm512_load_si512(table.symbol)) {
+    for (uint32_t i = 0; i < 2; ++i) {
+      coarse[i] = _mm512_load_si512(table.coarse + size_t{i} * 64);
+      fine[i] = _mm512_load_si512(table.fine + size_t{i} * 64);
+      next[i] = _mm512_load_si512(table.next + size_t{i} * 32);
+      frequency[i] = _mm512_load_si512(table.frequency + size_t{i} * 32);
+      start[i] = _mm512_load_si512(table.start + size_t{i} * 32);
+    }
+  }
+
+  /// Numbers of the symbols of 32 slots, in words.
+  [[nodiscard]] __m512i number(__m512i slot) const {
+    constexpr __mmask64 kLowBytes = 0x5555555555555555;
+    const __m512i stretch = _mm512_srli_epi16(slot, kCoarseShift);
+    const __m512i rough = _mm512_maskz_permutex2var_epi8(kLowBytes, coarse[0], stretch, coarse[1]);
+    const __m512i exact = _mm512_maskz_permutex2var_epi8(kLowBytes, fine[0], slot, fine[1]);
+    // (slot + 64) mod 2048 < 128: one of the first or the last 64 slots.
+    const __m512i turned = _mm512_add_epi16(slot, _mm512_set1_epi16(kFineSlots));
+    const __mmask32 edge = _mm512_testn_epi16_mask(turned, _mm512_set1_epi16(kSlots - 2 * kFineSlots));
+    const __m512i found = _mm512_mask_mov_epi16(rough, edge, exact);
+    const __mmask32 beyond = _mm512_cmpge_epu16_mask(slot, _mm512_permutex2var_epi16(next[0], found, next[1]));
+    return _mm512_mask_add_epi16(found, beyond, found, _mm512_set1_epi16(1));
+  }
+};
+
+constexpr __mmask32 kOddWords = 0xAAAAAAAA;
+
+/// One step of all 32 lanes of a block. Even words of the result are numbers of half 0, odd ones of half 1.
+inline __m512i step_few(__m512i* states, const FewTables& tables, const uint8_t*& words) {
+  const __m512i slot =
+      _mm512_and_si512(_mm512_mask_mov_epi16(states[0], kOddWords, _mm512_slli_epi32(states[1], 16)),
+                       _mm512_set1_epi16(kSlots - 1));
+  const __m512i number = tables.number(slot);
+  const __m512i frequency = _mm512_permutex2var_epi16(tables.frequency[0], number, tables.frequency[1]);
+  const __m512i bias =
+      _mm512_sub_epi16(slot, _mm512_permutex2var_epi16(tables.start[0], number, tables.start[1]));
+  const __m512i low = _mm512_set1_epi32(0xffff);
+  const __m512i first = _mm512_add_epi32(
+      _mm512_mullo_epi32(_mm512_and_si512(frequency, low), _mm512_srli_epi32(states[0], kProbabilityBits)),
+      _mm512_and_si512(bias, low));
+  const __m512i second = _mm512_add_epi32(
+      _mm512_mullo_epi32(_mm512_srli_epi32(frequency, 16), _mm512_srli_epi32(states[1], kProbabilityBits)),
+      _mm512_srli_epi32(bias, 16));
+  refill(states[0], first, words);
+  refill(states[1], second, words);
+  return number;
+}
+
+/// `pairs[i]`: numbers of steps 2 i (low byte) and 2 i + 1 of each word.
+inline void store_few(uint8_t* out, const __m512i* pairs, const FewTables& tables) {
+  const auto named = [&tables](__m512i numbers) { return _mm512_permutexvar_epi8(numbers, tables.symbol); };
+  Half half{};
+  half.low = named(_mm512_mask_mov_epi16(pairs[0], kOddWords, _mm512_slli_epi32(pairs[1], 16)));
+  half.high = named(_mm512_mask_mov_epi16(pairs[2], kOddWords, _mm512_slli_epi32(pairs[3], 16)));
+  store_half(out, half);
+  half.low = named(_mm512_mask_mov_epi16(_mm512_srli_epi32(pairs[0], 16), kOddWords, pairs[1]));
+  half.high = named(_mm512_mask_mov_epi16(_mm512_srli_epi32(pairs[2], 16), kOddWords, pairs[3]));
+  store_half(out + 128, half);
+}
+
+/// N blocks of as many groups each, decoded side by side.
 template <uint32_t N>
 struct Walk {
-  Half half[N][2];
+  __m512i states[N][2];
   uint64_t position[N];
 
   Fault start(const BlockJob* jobs) {
     for (uint32_t i = 0; i < N; ++i) {
       position[i] = 0;
       for (uint32_t h = 0; h < 2; ++h) {
-        half[i][h].state = _mm512_loadu_si512(jobs[i].states + size_t{h} * 64);
-        half[i][h].low = half[i][h].high = _mm512_setzero_si512();
-        if (_mm512_cmplt_epu32_mask(half[i][h].state, _mm512_set1_epi32(kStateLow)) != 0) return Fault::kState;
+        states[i][h] = _mm512_loadu_si512(jobs[i].states + size_t{h} * 64);
+        if (_mm512_cmplt_epu32_mask(states[i][h], _mm512_set1_epi32(kStateLow)) != 0) return Fault::kState;
       }
     }
     return Fault::kNone;
   }
 
-  Fault group(const BlockJob* jobs, const uint32_t* table, uint32_t index, uint8_t (*spare)[kGroupWordsReadable * 2]) {
-    const uint8_t* words[N];
-    const uint8_t* first[N];
-    for (uint32_t i = 0; i < N; ++i) first[i] = words[i] = group_words(jobs[i], position[i], spare[i]);
+  void group(const uint32_t* table, uint8_t* const* out, const uint8_t** words) {
+    Half half[N][2];
+    for (uint32_t i = 0; i < N; ++i) {
+      for (uint32_t h = 0; h < 2; ++h) half[i][h] = {states[i][h], _mm512_setzero_si512(), _mm512_setzero_si512()};
+    }
 #pragma GCC unroll 8
     for (uint32_t at = 0; at < kLaneRun; ++at) {
       for (uint32_t i = 0; i < N; ++i) {
@@ -89,11 +161,42 @@ struct Walk {
       }
     }
     for (uint32_t i = 0; i < N; ++i) {
-      uint8_t* out = jobs[i].out + size_t{index} * kGroupSymbols;
-      store_half(out, half[i][0]);
-      store_half(out + 128, half[i][1]);
-      position[i] += static_cast<uint64_t>(words[i] - first[i]) / 2;
-      if (position[i] > jobs[i].word_count) return Fault::kWords;
+      for (uint32_t h = 0; h < 2; ++h) {
+        states[i][h] = half[i][h].state;
+        store_half(out[i] + size_t{h} * 128, half[i][h]);
+      }
+    }
+  }
+
+  void group(const FewTables& tables, uint8_t* const* out, const uint8_t** words) {
+    __m512i pairs[N][4];
+#pragma GCC unroll 8
+    for (uint32_t at = 0; at < kLaneRun; ++at) {
+      for (uint32_t i = 0; i < N; ++i) {
+        const __m512i number = step_few(states[i], tables, words[i]);
+        __m512i& pair = pairs[i][at / 2];
+        pair = at % 2 == 0 ? number : _mm512_or_si512(pair, _mm512_slli_epi16(number, 8));
+      }
+    }
+    for (uint32_t i = 0; i < N; ++i) store_few(out[i], pairs[i], tables);
+  }
+
+  template <typename Tables>
+  Fault run(const BlockJob* jobs, const Tables& tables) {
+    alignas(64) uint8_t spare[N][kGroupWordsReadable * 2];
+    for (uint32_t index = 0; index < jobs[0].groups; ++index) {
+      const uint8_t* words[N];
+      const uint8_t* first[N];
+      uint8_t* out[N];
+      for (uint32_t i = 0; i < N; ++i) {
+        first[i] = words[i] = group_words(jobs[i], position[i], spare[i]);
+        out[i] = jobs[i].out + size_t{index} * kGroupSymbols;
+      }
+      group(tables, out, words);
+      for (uint32_t i = 0; i < N; ++i) {
+        position[i] += static_cast<uint64_t>(words[i] - first[i]) / 2;
+        if (position[i] > jobs[i].word_count) return Fault::kWords;
+      }
     }
     return Fault::kNone;
   }
@@ -102,7 +205,7 @@ struct Walk {
     for (uint32_t i = 0; i < N; ++i) {
       if (!words_end_right(jobs[i], position[i])) return Fault::kWords;
       for (uint32_t h = 0; h < 2; ++h) {
-        if (_mm512_cmpneq_epi32_mask(half[i][h].state, _mm512_set1_epi32(kStateLow)) != 0) return Fault::kFinalState;
+        if (_mm512_cmpneq_epi32_mask(states[i][h], _mm512_set1_epi32(kStateLow)) != 0) return Fault::kFinalState;
       }
     }
     return Fault::kNone;
@@ -110,19 +213,17 @@ struct Walk {
 };
 
 template <uint32_t N>
-Fault decode_together(const BlockJob* jobs, const uint32_t* table) {
-  alignas(64) uint8_t spare[N][kGroupWordsReadable * 2];
+Fault decode_together(const BlockJob* jobs, const DecodeTable& table) {
   Walk<N> walk;
   if (const Fault fault = walk.start(jobs); fault != Fault::kNone) return fault;
-  for (uint32_t index = 0; index < jobs[0].groups; ++index) {
-    if (const Fault fault = walk.group(jobs, table, index, spare); fault != Fault::kNone) return fault;
-  }
-  return walk.finish(jobs);
+  const uint32_t* const packed = table.packed;
+  const Fault fault = table.is_few ? walk.run(jobs, FewTables(table)) : walk.run(jobs, packed);
+  return fault != Fault::kNone ? fault : walk.finish(jobs);
 }
 
 }  // namespace
 
-Fault decode_avx512(const BlockJob* jobs, uint32_t count, const uint32_t* table) {
+Fault decode_avx512(const BlockJob* jobs, uint32_t count, const DecodeTable& table) {
   uint32_t index = 0;
   while (index < count) {
     const bool pair = index + 1 < count && jobs[index].groups == jobs[index + 1].groups;
@@ -131,67 +232,6 @@ Fault decode_avx512(const BlockJob* jobs, uint32_t count, const uint32_t* table)
     index += pair ? 2 : 1;
   }
   return Fault::kNone;
-}
-
-namespace {
-
-/// Registers of the encoder hold lanes backwards: element 0 is the highest lane. So what compression
-/// leaves at the front is the words in falling order of lanes, and one reversal puts them, in rising
-/// order, against the words that are there already.
-inline __m512i reversal() { return _mm512_setr_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0); }
-
-/// 16 lanes take one symbol each; their words go below `words`.
-inline __m512i encode_step(__m512i state, __m512i symbol, const EncodeTable& table, uint16_t*& words) {
-  const __m512i packed = _mm512_i32gather_epi32(symbol, table.frequency_start, 4);
-  const __m512i frequency = _mm512_and_si512(packed, _mm512_set1_epi32(0xffff));
-  const __mmask16 full = _mm512_cmpge_epu32_mask(state, _mm512_slli_epi32(frequency, 32 - kProbabilityBits));
-  const __m512i out = _mm512_permutexvar_epi32(reversal(), _mm512_maskz_compress_epi32(full, state));
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(words - 16), _mm512_cvtepi32_epi16(out));
-  words -= _mm_popcnt_u32(full);
-  state = _mm512_mask_srli_epi32(state, full, state, 16);
-  // state < frequency << 21, so the quotient is below 2^21. Three roundings of 2^-24 each meet a factor
-  // of 1 - 3 x 2^-24: the result is never above the true quotient and less than 1 below it.
-  const __m512 share = _mm512_mul_ps(_mm512_div_ps(_mm512_cvtepu32_ps(state), _mm512_cvtepi32_ps(frequency)),
-                                     _mm512_set1_ps(0x1.fffffap-1F));
-  __m512i quotient = _mm512_cvttps_epi32(share);
-  __m512i rest = _mm512_sub_epi32(state, _mm512_mullo_epi32(quotient, frequency));
-  const __mmask16 low = _mm512_cmpge_epu32_mask(rest, frequency);
-  quotient = _mm512_mask_add_epi32(quotient, low, quotient, _mm512_set1_epi32(1));
-  rest = _mm512_mask_sub_epi32(rest, low, rest, frequency);
-  return _mm512_add_epi32(_mm512_add_epi32(_mm512_slli_epi32(quotient, kProbabilityBits), rest),
-                          _mm512_srli_epi32(packed, 16));
-}
-
-}  // namespace
-
-void encode_avx512(EncodeJob& job, const EncodeTable& table) {
-  const __m512i byte = _mm512_set1_epi32(0xff);
-  const __m512i even = _mm512_setr_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
-  const __m512i odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
-  __m512i states[2] = {_mm512_set1_epi32(kStateLow), _mm512_set1_epi32(kStateLow)};
-  uint16_t* words = job.words_end;
-  for (uint32_t group = job.groups; group-- > 0;) {
-    const uint8_t* in = job.in + size_t{group} * kGroupSymbols;
-    __m512i low[2];
-    __m512i high[2];
-    for (uint32_t half = 0; half < 2; ++half) {
-      const __m512i a = _mm512_loadu_si512(in + half * 128);
-      const __m512i b = _mm512_loadu_si512(in + half * 128 + 64);
-      low[half] = _mm512_permutex2var_epi32(a, even, b);
-      high[half] = _mm512_permutex2var_epi32(a, odd, b);
-    }
-#pragma GCC unroll 8
-    for (uint32_t step = kLaneRun; step-- > 0;) {
-      for (uint32_t half = 2; half-- > 0;) {
-        const __m512i source = step < 4 ? low[half] : high[half];
-        const __m512i symbol = _mm512_and_si512(_mm512_srli_epi32(source, 8 * (step & 3)), byte);
-        states[half] = encode_step(states[half], symbol, table, words);
-      }
-    }
-  }
-  job.word_count = static_cast<uint32_t>(job.words_end - words);
-  _mm512_storeu_si512(job.states, _mm512_permutexvar_epi32(reversal(), states[0]));
-  _mm512_storeu_si512(job.states + 16, _mm512_permutexvar_epi32(reversal(), states[1]));
 }
 
 }  // namespace ingot::codec::detail

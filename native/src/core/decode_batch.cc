@@ -55,7 +55,7 @@ class DecodeBatch final : public Batch {
     Op& op = ops_[index];
     op.batch = this;
     op.index = index;
-    op.priority = call_.priority;
+    op.priority = kComputeLane;
     CodedPart& part = op.part;
     if (columns.stream[index] >= columns.streams_count) return "stream";
     if (columns.destination[index] >= columns.destinations_count) return "destination";

@@ -85,6 +85,7 @@ class EncodeBatch final : public Batch {
   const char* adopt_op(uint32_t index);
   const char* adopt_piece(const EncodeOp& op, uint32_t index, uint64_t& cursor);
   bool plan_ahead(EncodeOp& op);
+  void compute(EncodeOp& op);
   void granted(EncodeOp& op);
   void read_done(AheadRead& read);
   void source_failed(EncodeOp& op, uint32_t file, uint64_t offset_bytes, int errno_value);
@@ -206,24 +207,33 @@ bool EncodeBatch::plan_ahead(EncodeOp& op) {
 
 void EncodeBatch::start_op(uint32_t index) {
   EncodeOp& op = ops_[index];
+  if (!plan_ahead(op)) {
+    compute(op);
+    return;
+  }
   op.priority = call_.priority;
   op.cancel = call_.cancel.get();
   op.run = [](Task* task) {
     auto* waiting = static_cast<EncodeOp*>(static_cast<PoolWaiter*>(task));
     waiting->batch->granted(*waiting);
   };
-  if (plan_ahead(op)) context_.pool().request(&op);
-  else context_.workers().post(&op);
+  context_.pool().request(&op);
+}
+
+/// Queues what takes long, behind whatever a device waits for.
+void EncodeBatch::compute(EncodeOp& op) {
+  op.priority = kComputeLane;
+  op.run = [](Task* task) {
+    auto* ready = static_cast<EncodeOp*>(static_cast<PoolWaiter*>(task));
+    ready->batch->work(*ready);
+  };
+  context_.workers().post(&op);
 }
 
 void EncodeBatch::granted(EncodeOp& op) {
   if (op.errno_value != 0) {
     refused(op, op.errno_value);
     finish(op);
-    return;
-  }
-  if (op.reads.empty()) {
-    work(op);
     return;
   }
   // The op may be gone once its chain was submitted.
@@ -251,7 +261,7 @@ void EncodeBatch::read_done(AheadRead& read) {
     source_failed(op, pieces_[op.piece_start].file, read.offset_bytes + read.done_bytes, read.errno_value);
   }
   if (op.pending.fetch_sub(1) != 1) return;
-  if (op.outcome.load() == INGOT_OP_OK) work(op);
+  if (op.outcome.load() == INGOT_OP_OK) compute(op);
   else finish(op);
 }
 

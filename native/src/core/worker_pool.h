@@ -16,6 +16,10 @@
 
 namespace ingot {
 
+/// The lane of work that takes milliseconds (coding): below every lane of transfers, whose tasks take microseconds and
+/// keep the devices busy. A transfer that waited behind queued encoding would cost a device more than a core.
+inline constexpr uint8_t kComputeLane = 3;
+
 /// An intrusive unit of work: what owns it embeds it, so that posting allocates nothing.
 struct Task {
   void (*run)(Task*) = nullptr;
@@ -40,7 +44,7 @@ class WorkerPool {
 
   std::mutex mutex_;
   std::condition_variable wake_;
-  std::array<Lane, 3> lanes_;
+  std::array<Lane, kComputeLane + 1> lanes_;
   bool stopping_ = false;
   const unsigned size_;
   std::vector<std::thread> threads_;

@@ -1,0 +1,146 @@
+// RANS32 encoding on 512-bit registers: 32 lanes are two vectors; frequencies come from tables in registers.
+//
+// Invariants
+//   1. The same words and states as the scalar encoder.
+//   2. The quotient from single precision is the true one or one less; one compare settles it.
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+#include <cstring>
+
+#include "rans32.h"
+
+// After the headers, so that no inline function of theirs is compiled for this instruction set.
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi2,popcnt"))), \
+                             apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi2,popcnt")
+#endif
+
+namespace ingot::codec::detail {
+namespace {
+
+constexpr uint32_t kWordsPerRegister = 32;
+
+/// Registers of the encoder hold lanes backwards: element 0 is the highest lane. So what compression
+/// leaves at the front is the words in falling order of lanes, and one reversal puts them, in rising
+/// order, against the words that are there already.
+inline __m512i reversal() { return _mm512_setr_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0); }
+
+/// A table of kEntries words (64, 128 or 256) in registers, looked up by word.
+template <uint32_t kEntries>
+struct WordTable {
+  __m512i part[kEntries / kWordsPerRegister];
+
+  explicit WordTable(const uint16_t* words) {
+    for (uint32_t i = 0; i < kEntries / kWordsPerRegister; ++i) {
+      part[i] = _mm512_loadu_si512(words + size_t{i} * kWordsPerRegister);
+    }
+  }
+  [[nodiscard]] __m512i of(__m512i index) const {
+    const __m512i first = _mm512_permutex2var_epi16(part[0], index, part[1]);
+    if constexpr (kEntries == 64) {
+      return first;
+    } else {
+      const __mmask32 second = _mm512_test_epi16_mask(index, _mm512_set1_epi16(64));
+      const __m512i low = _mm512_mask_mov_epi16(first, second, _mm512_permutex2var_epi16(part[2], index, part[3]));
+      if constexpr (kEntries == 128) {
+        return low;
+      } else {
+        const __m512i high =
+            _mm512_mask_mov_epi16(_mm512_permutex2var_epi16(part[4], index, part[5]), second,
+                                  _mm512_permutex2var_epi16(part[6], index, part[7]));
+        return _mm512_mask_mov_epi16(low, _mm512_test_epi16_mask(index, _mm512_set1_epi16(128)), high);
+      }
+    }
+  }
+};
+
+/// 16 lanes take one symbol each; their words go below `words`.
+inline __m512i encode_step(__m512i state, __m512i frequency, __m512i start, uint16_t*& words) {
+  const __mmask16 full = _mm512_cmpge_epu32_mask(state, _mm512_slli_epi32(frequency, 32 - kProbabilityBits));
+  const __m512i out = _mm512_permutexvar_epi32(reversal(), _mm512_maskz_compress_epi32(full, state));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(words - 16), _mm512_cvtepi32_epi16(out));
+  words -= _mm_popcnt_u32(full);
+  state = _mm512_mask_srli_epi32(state, full, state, 16);
+  // state < frequency << 21, so the quotient is below 2^21. An estimate r of 1 / f, good to 2^-14, becomes
+  // r (2 - 2^-22 - f r): 1 / f less 2^-22 of it, up to 2^-28 and one rounding. With the roundings of the state and of
+  // the product (2^-24 each) the result is never above the true quotient, and less than 2^21 x 7.1 x 2^-24 < 1 below.
+  const __m512 divisor = _mm512_cvtepi32_ps(frequency);
+  const __m512 rough = _mm512_rcp14_ps(divisor);
+  const __m512 error = _mm512_fnmadd_ps(divisor, rough, _mm512_set1_ps(0x1.fffff8p-1F));
+  const __m512 inverse = _mm512_fmadd_ps(rough, error, rough);
+  __m512i quotient = _mm512_cvttps_epi32(_mm512_mul_ps(_mm512_cvtepu32_ps(state), inverse));
+  __m512i rest = _mm512_sub_epi32(state, _mm512_mullo_epi32(quotient, frequency));
+  const __mmask16 low = _mm512_cmpge_epu32_mask(rest, frequency);
+  quotient = _mm512_mask_add_epi32(quotient, low, quotient, _mm512_set1_epi32(1));
+  rest = _mm512_mask_sub_epi32(rest, low, rest, frequency);
+  return _mm512_add_epi32(_mm512_add_epi32(_mm512_slli_epi32(quotient, kProbabilityBits), rest), start);
+}
+
+/// Symbols from `lowest` on, at most kEntries of them.
+template <uint32_t kEntries>
+void encode_block(EncodeJob& job, const EncodeTable& table, uint32_t lowest) {
+  const WordTable<kEntries> frequencies(table.frequency + lowest);
+  const WordTable<kEntries> starts(table.start + lowest);
+  const __m512i first_symbol = _mm512_set1_epi16(static_cast<int16_t>(lowest));
+  const __m512i byte = _mm512_set1_epi32(0xff);
+  const __m512i low_word = _mm512_set1_epi32(0xffff);
+  const __m512i even = _mm512_setr_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
+  const __m512i odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
+  __m512i states[2] = {_mm512_set1_epi32(kStateLow), _mm512_set1_epi32(kStateLow)};
+  uint16_t* words = job.words_end;
+  for (uint32_t group = job.groups; group-- > 0;) {
+    const uint8_t* in = job.in + size_t{group} * kGroupSymbols;
+    __m512i low[2];
+    __m512i high[2];
+    for (uint32_t half = 0; half < 2; ++half) {
+      const __m512i a = _mm512_loadu_si512(in + half * 128);
+      const __m512i b = _mm512_loadu_si512(in + half * 128 + 64);
+      low[half] = _mm512_permutex2var_epi32(a, even, b);
+      high[half] = _mm512_permutex2var_epi32(a, odd, b);
+    }
+#pragma GCC unroll 8
+    for (uint32_t back = 1; back <= kLaneRun; ++back) {
+      const uint32_t step = kLaneRun - back;
+      const __m512i* const source = step < 4 ? low : high;
+      const __m512i first = _mm512_and_si512(_mm512_srli_epi32(source[0], 8 * (step & 3)), byte);
+      const __m512i second = _mm512_and_si512(_mm512_srli_epi32(source[1], 8 * (step & 3)), byte);
+      const __m512i index =
+          _mm512_sub_epi16(_mm512_or_si512(first, _mm512_slli_epi32(second, 16)), first_symbol);
+      const __m512i frequency = frequencies.of(index);
+      const __m512i start = starts.of(index);
+      states[1] = encode_step(states[1], _mm512_srli_epi32(frequency, 16), _mm512_srli_epi32(start, 16), words);
+      states[0] =
+          encode_step(states[0], _mm512_and_si512(frequency, low_word), _mm512_and_si512(start, low_word), words);
+    }
+  }
+  job.word_count = static_cast<uint32_t>(job.words_end - words);
+  _mm512_storeu_si512(job.states, _mm512_permutexvar_epi32(reversal(), states[0]));
+  _mm512_storeu_si512(job.states + 16, _mm512_permutexvar_epi32(reversal(), states[1]));
+}
+
+/// Where a table of `entries` words that holds the alphabet begins: never past the end of the arrays.
+uint32_t table_start(const EncodeTable& table, uint32_t entries) {
+  return table.lowest < kSymbolsMax - entries ? table.lowest : kSymbolsMax - entries;
+}
+
+}  // namespace
+
+void encode_avx512(EncodeJob& job, const EncodeTable& table) {
+  const uint32_t span = uint32_t{table.highest} - table.lowest + 1;
+  if (span <= 64) encode_block<64>(job, table, table_start(table, 64));
+  else if (span <= 128) encode_block<128>(job, table, table_start(table, 128));
+  else encode_block<256>(job, table, 0);
+}
+
+}  // namespace ingot::codec::detail
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+#endif
