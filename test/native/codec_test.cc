@@ -163,6 +163,58 @@ void check_tables() {
   }
 }
 
+/// Symbols with these frequencies of 2,048, or nearly so, in random order.
+std::vector<uint8_t> drawn(const EncodeTable& table, uint32_t count, Random& random) {
+  std::vector<uint8_t> symbols(count);
+  for (uint8_t& symbol : symbols) {
+    // Rare symbols come as often as common ones in every other block: states then reach their extremes.
+    if (random.below(2) == 0) {
+      do symbol = static_cast<uint8_t>(random.next());
+      while (table.frequency[symbol] == 0);
+      continue;
+    }
+    const uint32_t slot = random.below(kSlots);
+    for (uint32_t each = 0; each < kSymbolsMax; ++each) {
+      if (slot >= table.start[each] && slot < uint32_t{table.start[each]} + table.frequency[each]) {
+        symbol = static_cast<uint8_t>(each);
+      }
+    }
+  }
+  return symbols;
+}
+
+/// Every encoder makes the same words and states, over alphabets narrow and wide, from frequency 1 to 2,047.
+void check_encoders(const std::vector<const char*>& names) {
+  Random random{9};
+  constexpr uint32_t kCount = 4096;
+  for (int round = 0; round < 400; ++round) {
+    uint32_t counts[kSymbolsMax] = {};
+    const uint32_t spans[] = {2, 40, 64, 65, 128, 129, 200, 256};
+    const uint32_t span = spans[round % 8];
+    const uint32_t lowest = random.below(kSymbolsMax - span + 1);
+    uint64_t total = 0;
+    for (uint32_t i = 0; i < span; ++i) counts[lowest + i] = i == 0 || i + 1 == span || random.below(3) != 0 ? 1 : 0;
+    for (uint32_t i = 0; i < span; ++i) counts[lowest + i] <<= random.below(20);
+    for (const uint32_t count : counts) total += count;
+    EncodeTable table;
+    normalise(counts, total, table);
+    const std::vector<uint8_t> symbols = drawn(table, kCount, random);
+    std::vector<uint16_t> words[2];
+    EncodeJob jobs[2] = {};
+    for (const char* name : names) {
+      const bool is_first = name == names.front();
+      std::vector<uint16_t>& room = words[is_first ? 0 : 1];
+      EncodeJob& job = jobs[is_first ? 0 : 1];
+      room.assign(kCount + 64, 0);
+      job = {symbols.data(), kCount / kGroupSymbols, {}, room.data() + room.size(), 0};
+      rans32_kernel(name)->encode(job, table);
+      CHECK(job.word_count == jobs[0].word_count);
+      CHECK(std::memcmp(job.states, jobs[0].states, sizeof job.states) == 0);
+      CHECK(std::equal(job.words_end - job.word_count, job.words_end, jobs[0].words_end - job.word_count));
+    }
+  }
+}
+
 /// A damaged stream gives the same verdict, and the same bytes, on every kernel; it never goes astray.
 void check_damage(const std::vector<const char*>& names) {
   Random random{4};
@@ -237,6 +289,7 @@ void check_limits() {
 int main() {
   const std::vector<const char*> names = kernels();
   check_tables();
+  check_encoders(names);
   check_round_trips(names);
   check_deltas(names);
   check_damage(names);

@@ -37,7 +37,15 @@ class Histogram {
     for (; i + 8 <= count; i += 8) {
       uint64_t eight;
       std::memcpy(&eight, bytes + i, 8);
-      for (uint32_t part = 0; part < 8; ++part) ++parts_[part][eight >> (8 * part) & 0xff];
+      // Written out: as a loop it ran at half the speed.
+      ++parts_[0][static_cast<uint8_t>(eight)];
+      ++parts_[1][static_cast<uint8_t>(eight >> 8)];
+      ++parts_[2][static_cast<uint8_t>(eight >> 16)];
+      ++parts_[3][static_cast<uint8_t>(eight >> 24)];
+      ++parts_[4][static_cast<uint8_t>(eight >> 32)];
+      ++parts_[5][static_cast<uint8_t>(eight >> 40)];
+      ++parts_[6][static_cast<uint8_t>(eight >> 48)];
+      ++parts_[7][eight >> 56];
     }
     for (; i < count; ++i) ++parts_[0][bytes[i]];
   }
