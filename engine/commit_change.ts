@@ -38,7 +38,7 @@ import { sealManifest } from './keys/manifest_seal.js';
 import { type FileDraft, type ObjectDraft, draftPieces, draftSum, fileTotals } from './object_draft.js';
 import { oweResilver } from './repair/resilver_record.js';
 import type { StoreContext } from './store_context.js';
-import { INLINE_SUM_LIMIT, type LeafPlace, type SumLeafPlan, writeSumLeaves } from './sum_leaves.js';
+import { INLINE_SUM_LIMIT, type LeafPlace, type SumLeafPlan, startSumLeaves } from './sum_leaves.js';
 
 const NO_TREE_VALUE = new Uint8Array(0);
 
@@ -159,8 +159,19 @@ export async function applyCommit(
   plan: CommitPlan,
 ): Promise<{ record: VersionRecord; manifest: Manifest }> {
   const linkedBytes = await referenceLinked(change, plan);
-  await writeSumLeaves(context, change, plan.leaves);
-  let storedBytes = linkedBytes;
+  const leafWrites = startSumLeaves(context, change, plan.leaves);
+  try {
+    const storedBytes = linkedBytes + (await putExtents(change, plan));
+    await leafWrites.putRecords();
+    return await putVersion(change, plan, storedBytes);
+  } finally {
+    await leafWrites.settle();
+  }
+}
+
+/** The records of what this version wrote; resolves to the bytes that its copies take. */
+async function putExtents(change: CatalogChange, plan: CommitPlan): Promise<number> {
+  let storedBytes = 0;
   let isShort = false;
   for (const chunk of plan.chunks) {
     // Copies on members that failed since they were written are not named: wanted stays, actual is fewer.
@@ -177,6 +188,14 @@ export async function applyCommit(
   }
   // A member that failed and came back meanwhile can take what it lost: nothing else would say so (members.md M14).
   if (isShort) await oweResilver(change, context.nowMs());
+  return storedBytes;
+}
+
+async function putVersion(
+  change: CatalogChange,
+  plan: CommitPlan,
+  storedBytes: number,
+): Promise<{ record: VersionRecord; manifest: Manifest }> {
   const id = change.takeVersionId();
   const record = versionRecord(plan, id, storedBytes);
   const encoded = encodeVersion(record);

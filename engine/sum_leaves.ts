@@ -121,28 +121,48 @@ export async function placeSumLeaves(context: StoreContext, plan: SumLeafPlan): 
   }
 }
 
-/** Writes the placed leaves and puts their records into the change. */
-export async function writeSumLeaves(
-  context: StoreContext,
-  change: CatalogChange,
-  plan: SumLeafPlan,
-): Promise<void> {
-  for (const group of plan.groups) {
+/** Leaves on their way to their places: what is left to do is to wait for them and to put their records. */
+export interface LeafWrites {
+  /** Waits for every write, then puts the leaves' records into the change. Never called: `settle` is owed. */
+  putRecords(): Promise<void>;
+  /** Resolves, whatever became of the writes, when none is in flight. */
+  settle(): Promise<void>;
+}
+
+/** Begins to write the placed leaves, so that the caller can put other records meanwhile. */
+export function startSumLeaves(context: StoreContext, change: CatalogChange, plan: SumLeafPlan): LeafWrites {
+  const groups = plan.groups.map((group) => {
     const grants = group.grants.filter((grant) => change.takesSpace(grant));
-    if (grants.length === 0) {
-      throw new StoreError('E_DEVICE_LOST', 'no member that the segment sums were to be on is left', {
-        where: { structure: 'SumLeaf' },
-        retryable: true,
-        safe: 'nothing of this transaction is visible',
-        next: 'write the version again',
-      });
-    }
+    if (grants.length === 0) throw lostLeaves();
+    return { group, grants, leaves: plan.leaves.slice(group.start, group.start + group.count) };
+  });
+  const writes = groups.map(({ group, grants, leaves }) => {
     for (const grant of grants) change.useSpace(grant);
     // The space of a write that failed is not given back in this session (commit.md C1).
     group.isSpoiled = true;
-    await writeGroup(context, change, plan.leaves.slice(group.start, group.start + group.count), grants);
-    group.isSpoiled = false;
-  }
+    return writePages(context, change.sequence, leaves, grants);
+  });
+  const settled = Promise.allSettled(writes);
+  return {
+    putRecords: async () => {
+      await settled;
+      for (const [index, { group, grants, leaves }] of groups.entries()) {
+        const sums = await (writes[index] as Promise<BigUint64Array>);
+        await putRecords(change, leaves, grants, sums);
+        group.isSpoiled = false;
+      }
+    },
+    settle: async () => void (await settled),
+  };
+}
+
+function lostLeaves(): StoreError {
+  return new StoreError('E_DEVICE_LOST', 'no member that the segment sums were to be on is left', {
+    where: { structure: 'SumLeaf' },
+    retryable: true,
+    safe: 'nothing of this transaction is visible',
+    next: 'write the version again',
+  });
 }
 
 /** After a commit that failed: gives the space back, but for that of failed writes. */
@@ -186,27 +206,44 @@ export async function writeGroup(
   leaves: readonly LeafDraft[],
   grants: readonly SpaceGrant[],
 ): Promise<void> {
-  const count = leaves.length;
-  const pages = new Uint8Array(count * LEAF_BYTES);
+  await putRecords(change, leaves, grants, await writePages(context, change.sequence, leaves, grants));
+}
+
+/** Writes the pages one after the other at each grant, as one transfer; resolves to the sum of each. */
+async function writePages(
+  context: StoreContext,
+  birth: number,
+  leaves: readonly LeafDraft[],
+  grants: readonly SpaceGrant[],
+): Promise<BigUint64Array> {
+  const pages = new Uint8Array(leaves.length * LEAF_BYTES);
   for (const [index, leaf] of leaves.entries()) {
     const { storeUuid } = context.catalog;
     const sums = leaf.sums.subarray(0, leaf.used);
-    const page = encodeSumLeafPage({ storeUuid, birth: change.sequence, ownerId: leaf.id, sums });
+    const page = encodeSumLeafPage({ storeUuid, birth, ownerId: leaf.id, sums });
     assert(page.byteLength === LEAF_BYTES, 'a sum leaf is one sector');
     pages.set(page, index * LEAF_BYTES);
   }
-  const batch = leafBatch(context, pages, grants, count);
+  const batch = leafBatch(context, pages, grants);
   const result = await context.io.write(batch);
   if (result.status.some((status) => status !== 0)) throwLeafErrors(context, result.faults);
+  return batch.segmentSums;
+}
+
+async function putRecords(
+  change: CatalogChange,
+  leaves: readonly LeafDraft[],
+  grants: readonly SpaceGrant[],
+  sums: BigUint64Array,
+): Promise<void> {
+  assert(sums.length === leaves.length, 'each leaf is a segment of its group');
   for (const [index, leaf] of leaves.entries()) {
-    const sum = batch.segmentSums[index];
-    assert(sum !== undefined && sum === batch.rawSums[index], 'a leaf has no padding outside its page');
     await change.put(
       2,
       extentKey(leaf.id),
       encodeSumLeaf({
         copies: grants.map((grant) => ({ member: grant.member, sector: grant.sector + index })),
-        sum,
+        sum: sums[index] as bigint,
         birth: change.sequence,
         sumCount: leaf.used,
         referenceCount: leaf.extents,
@@ -231,40 +268,35 @@ function throwLeafErrors(context: StoreContext, faults: readonly IoFault[]): nev
   throw new StoreError('E_IO', what, { safe });
 }
 
-function leafBatch(
-  context: StoreContext,
-  pages: Uint8Array,
-  grants: readonly SpaceGrant[],
-  count: number,
-): WriteBatch {
+/** One op, each page a segment of it. */
+function leafBatch(context: StoreContext, pages: Uint8Array, grants: readonly SpaceGrant[]): WriteBatch {
+  const bytes = Float64Array.of(pages.byteLength);
   const batch: WriteBatch = {
-    count,
-    copyMember: new Uint16Array(count * MAX_COPIES).fill(NO_MEMBER),
-    copyOffsetBytes: new Float64Array(count * MAX_COPIES),
-    rawBytes: new Float64Array(count).fill(LEAF_BYTES),
-    storedBytes: new Float64Array(count).fill(LEAF_BYTES),
-    segmentBytes: new Float64Array(count).fill(LEAF_BYTES),
-    pieceStart: Uint32Array.from({ length: count }, (_, op) => op),
-    pieceCount: new Uint32Array(count).fill(1),
-    pieceBytes: new Float64Array(count).fill(LEAF_BYTES),
-    pieceOffsetBytes: new Float64Array(count),
-    pieceSource: new Int32Array(count),
-    pieceSourceOffsetBytes: Float64Array.from({ length: count }, (_, op) => op * LEAF_BYTES),
+    count: 1,
+    copyMember: new Uint16Array(MAX_COPIES).fill(NO_MEMBER),
+    copyOffsetBytes: new Float64Array(MAX_COPIES),
+    rawBytes: bytes,
+    storedBytes: bytes,
+    segmentBytes: Float64Array.of(LEAF_BYTES),
+    pieceStart: new Uint32Array(1),
+    pieceCount: Uint32Array.of(1),
+    pieceBytes: bytes,
+    pieceOffsetBytes: new Float64Array(1),
+    pieceSource: new Int32Array(1),
+    pieceSourceOffsetBytes: new Float64Array(1),
     sources: [pages],
     files: [],
-    sumIndex: Uint32Array.from({ length: count }, (_, op) => op),
-    segmentSums: new BigUint64Array(count),
-    rawSums: new BigUint64Array(count),
-    pieceSums: new BigUint64Array(count),
+    sumIndex: new Uint32Array(1),
+    segmentSums: new BigUint64Array(pages.byteLength / LEAF_BYTES),
+    rawSums: new BigUint64Array(1),
+    pieceSums: new BigUint64Array(1),
     priority: 0,
   };
-  for (let op = 0; op < count; op++) {
-    for (const [copy, grant] of grants.entries()) {
-      const slot = context.slotOfMember(grant.member);
-      assert(slot !== undefined, 'space was granted on an open member');
-      batch.copyMember[op * MAX_COPIES + copy] = slot;
-      batch.copyOffsetBytes[op * MAX_COPIES + copy] = (grant.sector + op) * LEAF_BYTES;
-    }
+  for (const [copy, grant] of grants.entries()) {
+    const slot = context.slotOfMember(grant.member);
+    assert(slot !== undefined, 'space was granted on an open member');
+    batch.copyMember[copy] = slot;
+    batch.copyOffsetBytes[copy] = grant.sector * LEAF_BYTES;
   }
   return batch;
 }

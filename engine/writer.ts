@@ -3,8 +3,9 @@
 // Invariants
 //   1. A chunk's first copy goes to the member with the fewest bytes placed by this transaction so
 //      far, further copies to distinct members, of other failure domains where there are any.
-//   2. Bytes queued or in flight, over all transactions of a store, stay within
-//      WRITE_BUDGET_BYTES; before anybody waits, everything idle is sent off, so waiting ends.
+//   2. Bytes queued or in flight, over all transactions of a store, stay within WRITE_BUDGET_BYTES, and those that
+//      are written from memory lent by callers within LENT_BUDGET_BYTES; before anybody waits, everything idle is
+//      sent off, so waiting ends.
 //   3. A copy that a member did not take goes to another member, else once to another place of the same one, else
 //      that member is set aside, so that it is named not in sync before the commit is acknowledged (members.md M4).
 //      A write that no member takes, or a source file that gave too little, fails this transaction alone and for
@@ -43,6 +44,11 @@ import type { StoreContext } from './store_context.js';
 
 /** Bytes queued or being written by all transactions of one store at most. */
 export const WRITE_BUDGET_BYTES = 128 * 1024 * 1024;
+/**
+ * The same of lent memory, which costs the engine none: so much that the queue of no member runs dry while what was
+ * written is summed again and the next is summed (decisions/0021).
+ */
+export const LENT_BUDGET_BYTES = 1024 * 1024 * 1024;
 /** A batch goes off when it has so many bytes. */
 export const WRITE_BATCH_BYTES = 32 * 1024 * 1024;
 /** The same of a batch with chunks to encode: its first chunks are written while those of later batches are encoded. */
@@ -63,6 +69,8 @@ const SECTOR_BYTES = 4096;
 export class WriterPool {
   readonly context: StoreContext;
   readonly budget: MemoryBudget;
+  /** Counts what is written from where a caller lent it. */
+  readonly lentBudget: MemoryBudget;
   /** Engine memory for copies of the caller's bytes. */
   readonly staging: BufferPool;
   readonly writers = new Set<TransactionWriter>();
@@ -71,9 +79,11 @@ export class WriterPool {
 
   constructor(context: StoreContext, budgetBytes: number = WRITE_BUDGET_BYTES) {
     this.context = context;
-    this.budget = new MemoryBudget(budgetBytes, () => {
+    const sendOff = (): void => {
       for (const writer of this.writers) writer.sendOff();
-    });
+    };
+    this.budget = new MemoryBudget(budgetBytes, sendOff);
+    this.lentBudget = new MemoryBudget(Math.max(LENT_BUDGET_BYTES, budgetBytes), sendOff);
     this.staging = new BufferPool(context.io, STAGING_KEEP_BYTES);
   }
   close(): void {
@@ -239,14 +249,24 @@ export class TransactionWriter {
     options: PieceOptions = PLAIN_PIECE,
   ): Promise<DraftPart> {
     assert(bytes > 0 && bytes <= this.#options.chunkBytes, 'a chunk has 1..chunkBytes bytes');
-    const heldBytes = this.#memoryFactor(options, typeof source === 'function') * bytes;
-    if (!this.#pool.budget.tryAcquire(heldBytes)) await this.#pool.budget.acquire(heldBytes);
+    const isCopied = typeof source === 'function';
+    const heldBytes = this.#memoryFactor(options, isCopied) * bytes;
+    // Written as it lies, the engine needs no memory for it; what is sealed is written as something else.
+    const isLent =
+      heldBytes === bytes &&
+      this.#options.attempt === null &&
+      typeof source !== 'function' &&
+      source.kind === 'memory' &&
+      source.lent === true;
+    const budget = isLent ? this.#pool.lentBudget : this.#pool.budget;
+    if (!budget.tryAcquire(heldBytes)) await budget.acquire(heldBytes);
     if (this.#failure !== null) {
-      this.#pool.budget.release(heldBytes);
+      budget.release(heldBytes);
       throw this.#failure;
     }
     const chunk = new ChunkDraft(dtypeCode, name, options.profile);
-    chunk.heldBytes = heldBytes;
+    if (isLent) chunk.lentBytes = heldBytes;
+    else chunk.heldBytes = heldBytes;
     let from = source;
     if (typeof from === 'function') {
       chunk.staging = this.#pool.staging.take(this.#options.chunkBytes * (options.narrows ? 2 : 1));
@@ -394,9 +414,11 @@ export class TransactionWriter {
 
   #giveBack(chunks: readonly ChunkDraft[]): void {
     let heldBytes = 0;
+    let lentBytes = 0;
     for (const chunk of chunks) {
       heldBytes += chunk.heldBytes;
-      chunk.heldBytes = 0;
+      lentBytes += chunk.lentBytes;
+      chunk.heldBytes = chunk.lentBytes = 0;
       if (chunk.staging !== null) this.#pool.staging.give(chunk.staging);
       chunk.staging = null;
       if (chunk.coded !== null) this.#pool.staging.give(chunk.coded);
@@ -408,6 +430,7 @@ export class TransactionWriter {
       chunk.pieces.length = 0;
     }
     this.#pool.budget.release(heldBytes);
+    this.#pool.lentBudget.release(lentBytes);
   }
 
   async #place(chunks: readonly ChunkDraft[]): Promise<void> {

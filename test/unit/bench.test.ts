@@ -5,7 +5,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { BF16, E4M3, FP16, roundTo } from '../../tools/bench/codec_data.js';
-import { fioArguments, parseFio, SETTINGS } from '../../tools/bench/fio.js';
+import { fioArguments, parseFio, SETTINGS, startOfLog } from '../../tools/bench/fio.js';
 import { parseOptions } from '../../tools/bench/options.js';
 import { table, verdict } from '../../tools/bench/report.js';
 import {
@@ -73,7 +73,21 @@ test('fio runs with io_uring past the page cache, never makes a file, and syncs 
   const read = fioArguments('read', STRETCHES, setting);
   for (const argument of [...always, '--readonly', '--offset=1048576'])
     assert.ok(read.includes(argument), argument);
-  assert.equal(read.filter((argument) => argument.startsWith('--filename=')).length, 2);
+  assert.equal(read.filter((argument) => argument.startsWith('--filename=')).length, 1);
+  const apart = fioArguments('read', STRETCHES, { ...setting, isApart: true });
+  assert.equal(apart.filter((argument) => argument.startsWith('--filename=')).length, 2);
+});
+
+test('jobs that began one after the other are counted over all of their time', () => {
+  const starts = [
+    '1000600, 100000000, 1, 1, 0\n1000500, 400000000, 1, 1, 0\n',
+    '1000700, 50000000, 1, 1, 0\n',
+  ];
+  const text = JSON.stringify({ jobs: [job(1e9, 500), job(1e9, 450)] });
+  const run = parseFio(text, 'read', starts.map(startOfLog));
+  // The first runs from 1000100 to 1000600, the second from 1000650 to 1001100.
+  assert.equal(run.gigabytesPerSecond, 2);
+  assert.throws(() => startOfLog('2147483647, 5, 1, 1, 0\n'), /without transfers/);
 });
 
 test('jobs at once count together over the longest run time, and an error of one is an error', () => {

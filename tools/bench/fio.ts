@@ -4,24 +4,34 @@
 //   1. Engine and mode are fixed: io_uring, O_DIRECT, sequential. Only block size and depth vary.
 //      Buffers and files are registered, as the store's are: the kernel then takes the buffers' memory before the
 //      time begins. Without that fio pays for the first touch of its memory and loses half its rate.
-//   2. A rate is the bytes that fio moved over the longest run time among its jobs; a write's run time includes the
-//      fsync at its end. fio's start is not counted.
-//   3. Writes go only to stretches that the caller names and to no file that is not there yet.
+//   2. A rate is the bytes that fio moved over its run time; a write's run time includes the fsync at its end. fio's
+//      start is not counted.
+//   3. Several stretches are one job that takes them in turn, or a job each (`isApart`). Jobs of their own begin when
+//      each has its buffers, up to half a second apart: their rate is that over the time from the first one's start
+//      to the last one's end. (The longest of their run times gave up to four times that rate.)
+//   4. Writes go only to stretches that the caller names and to no file that is not there yet.
 //
 // It judges nothing (io.ts does) and knows no store.
 
 import { execFile } from 'node:child_process';
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { median, seededRandom, shuffled } from './statistics.js';
 
 const run = promisify(execFile);
 const FIO_TIMEOUT_MS = 300_000;
+/** Stands in a log where a transfer has no time. */
+const LOG_NO_TIME = 2_147_483_647;
 const MAX_OUTPUT_BYTES = 16 * 1024 * 1024;
 const MEBIBYTE = 1024 * 1024;
 
 export interface FioSetting {
   readonly blockBytes: number;
   readonly depth: number;
+  /** A job, and so a thread, for each stretch; default one for all. */
+  readonly isApart?: boolean;
 }
 /** A part of a file, or files one after the other (their names joined with ':', whole). */
 export interface FioStretch {
@@ -40,14 +50,20 @@ export const SETTINGS: readonly FioSetting[] = [1, 4, 16].flatMap((mebibytes) =>
   [8, 32, 128].map((depth) => ({ blockBytes: mebibytes * MEBIBYTE, depth })),
 );
 
-export const settingText = ({ blockBytes, depth }: FioSetting): string =>
-  `${blockBytes / MEBIBYTE} MiB x ${depth}`;
+/** Those of several stretches. */
+export const SETTINGS_OF_SEVERAL: readonly FioSetting[] = [
+  ...SETTINGS,
+  ...SETTINGS.map((setting) => ({ ...setting, isApart: true })),
+];
+
+export const settingText = ({ blockBytes, depth, isApart }: FioSetting): string =>
+  `${blockBytes / MEBIBYTE} MiB x ${depth}${isApart === true ? ', a job each' : ''}`;
 
 /** Arguments of one run; exported so that a test sees what is measured. */
 export function fioArguments(
   direction: 'read' | 'write',
   stretches: readonly FioStretch[],
-  { blockBytes, depth }: FioSetting,
+  { blockBytes, depth, isApart }: FioSetting,
 ): string[] {
   const common = [
     '--output-format=json',
@@ -59,13 +75,23 @@ export function fioArguments(
     '--allow_file_create=0',
   ];
   const mode = direction === 'read' ? ['--rw=read', '--readonly'] : ['--rw=write', '--end_fsync=1'];
-  const jobs = stretches.flatMap(({ path, offsetBytes, lengthBytes }, index) => [
-    `--name=job${index}`,
-    `--filename=${path}`,
-    `--offset=${offsetBytes}`,
-    `--size=${lengthBytes}`,
-  ]);
-  return [...common, ...mode, `--bs=${blockBytes}`, `--iodepth=${depth}`, '--fallocate=none', ...jobs];
+  const setting = [...common, ...mode, `--bs=${blockBytes}`, `--iodepth=${depth}`, '--fallocate=none'];
+  const parts =
+    isApart === true ? stretches.map((each) => [each]) : stretches.length === 0 ? [] : [stretches];
+  return [...setting, ...parts.flatMap(jobOf)];
+}
+
+/** One job over all stretches; fio divides its size among the files and begins in each at the same offset. */
+function jobOf(stretches: readonly FioStretch[], index: number): string[] {
+  const { offsetBytes, lengthBytes } = stretches[0] as FioStretch;
+  const alike = stretches.every(
+    (each) => each.offsetBytes === offsetBytes && each.lengthBytes === lengthBytes,
+  );
+  if (!alike) throw new Error('stretches of one fio run have one offset and one length');
+  const files = stretches.map(({ path }) => path).join(':');
+  const job = [`--name=job${index}`, `--filename=${files}`, `--offset=${offsetBytes}`];
+  if (stretches.length > 1) job.push('--file_service_type=roundrobin:1');
+  return [...job, `--size=${lengthBytes * stretches.length}`];
 }
 
 interface Moved {
@@ -81,17 +107,40 @@ interface FioJob {
   readonly error: number;
 }
 
-/** Reads fio's JSON, which may follow notes in words. */
-export function parseFio(text: string, direction: 'read' | 'write'): FioRun {
+/** How long after the first job this one began, ms. */
+function sinceFirst(startsMs: readonly number[], index: number): number {
+  const startMs = startsMs[index];
+  return startMs === undefined ? 0 : startMs - Math.min(...startsMs);
+}
+
+/** When the first transfer of a job began, ms since the epoch, from its latency log ('end ms, ns, ...' a line). */
+export function startOfLog(text: string): number {
+  let startMs = Number.POSITIVE_INFINITY;
+  for (const line of text.split('\n')) {
+    const [endMs, latencyNs] = line.split(',').map(Number);
+    // The line of a job's fsync has no time of its own.
+    if (endMs === undefined || latencyNs === undefined || endMs === LOG_NO_TIME) continue;
+    startMs = Math.min(startMs, endMs - latencyNs / 1e6);
+  }
+  if (!Number.isFinite(startMs)) throw new Error('fio left a log without transfers');
+  return startMs;
+}
+
+/** Reads fio's JSON, which may follow notes in words. `startsMs`: when each job began; all at once when absent. */
+export function parseFio(
+  text: string,
+  direction: 'read' | 'write',
+  startsMs: readonly number[] = [],
+): FioRun {
   const { jobs } = JSON.parse(text.slice(text.indexOf('{'))) as { readonly jobs: readonly FioJob[] };
   let bytes = 0;
   let longestMs = 0;
   let coreMs = 0;
-  for (const job of jobs) {
+  for (const [index, job] of jobs.entries()) {
     if (job.error !== 0) throw new Error(`fio reported error ${job.error}`);
     const moved = job[direction];
     bytes += moved.io_bytes;
-    longestMs = Math.max(longestMs, moved.runtime);
+    longestMs = Math.max(longestMs, moved.runtime + sinceFirst(startsMs, index));
     coreMs += ((job.usr_cpu + job.sys_cpu) / 100) * job.job_runtime;
   }
   if (bytes === 0 || longestMs === 0) throw new Error('fio moved nothing');
@@ -107,8 +156,23 @@ export async function runFio(
   setting: FioSetting,
 ): Promise<FioRun> {
   const args = fioArguments(direction, stretches, setting);
-  const { stdout } = await run('fio', args, { timeout: FIO_TIMEOUT_MS, maxBuffer: MAX_OUTPUT_BYTES });
-  return parseFio(stdout, direction);
+  const jobCount = setting.isApart === true ? stretches.length : 1;
+  if (jobCount === 1) {
+    const { stdout } = await run('fio', args, { timeout: FIO_TIMEOUT_MS, maxBuffer: MAX_OUTPUT_BYTES });
+    return parseFio(stdout, direction);
+  }
+  const directory = await mkdtemp(join(tmpdir(), 'ingot-fio-'));
+  try {
+    const log = join(directory, 'job');
+    const logged = [`--write_lat_log=${log}`, '--log_unix_epoch=1', ...args];
+    const { stdout } = await run('fio', logged, { timeout: FIO_TIMEOUT_MS, maxBuffer: MAX_OUTPUT_BYTES });
+    const logs = Array.from({ length: jobCount }, (_, index) =>
+      readFile(`${log}_lat.${index + 1}.log`, 'utf8'),
+    );
+    return parseFio(stdout, direction, (await Promise.all(logs)).map(startOfLog));
+  } finally {
+    await rm(directory, { recursive: true, force: true });
+  }
 }
 
 /** Reads and writes at the same time: all bytes over the longest run time of a job. */
@@ -160,9 +224,10 @@ export async function sweep(
   seed: number,
 ): Promise<Sweep> {
   const random = seededRandom(seed);
-  const taken = new Map<FioSetting, number[]>(SETTINGS.map((setting) => [setting, []]));
+  const settings = stretches.length > 1 ? SETTINGS_OF_SEVERAL : SETTINGS;
+  const taken = new Map<FioSetting, number[]>(settings.map((setting) => [setting, []]));
   for (let round = 0; round < rounds; round += 1) {
-    for (const setting of shuffled(SETTINGS, random)) {
+    for (const setting of shuffled(settings, random)) {
       taken.get(setting)?.push((await runFio(direction, stretches, setting)).gigabytesPerSecond);
     }
   }

@@ -24,7 +24,9 @@ inline constexpr uint32_t kTransferBytesDefault = 1 * kMiB;
 inline constexpr uint32_t kCoalesceBytesDefault = 8 * kMiB;
 inline constexpr uint32_t kQueueDepthDefault = 128;
 inline constexpr uint32_t kQueueDepthMax = 1024;
-inline constexpr uint64_t kQueueBytesDefault = 64 * kMiB;
+/// In flight on one member. A virtual disk may tell of its transfers all at once when its ring has run empty, and
+/// then stands still until it is filled again: what is in flight has to be large beside that pause.
+inline constexpr uint64_t kQueueBytesDefault = 128 * kMiB;
 /// Tries of one transfer that keeps saying EAGAIN or EINTR, or stops short without progress.
 inline constexpr int kTransientRetriesMax = 64;
 /// Staging memory; with Node's own about 100 MiB this keeps a process under 512 MiB.
