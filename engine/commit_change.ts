@@ -161,16 +161,16 @@ export async function applyCommit(
   const linkedBytes = await referenceLinked(change, plan);
   const leafWrites = startSumLeaves(context, change, plan.leaves);
   try {
-    const storedBytes = linkedBytes + (await putExtents(change, plan));
+    const storedBytes = linkedBytes + (await putExtents(context, change, plan));
     await leafWrites.putRecords();
-    return await putVersion(change, plan, storedBytes);
+    return await putVersion(context, change, plan, storedBytes);
   } finally {
     await leafWrites.settle();
   }
 }
 
 /** The records of what this version wrote; resolves to the bytes that its copies take. */
-async function putExtents(change: CatalogChange, plan: CommitPlan): Promise<number> {
+async function putExtents(context: StoreContext, change: CatalogChange, plan: CommitPlan): Promise<number> {
   let storedBytes = 0;
   let isShort = false;
   for (const chunk of plan.chunks) {
@@ -192,6 +192,7 @@ async function putExtents(change: CatalogChange, plan: CommitPlan): Promise<numb
 }
 
 async function putVersion(
+  context: StoreContext,
   change: CatalogChange,
   plan: CommitPlan,
   storedBytes: number,

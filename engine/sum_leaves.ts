@@ -123,7 +123,7 @@ export async function placeSumLeaves(context: StoreContext, plan: SumLeafPlan): 
 
 /** Leaves on their way to their places: what is left to do is to wait for them and to put their records. */
 export interface LeafWrites {
-  /** Waits for every write, then puts the leaves' records into the change. Never called: `settle` is owed. */
+  /** Waits for every write, then puts the leaves' records into the change. */
   putRecords(): Promise<void>;
   /** Resolves, whatever became of the writes, when none is in flight. */
   settle(): Promise<void>;
@@ -140,17 +140,17 @@ export function startSumLeaves(context: StoreContext, change: CatalogChange, pla
     for (const grant of grants) change.useSpace(grant);
     // The space of a write that failed is not given back in this session (commit.md C1).
     group.isSpoiled = true;
-    return writePages(context, change.sequence, leaves, grants);
+    return writePages(context, change.sequence, leaves, grants).then((sums) => {
+      group.isSpoiled = false;
+      return sums;
+    });
   });
   const settled = Promise.allSettled(writes);
   return {
     putRecords: async () => {
       await settled;
-      for (const [index, { group, grants, leaves }] of groups.entries()) {
-        const sums = await (writes[index] as Promise<BigUint64Array>);
-        await putRecords(change, leaves, grants, sums);
-        group.isSpoiled = false;
-      }
+      for (const [index, { grants, leaves }] of groups.entries())
+        await putRecords(change, leaves, grants, await (writes[index] as Promise<BigUint64Array>));
     },
     settle: async () => void (await settled),
   };
