@@ -89,8 +89,22 @@ export function typeSecret(prompt: string): Promise<Uint8Array> {
   });
 }
 
-/** The key that the options name; undefined when they name none. */
-export async function readKey(options: KeyOptions, prompt = 'passphrase: '): Promise<StoreKey | undefined> {
+/** A new passphrase, typed twice: a slip would lock its owner out. */
+async function typeNewSecret(): Promise<Uint8Array> {
+  const first = await typeSecret('new passphrase: ');
+  const second = await typeSecret('again: ');
+  const isSame = first.length === second.length && first.every((byte, index) => byte === second[index]);
+  second.fill(0);
+  if (isSame) return first;
+  first.fill(0);
+  throw usageError('The two passphrases differ.');
+}
+
+/** The key that the options name; undefined when they name none. A `new` one is typed twice. */
+export async function readKey(
+  options: KeyOptions,
+  use: 'open' | 'new' = 'open',
+): Promise<StoreKey | undefined> {
   const { keyFile, passphraseFile, passphrase, recoveryKeyFile } = options;
   const given = [keyFile, passphraseFile, passphrase, recoveryKeyFile].filter((each) => each !== undefined);
   if (given.length > 1) throw usageError('One key is enough: give one of the key options.');
@@ -98,7 +112,10 @@ export async function readKey(options: KeyOptions, prompt = 'passphrase: '): Pro
   if (passphraseFile !== undefined)
     return { kind: 'passphrase', secret: withoutLineEnd(readSecretFile(passphraseFile)) };
   if (recoveryKeyFile !== undefined) return { kind: 'recovery', secret: readSecretFile(recoveryKeyFile) };
-  if (passphrase === true) return { kind: 'passphrase', secret: await typeSecret(prompt) };
+  if (passphrase === true) {
+    const secret = use === 'new' ? await typeNewSecret() : await typeSecret('passphrase: ');
+    return { kind: 'passphrase', secret };
+  }
   return undefined;
 }
 
@@ -106,9 +123,9 @@ export async function readKey(options: KeyOptions, prompt = 'passphrase: '): Pro
 export async function withKey<T>(
   options: KeyOptions,
   body: (key: StoreKey | undefined) => Promise<T>,
-  prompt?: string,
+  use?: 'open' | 'new',
 ): Promise<T> {
-  const key = await readKey(options, prompt);
+  const key = await readKey(options, use);
   try {
     return await body(key);
   } finally {

@@ -62,17 +62,21 @@ export const register: CommandModule = (program, actions) => {
         if (copies > members.length) {
           throw usageError(`--redundancy ${copies}: needs as many members, and ${members.length} are named.`);
         }
-        await withKey(options, async (key) => {
-          const encrypt = encryption(options, key);
-          await create(location, {
-            members,
-            redundancy: copies as 1 | 2 | 3,
-            force: options.force === true,
-            signal: session.signal,
-            ...(options.chunk === undefined ? {} : { chunkBytes: parseSize('--chunk', options.chunk) }),
-            ...(encrypt === undefined ? {} : { encrypt }),
-          });
-        });
+        await withKey(
+          options,
+          async (key) => {
+            const encrypt = encryption(options, key);
+            await create(location, {
+              members,
+              redundancy: copies as 1 | 2 | 3,
+              force: options.force === true,
+              signal: session.signal,
+              ...(options.chunk === undefined ? {} : { chunkBytes: parseSize('--chunk', options.chunk) }),
+              ...(encrypt === undefined ? {} : { encrypt }),
+            });
+          },
+          'new',
+        );
         const store = await open(location, { mode: 'r', signal: session.signal });
         try {
           const { info } = store;

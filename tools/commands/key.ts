@@ -88,7 +88,7 @@ export const register: CommandModule = (program, actions) => {
                 tellChange(session, 'ingot.key-add/1', 'is made', change);
               });
             },
-            'new passphrase: ',
+            'new',
           ),
         );
         return undefined;
