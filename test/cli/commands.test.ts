@@ -251,7 +251,14 @@ test('dump shows superblocks, trees and pages, from the store and from one membe
 test('doctor names the backend, the members with their path, and the absent GPU with a remedy', async () => {
   const doctor = await store.json('ingot.doctor/1', 'doctor');
   const what = new Map(doctor.checks.map((check: { what: string }) => [check.what, check]));
-  for (const name of ['kernel', 'native core', 'backend', 'CUDA', 'keys, passphrase', join(store.path, '0.member')]) {
+  for (const name of [
+    'kernel',
+    'native core',
+    'backend',
+    'CUDA',
+    'keys, passphrase',
+    join(store.path, '0.member'),
+  ]) {
     assert.ok(what.has(name), `${name} is checked`);
   }
   assert.equal(doctor.healthy, true);
