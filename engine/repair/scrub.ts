@@ -4,8 +4,8 @@
 //
 // Invariants
 //   1. Sums alone are needed: no key, no codec. What encryption seals stays sealed.
-//   2. Superblocks are never rewritten in place: where a copy of the newest root's is bad, a root is made that writes
-//      all four anew (the live root is never overwritten, commit.md C3).
+//   2. Superblocks are never rewritten in place: where a copy of any slot is bad, roots are made until it was written
+//      anew (scrub_superblocks.ts).
 //   3. Where it is, is written down (`Job`, scrub_record.ts) every SCRUB_RECORD_INTERVAL_MS, at the end, and when it is
 //      aborted: an aborted scrub is a paused one, and the next goes on from there.
 //   4. Space is held back for one window at a time, never for the whole tour.
@@ -17,7 +17,6 @@ import { StoreError, assert, isStoreError } from '../../format/errors.js';
 import { JOB_SCRUB, type JobRecord } from '../../format/index.js';
 import type { TreeId } from '../contract.js';
 import { FsckContext } from '../fsck_context.js';
-import { badSuperblocks } from '../fsck_pages.js';
 import type { StoreContext } from '../store_context.js';
 import type { MaintEvent, OpOptions, Progress } from '../types.js';
 import {
@@ -30,6 +29,7 @@ import {
 import { ownersOf } from './owners.js';
 import { WindowScrub, damageFinding, windowFrom } from './scrub_extents.js';
 import { scrubPages } from './scrub_pages.js';
+import { scrubSuperblocks } from './scrub_superblocks.js';
 import { readScrubRecord, writeScrubRecord } from './scrub_record.js';
 import { Throttle } from './throttle.js';
 
@@ -170,31 +170,8 @@ class Tour {
   }
 
   async *#superblocks(): AsyncGenerator<MaintEvent> {
-    const { catalog } = this.#context;
-    const bad = await badSuperblocks(catalog, this.#signal);
-    if (bad.length === 0) return;
-    let left: typeof bad = bad;
-    if (this.#canHeal) {
-      await catalog.commit(async () => undefined);
-      left = await badSuperblocks(catalog, this.#signal);
-    }
-    for (const each of bad) {
-      const stays =
-        !this.#canHeal || left.some(({ copy, member }) => copy === each.copy && member === each.member);
-      const message = `superblock copy ${each.copy} of root ${each.sequence} was not valid: ${each.reason}`;
-      const where = {
-        member: this.#context.memberPath(each.member),
-        memberIndex: each.member,
-        offsetBytes: each.offsetBytes,
-        structure: 'Superblock',
-      };
-      if (stays) yield finding('error', 'none', 'E_CORRUPT', message, where);
-      else {
-        this.#counts.repaired++;
-        const healed = `${message}; root ${catalog.superblock.sequence} has all its copies`;
-        yield finding('warn', 'repaired', 'E_CORRUPT_REPAIRED', healed, where);
-      }
-    }
+    for (const event of await scrubSuperblocks(this.#context, this.#canHeal, this.#signal))
+      yield this.#noted(event);
   }
 
   async *#pages(): AsyncGenerator<MaintEvent> {

@@ -103,6 +103,54 @@ test('a member that moans about a place has it written anew, and what is lost is
   await rig.store.close();
 });
 
+test('a damaged copy of any older root is found, in every ring, and healed by roots that come round to it', async () => {
+  const rig = await rigWith(2, 2);
+  for (let i = 0; i < 40; i += 1) await rig.store.catalog.commit(async () => undefined);
+  assert.deepEqual((await scrubbed(rig)).findings, [], 'a sound ring has no findings');
+  const { sequence } = rig.store.catalog.superblock;
+  const places = Array.from({ length: 4 * 29 }, (_, i) => ({ copy: i % 4, back: 1 + Math.floor(i / 4) }));
+  for (const { copy, back } of places) {
+    // The two slots after the live one hold the oldest roots: the next commits are written there.
+    const at = slotOffset(copy, sequence - back, MEMBER_BYTES);
+    rig.world.flipBits('b.member', at + 200 + back, 1 << copy);
+    await rig.store.close();
+    rig.store = await openRig(rig.world, rig.io, rig.paths, { mode: 'r' });
+    const { findings } = await scrubbed(rig);
+    assert.equal(findings.length, 1, `copy ${copy} of root ${sequence - back}`);
+    assert.equal(findings[0]?.action, 'none');
+    assert.equal(findings[0]?.error.where.offsetBytes, at);
+    rig.world.flipBits('b.member', at + 200 + back, 1 << copy);
+  }
+  // Several at once, with a writer: all healed, and a second scrub is clean.
+  for (const back of [1, 7, 20])
+    rig.world.flipBits('a.member', slotOffset(3, sequence - back, MEMBER_BYTES) + 99, 4);
+  await reopen(rig);
+  const { findings } = await scrubbed(rig);
+  assert.equal(findings.length, 3);
+  assert.ok(findings.every(({ action }) => action === 'repaired'));
+  assert.deepEqual((await scrubbed(rig)).findings, []);
+  assert.deepEqual(await fsckFindings(rig.store), []);
+  await rig.store.close();
+});
+
+test('a slot that a member lost, or that was burned, is told apart', async () => {
+  const rig = await rigWith(2, 2);
+  for (let i = 0; i < 40; i += 1) await rig.store.catalog.commit(async () => undefined);
+  const { sequence } = rig.store.catalog.superblock;
+  await rig.store.close();
+  const write = (copy: number, back: number, byte: number): void => {
+    const at = slotOffset(copy, sequence - back, MEMBER_BYTES);
+    rig.world.overwrite('a.member', at, new Uint8Array(8192).fill(byte));
+  };
+  write(0, 5, 0);
+  write(1, 6, 0xff);
+  rig.store = await openRig(rig.world, rig.io, rig.paths, { mode: 'r' });
+  const { findings } = await scrubbed(rig);
+  assert.equal(findings.length, 1, 'the empty one; ones are what recovery leaves');
+  assert.match(findings[0]?.error.message ?? '', /it is empty/);
+  await rig.store.close();
+});
+
 test('superblock copies are healed by a new root, never in place', async () => {
   const rig = await rigWith(2, 2);
   const { sequence } = rig.store.catalog.superblock;

@@ -71,6 +71,8 @@ function parse(argv: readonly string[]): Arguments | null {
         '--members',
         '--recovery-every',
         '--rot',
+        '--misplace',
+        '--bits',
         '--damages',
         '--jobs',
       ].includes(name) ||

@@ -1,7 +1,9 @@
 // Random histories of a store from seeds, in the short form that gates; `npm run sim` is the long one.
 
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import { test } from 'node:test';
+import { fileURLToPath } from 'node:url';
 import { runJobs } from './jobs.js';
 
 const THREADS = 2;
@@ -43,4 +45,17 @@ test('a seed replays exactly: one trace, one image', async () => {
     reports.flatMap((report) => report.violations),
     [],
   );
+});
+
+test('every job that the command line promises can be asked for', () => {
+  const main = fileURLToPath(new URL('./sim_main.js', import.meta.url));
+  for (const words of [
+    ['--bits', '32768'],
+    ['--misplace', '1'],
+    ['--rot', '1'],
+  ]) {
+    const ran = spawnSync(process.execPath, [main, ...words, '--jobs', '1'], { encoding: 'utf8' });
+    assert.equal(ran.status, 0, `${words.join(' ')}: ${ran.stdout}${ran.stderr}`);
+    assert.match(ran.stdout, /0 violations/);
+  }
 });
