@@ -4,8 +4,8 @@
 // Loop devices where this machine has them, else files: the raw block path, O_DIRECT, and io_uring or threads.
 //
 // What must hold for every fault
-//   1. A commit is acknowledged or fails with a StoreError; an acknowledged version is whole, or the root calls a member
-//      not in sync.
+//   1. A commit is acknowledged or fails with a StoreError; an acknowledged version is whole, or the root calls a
+//      member not in sync.
 //   2. After a reopen without the fault every acknowledged version is there byte for byte, the member comes back, every
 //      copy is placed, and fsck finds nothing.
 
@@ -133,7 +133,8 @@ async function withDevices(body: (paths: readonly string[]) => Promise<void>): P
   }
 }
 
-test(`a member that fails at runtime, ${hasLoops ? 'on loop devices' : 'on files'}: no ack lost, no copy missing unnamed`, (t) =>
+const kind = hasLoops ? 'loop devices' : 'files';
+test(`a member that fails at runtime, on ${kind}: no ack lost, no copy missing unnamed`, (t) =>
   withDevices(async (paths) => {
     const members = paths.map((path) => (hasLoops ? { path } : { path, sizeBytes: MEMBER_BYTES }));
     const ports = { io: new NativeIo(), files: null, closeIo: true };
