@@ -13,6 +13,7 @@ import { join } from 'node:path';
 import { nativeCodec } from '../../engine/index.js';
 import { TRANSFORM } from '../../format/index.js';
 import { type CodecSample, codecSamples } from './codec_data.js';
+import { benchDeltas } from './codec_delta.js';
 import { type CodecPeers, PEER_NAMES, startCodecPeers } from './codec_peers.js';
 import { benchCodedStore, type CodedStoreOptions } from './codec_store.js';
 import { type Row, say } from './report.js';
@@ -69,7 +70,7 @@ export async function benchCodec(options: CodecOptions): Promise<Row[]> {
     peers.close();
     await rm(directory, { recursive: true, force: true });
   }
-  return [...rows, ...(await benchCodedStore(options))];
+  return [...rows, ...(await benchDeltas(options)), ...(await benchCodedStore(options))];
 }
 
 async function benchSample(
