@@ -324,3 +324,51 @@ test('fp32 saved as bf16 is rounded to nearest even, NaN stays NaN, and the vers
   assert.deepEqual(await fsckFindings(store), []);
   await store.close();
 });
+
+/** fp32 numbers by their bits, and what bf16 they become: ties, carries, infinity, NaN of every kind, subnormals. */
+const ROUNDED: readonly (readonly [number, number])[] = [
+  [0x3f80_0000, 0x3f80],
+  [0x3f80_7fff, 0x3f80],
+  [0x3f80_8000, 0x3f80],
+  [0x3f81_8000, 0x3f82],
+  [0x3f80_8001, 0x3f81],
+  [0x3fff_ffff, 0x4000],
+  [0x7f7f_7fff, 0x7f7f],
+  [0x7f7f_8000, 0x7f80],
+  [0xff7f_ffff, 0xff80],
+  [0x7f80_0000, 0x7f80],
+  [0xff80_0000, 0xff80],
+  [0x7f80_0001, 0x7fc0],
+  [0xff80_8000, 0xffc0],
+  [0x7fc1_2345, 0x7fc1],
+  [0xffff_ffff, 0xffff],
+  [0x8000_0000, 0x8000],
+  [0x0000_8000, 0x0000],
+  [0x0000_8001, 0x0001],
+  [0x0001_8000, 0x0002],
+  [0x807f_ffff, 0x8080],
+];
+
+test('the native conversion rounds every special number as written down', { skip }, async () => {
+  const directory = await mkdtemp(join(tmpdir(), 'ingot-bf16-'));
+  try {
+    const members = [{ path: join(directory, '0.member'), sizeBytes: 16 * MEBIBYTE }];
+    await using store = await open(directory, { mode: 'rw', create: { members } });
+    const count = 40_009;
+    const source = new DataView(new ArrayBuffer(4 * count));
+    const expected = new DataView(new ArrayBuffer(2 * count));
+    for (let i = 0; i < count; i += 1) {
+      const [wide, narrow] = ROUNDED[(i * 7) % ROUNDED.length]!;
+      source.setUint32(4 * i, wide, true);
+      expected.setUint16(2 * i, narrow, true);
+    }
+    assert.deepEqual(bf16OfF32(new Uint8Array(source.buffer)), new Uint8Array(expected.buffer));
+    const tx = await store.begin('m');
+    const meta = { dtype: 'F32' as const, shape: [count] };
+    await tx.put('w', new Uint8Array(source.buffer), meta, { saveAs: 'BF16' });
+    await tx.commit();
+    assert.deepEqual(await (await store.get('m')).tensor('w').read(), new Uint8Array(expected.buffer));
+  } finally {
+    await rm(directory, { recursive: true });
+  }
+});
