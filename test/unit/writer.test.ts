@@ -56,6 +56,32 @@ test('chunks rotate over members evenly, copies are on distinct members, and nei
   await rig.store.close();
 });
 
+test('lent memory takes nothing of the budget of engine memory, and all of its own comes back', async () => {
+  const rig = await makeRig({ members: 2, redundancy: 1, memberBytes: 128 * MEBIBYTE });
+  const context = new StoreContext(rig.store.catalog, null);
+  const pool = new WriterPool(context, 2 * MEBIBYTE);
+  const shape = {
+    redundancy: 1,
+    chunkBytes: 4 * MEBIBYTE,
+    segmentBytes: 65_536,
+    object: 'run',
+    attempt: null,
+  };
+  const writer = new TransactionWriter(pool, shape);
+  const buffer = contents(1, 4 * MEBIBYTE);
+  const before = pool.budget.usedBytes;
+  for (let chunk = 0; chunk < 8; chunk++)
+    await writer.addChunk(1, 'lent', 4 * MEBIBYTE, { kind: 'memory', buffer, offset: 0, lent: true });
+  // No other budget would have let more than one chunk in at a time.
+  assert.equal(pool.lentBudget.usedBytes, 32 * MEBIBYTE);
+  assert.equal(pool.budget.usedBytes, before);
+  await writer.abort(new Error('enough'));
+  assert.equal(pool.lentBudget.usedBytes, 0);
+  pool.close();
+  context.close();
+  await rig.store.close();
+});
+
 test('idle transactions with half-full chunks never starve others of memory', async () => {
   const rig = await makeRig({ members: 2, redundancy: 1, memberBytes: 128 * MEBIBYTE });
   const context = new StoreContext(rig.store.catalog, null);
