@@ -156,15 +156,14 @@ export function checkGpu(): DoctorLine[] {
   void io.close();
   if (gpus.length === 0) {
     const remedy = 'none needed for host memory; a GPU needs the NVIDIA driver';
-    return [line('CUDA', 'note', `no GPU can be used: ${reason}`, remedy)];
+    return [line('CUDA', 'note', `no GPU can be used: ${reason}`, remedy), checkCufile()];
   }
   const lines = gpus.map(({ id, name, pci, capability, totalBytes }) => {
     const shape = `${name}, ${formatBytes(totalBytes)}, compute capability ${(capability / 10).toFixed(1)}, at ${pci}`;
-    const why = `this version reads no member straight into it; ${directFacts()}`;
+    const why = 'this version reads no member straight into it';
     return line(`cuda:${id}`, 'ok', `takes pinned from every member: ${why}; ${shape}`, null, 'pinned');
   });
-  return [
-    ...lines,
+  const built =
     kernels === ''
       ? line(
           'CUDA kernels',
@@ -172,17 +171,23 @@ export function checkGpu(): DoctorLine[] {
           'this build has none: coded chunks are decoded on the CPU on their way to a GPU',
           'build where nvcc is installed (CUDA 13)',
         )
-      : line('CUDA kernels', 'ok', `built in for ${kernels}: coded chunks are decoded on the GPU`),
-  ];
+      : line('CUDA kernels', 'ok', `built in for ${kernels}: coded chunks are decoded on the GPU`);
+  return [...lines, built, checkCufile()];
 }
 
 /** What a direct path would need, as far as it can be seen. */
-function directFacts(): string {
+function checkCufile(): DoctorLine {
   const module = existsSync('/proc/driver/nvidia-fs/version')
     ? 'nvidia-fs is loaded'
     : 'nvidia-fs is not loaded';
-  const cufile = findLibrary('libcufile.so');
-  return `${module}, ${cufile === null ? 'libcufile.so is not installed' : `${cufile} is there and not used`}`;
+  const library = findLibrary('libcufile.so');
+  const found = library === null ? 'libcufile.so is not installed' : `${library} is there`;
+  return line(
+    'cuFile',
+    'note',
+    `${found}, ${module}; this version does not use it`,
+    'none needed: GPUs take pinned',
+  );
 }
 
 /** A member as the core opens it: its path, its alignment, its failure domain. */
