@@ -161,6 +161,15 @@ export async function runFio(
     const { stdout } = await run('fio', args, { timeout: FIO_TIMEOUT_MS, maxBuffer: MAX_OUTPUT_BYTES });
     return parseFio(stdout, direction);
   }
+  const { stdout, startsMs } = await runJobs(args, jobCount);
+  return parseFio(stdout, direction, startsMs);
+}
+
+/** Runs fio with a log of each job, which tells when the job began: fio's report does not. */
+async function runJobs(
+  args: readonly string[],
+  jobCount: number,
+): Promise<{ readonly stdout: string; readonly startsMs: readonly number[] }> {
   const directory = await mkdtemp(join(tmpdir(), 'ingot-fio-'));
   try {
     const log = join(directory, 'job');
@@ -169,13 +178,13 @@ export async function runFio(
     const logs = Array.from({ length: jobCount }, (_, index) =>
       readFile(`${log}_lat.${index + 1}.log`, 'utf8'),
     );
-    return parseFio(stdout, direction, (await Promise.all(logs)).map(startOfLog));
+    return { stdout, startsMs: (await Promise.all(logs)).map(startOfLog) };
   } finally {
     await rm(directory, { recursive: true, force: true });
   }
 }
 
-/** Reads and writes at the same time: all bytes over the longest run time of a job. */
+/** Reads and writes at the same time: all bytes from the start of the first job to the end of the last. */
 export async function runFioMix(
   reads: readonly FioStretch[],
   writes: readonly FioStretch[],
@@ -192,12 +201,14 @@ export async function runFioMix(
     args.push(`--name=job${index}`, `--rw=${direction}`, `--filename=${path}`);
     args.push(`--offset=${offsetBytes}`, `--size=${lengthBytes}`);
   }
-  const { stdout } = await run('fio', args, { timeout: FIO_TIMEOUT_MS, maxBuffer: MAX_OUTPUT_BYTES });
+  const { stdout, startsMs } = await runJobs(args, jobs.length);
   const { jobs: done } = JSON.parse(stdout.slice(stdout.indexOf('{'))) as {
     readonly jobs: readonly FioJob[];
   };
   const bytes = done.reduce((sum, job) => sum + job.read.io_bytes + job.write.io_bytes, 0);
-  const longestMs = Math.max(...done.map((job) => Math.max(job.read.runtime, job.write.runtime)));
+  const longestMs = Math.max(
+    ...done.map((job, index) => Math.max(job.read.runtime, job.write.runtime) + sinceFirst(startsMs, index)),
+  );
   if (bytes === 0 || longestMs === 0 || done.some((job) => job.error !== 0))
     throw new Error('fio moved nothing');
   return bytes / longestMs / 1e6;
