@@ -8,8 +8,9 @@
 // Invariants
 //   1. A thread reads raw planes only inside the plane and writes only elements below `elements`, and the tail
 //      once.
-//   2. Each rule of parse_stream is checked by someone: the head by every block of threads, the table too, the
-//      directory by the warps that decode its blocks.
+//   2. Each rule of parse_stream is checked by someone: of the head what keeps every access inside stream and output
+//      by every block of threads, and all of it by the first, while the others fetch; the table by every block of
+//      threads; the directory by the warps that decode its blocks.
 #include "ingot_gpu.h"
 #include "rans32_device.cuh"
 
@@ -30,12 +31,21 @@ struct alignas(kRingBytes) Tables {
   uint8_t rings[kWarps][kRingBytes];
 };
 
+/// Where the parts of a stream lie, as its head says.
+struct Placed {
+  Plane coded;
+  const uint8_t* raw[3];        // nullptr is a constant plane
+  uint32_t constants[3];
+  uint32_t elements;
+  uint32_t is_safe;
+};
+
 struct Shared {
   Words words[kWarps];
   uint32_t head[kHeadBytes / 4];
+  Placed placed;
   Stream stream;
   TableScratch scratch;
-  uint32_t verdict;
 };
 
 /// Raw bytes of eight neighbouring elements of each raw plane.
@@ -163,7 +173,7 @@ __device__ __forceinline__ Fault decode_block(uint32_t state, WordRing& ring, ui
     const uint32_t last = (full - 1) * kGroupSymbols;
     raw.load(0, current);
     raw.load(kGroupSymbols < last ? kGroupSymbols : last, next);
-#pragma unroll 2
+#pragma unroll 1
     for (uint32_t offset = 0; offset <= last; offset += kGroupSymbols) {
       RawRun<kPlanes> later;
       const uint32_t ahead = offset + 2 * kGroupSymbols;
@@ -196,9 +206,61 @@ __device__ __forceinline__ Fault decode_block(uint32_t state, WordRing& ring, ui
   return judge_end(state, ring);
 }
 
-/// What one thread finds out about the stream for all.
+/// What one thread finds out for its block of threads: where everything is, and that all of it lies inside the
+/// stream and the output. Whoever stops here has looked at what makes a stream one for the other decoder, so
+/// that nobody says kDeferred of a chunk of which another block of threads says that it is wrong.
+template <uint32_t kPlanes>
+__device__ __forceinline__ bool place_head(const ChunkJob& job, const uint32_t* head, Placed& placed) {
+  constexpr uint32_t kSize = kPlanes + 1;
+  const uint32_t stored_bytes = job.stored_bytes;
+  const uint32_t elements = job.raw_bytes / kSize;
+  bool safe = (reinterpret_cast<uintptr_t>(job.stream) | reinterpret_cast<uintptr_t>(job.out)) % 16 == 0;
+  safe &= stored_bytes >= kHeaderBytes + kSize * kPlaneEntryBytes;
+  safe &= head[2] == job.raw_bytes && job.raw_bytes <= kRawBytesMax && elements > 0;
+  // The grid was made for smaller chunks.
+  safe &= elements <= gridDim.x * kElementsEach;
+  const uint32_t* entry = head + kHeaderBytes / 4;
+  const uint32_t shift = entry[0] >> 8 & 0xff;
+  const uint32_t symbols = entry[0] >> 16;
+  safe &= (entry[0] & 0xff) == kPlaneRans32 && shift >= 12 && shift <= 16 && symbols >= 2 && symbols <= kSymbolsMax;
+  for (uint32_t plane = 0; plane < kSize; ++plane) {
+    const uint32_t codec = entry[4 * plane] & 0xff;
+    const uint32_t offset = entry[4 * plane + 1];
+    const uint32_t bytes = entry[4 * plane + 2];
+    const bool inside = offset % kSectionAlignment == 0 && offset <= stored_bytes && bytes <= stored_bytes - offset;
+    if (plane == 0) {
+      safe &= inside;
+      continue;
+    }
+    const bool constant = kPlanes > 1 && codec == kPlaneConst;
+    safe &= constant || (codec == kPlaneRaw && inside && bytes == elements);
+    placed.raw[plane - 1] = constant ? nullptr : job.stream + offset;
+    placed.constants[plane - 1] = (entry[4 * plane + 3] & 0xff) * 0x01010101u;
+  }
+  // None of these sums can wrap round once the raw bytes are checked.
+  const uint32_t blocks = (elements + (1u << (shift & 31)) - 1) >> (shift & 31);
+  const uint32_t directory_at = (symbols * kTableEntryBytes + kWordAlignment - 1) / kWordAlignment * kWordAlignment;
+  const uint32_t states_at =
+      (directory_at + 4 * (blocks + 1) + kStateAlignment - 1) / kStateAlignment * kStateAlignment;
+  const uint32_t words_at = states_at + blocks * kLanes * 4;
+  safe &= words_at <= entry[2];
+  Plane& coded = placed.coded;
+  coded.block_shift = shift;
+  coded.symbol_count = symbols;
+  coded.block_count = blocks;
+  coded.section = job.stream + entry[1];
+  coded.section_bytes = entry[2];
+  coded.directory = coded.section + directory_at;
+  coded.states = coded.section + states_at;
+  coded.words = coded.section + words_at;
+  placed.elements = elements;
+  placed.is_safe = safe;
+  return safe;
+}
+
+/// All rules of the head, by one thread.
 template <uint32_t kTransform>
-__device__ uint32_t look_at_head(const ChunkJob& job, Shared& shared) {
+__device__ __noinline__ uint32_t look_at_head(const ChunkJob& job, Shared& shared) {
   if ((reinterpret_cast<uintptr_t>(job.stream) | reinterpret_cast<uintptr_t>(job.out)) % 16 != 0) return kDeferred;
   Stream& stream = shared.stream;
   const auto* head = reinterpret_cast<const uint8_t*>(shared.head);
@@ -230,27 +292,28 @@ __device__ __forceinline__ void decode_chunk(const ChunkJob* __restrict__ jobs, 
   if (threadIdx.x < kHeadBytes / 4) {
     const bool there = (threadIdx.x + 1) * 4 <= job.stored_bytes && reinterpret_cast<uintptr_t>(job.stream) % 16 == 0;
     shared.head[threadIdx.x] = there ? reinterpret_cast<const uint32_t*>(job.stream)[threadIdx.x] : 0;
+    __syncwarp();
+    if (threadIdx.x == 0 && !place_head<kPlanes>(job, shared.head, shared.placed)) {
+      const uint32_t verdict = look_at_head<kTransform>(job, shared);
+      verdicts[blockIdx.y] = verdict == kRight ? kDeferred : verdict;
+    }
   }
   __syncthreads();
-  if (threadIdx.x == 0) {
-    shared.verdict = look_at_head<kTransform>(job, shared);
-    // The grid was made for smaller chunks.
-    if (gridDim.x * kElementsEach < job.raw_bytes / kSize) shared.verdict = kDeferred;
-    if (shared.verdict != kRight) verdicts[blockIdx.y] = shared.verdict;
-  }
-  __syncthreads();
-  if (shared.verdict != kRight) return;
+  if (!shared.placed.is_safe) return;
 
-  const Plane& plane = shared.stream.planes[0];
+  const Plane& plane = shared.placed.coded;
   const uint32_t warp = threadIdx.x / kWarpLanes;
   const uint32_t lane = threadIdx.x % kWarpLanes;
-  const uint32_t elements = shared.stream.elements;
+  const uint32_t elements = shared.placed.elements;
   const uint32_t shift = plane.block_shift;
-  const uint32_t blocks = plane.block_count;
-  const uint32_t stride = (elements + kElementsEach - 1) / kElementsEach * kWarps;
-  uint32_t block = blockIdx.x * kWarps + warp;
+  // Blocks of threads that share the chunk, and the blocks of symbols that each has.
+  const uint32_t sharing = (elements + kElementsEach - 1) / kElementsEach;
+  const uint32_t even = (plane.block_count + sharing - 1) / sharing;
+  const uint32_t each = even > kWarps ? even : kWarps;
+  uint32_t block = blockIdx.x * each + warp;
+  const uint32_t blocks = plane.block_count < (blockIdx.x + 1) * each ? plane.block_count : (blockIdx.x + 1) * each;
   // With large blocks only the first blocks of threads have work; they check the table for all.
-  if (blockIdx.x * kWarps >= blocks) return;
+  if (blockIdx.x * each >= plane.block_count) return;
 
   const auto* directory = reinterpret_cast<const uint32_t*>(plane.directory);
   const auto* states = reinterpret_cast<const uint32_t*>(plane.states);
@@ -268,12 +331,17 @@ __device__ __forceinline__ void decode_chunk(const ChunkJob* __restrict__ jobs, 
     opened = place_block(plane, block, from, to, place);
     if (opened) ring.open(plane.words + place.first, place.word_bytes);
   }
+  // The rules of the head that place_head left, once for each chunk, while the others fetch.
+  if (blockIdx.x == 0 && threadIdx.x == kThreads - kWarpLanes) {
+    const uint32_t verdict = look_at_head<kTransform>(job, shared);
+    if (verdict != kRight) verdicts[blockIdx.y] = verdict;
+  }
   if (!make_table(plane, entry, tables.table, shared.scratch)) {
     if (threadIdx.x == 0) verdicts[blockIdx.y] = static_cast<uint32_t>(Fault::kTable);
     return;
   }
-  if (blockIdx.x == 0 && threadIdx.x < shared.stream.tail_bytes) {
-    job.out[uint64_t{elements} * kSize + threadIdx.x] = shared.stream.tail[threadIdx.x];
+  if (blockIdx.x == 0 && threadIdx.x < job.raw_bytes % kSize) {
+    job.out[uint64_t{elements} * kSize + threadIdx.x] = job.stream[16 + threadIdx.x];
   }
 #pragma unroll 1
   while (block < blocks) {
@@ -287,16 +355,16 @@ __device__ __forceinline__ void decode_chunk(const ChunkJob* __restrict__ jobs, 
     RawPlanes<kPlanes> raw;
     if constexpr (kPlanes > 0) {
       for (uint32_t i = 0; i < kPlanes; ++i) {
-        const uint8_t* section = shared.stream.planes[i + 1].section;
+        const uint8_t* section = shared.placed.raw[i];
         raw.at[i] = section == nullptr ? nullptr : section + start + lane * kLaneRun;
-        raw.constant[i] = shared.stream.planes[i + 1].constant * 0x01010101u;
+        raw.constant[i] = shared.placed.constants[i];
       }
     }
     uint8_t* out = job.out + (uint64_t{start} + lane * kLaneRun) * kSize;
     const Fault end = decode_block<kTransform, kPlanes>(state, ring, shared_address(tables.table), raw, symbols, out);
     fault = static_cast<uint32_t>(end);
     if (fault != kRight) break;
-    block += stride;
+    block += kWarps;
     if (block >= blocks) break;
     state = states[block * kLanes + lane];
     opened = place_block(plane, block, directory[block], directory[block + 1], place);
