@@ -143,7 +143,7 @@ class SumWalk {
       if (position_ < op_.raw_bytes) part = std::min(part, op_.raw_bytes - position_);
       if (position_ < op_.body_bytes) part = std::min(part, op_.body_bytes - position_);
       const bool in_body = position_ < op_.body_bytes;
-      const std::byte* body = op_.body + position_;
+      const std::byte* body = in_body ? op_.body + position_ : nullptr;
       const bool lies = from == nullptr || (in_body && from == body);
       std::byte* at = in_body ? nullptr : op_.grant.data + (position_ - op_.body_bytes);
       const std::byte* bytes = in_body ? body : at;
