@@ -3,7 +3,7 @@
 // Invariants
 //   1. A chunk that comes here comes out with its raw sums taken and `written` set: its stream, or its raw bytes
 //      gathered (always so with profile 0), in staging memory; so its sources are not read a second time.
-//   2. Staging memory was paid for when the chunk was taken in (writer.ts counts coded chunks twice), so nothing
+//   2. Staging memory was paid for when the chunk was taken in (chunk_intake.ts counts coded chunks twice), so nothing
 //      here waits for memory.
 //   3. A chunk that a source failed is named by the result; nothing of it is written.
 //   4. A piece whose bytes the base has too becomes a link where delta_bases.ts allowed it; a chunk of links alone is

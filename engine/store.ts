@@ -70,7 +70,7 @@ import type {
 } from './types.js';
 import { Version, summaryOf } from './version.js';
 import { type WatchOptions, watchStore } from './watch.js';
-import { WriterPool } from './writer.js';
+import { WriterPool } from './writer_pool.js';
 
 /** Bytes of a chunk: 64 KiB .. 64 MiB (format section 6). */
 export const MIN_CHUNK_BYTES = 64 * 1024;

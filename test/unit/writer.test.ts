@@ -5,7 +5,8 @@ import { test } from 'node:test';
 import { isStoreError } from '../../format/errors.js';
 import { MemoryBudget } from '../../engine/memory_budget.js';
 import { StoreContext } from '../../engine/store_context.js';
-import { TransactionWriter, WriterPool } from '../../engine/writer.js';
+import { TransactionWriter } from '../../engine/writer.js';
+import { WriterPool } from '../../engine/writer_pool.js';
 import { MEBIBYTE, contents, fsckFindings, makeRig } from './store_harness.js';
 
 const U8 = (length: number) => ({ dtype: 'U8' as const, shape: [length] });
@@ -71,7 +72,7 @@ test('lent memory takes nothing of the budget of engine memory, and all of its o
   const buffer = contents(1, 4 * MEBIBYTE);
   const before = pool.budget.usedBytes;
   for (let chunk = 0; chunk < 8; chunk++)
-    await writer.addChunk(1, 'lent', 4 * MEBIBYTE, { kind: 'memory', buffer, offset: 0, lent: true });
+    await writer.intake.addChunk(1, 'lent', 4 * MEBIBYTE, { kind: 'memory', buffer, offset: 0, lent: true });
   // No other budget would have let more than one chunk in at a time.
   assert.equal(pool.lentBudget.usedBytes, 32 * MEBIBYTE);
   assert.equal(pool.budget.usedBytes, before);
@@ -94,17 +95,17 @@ test('idle transactions with half-full chunks never starve others of memory', as
     attempt: null,
   };
   const idle = Array.from({ length: 30 }, () => new TransactionWriter(pool, options));
-  for (const writer of idle) await writer.addSmallCopy(1, 't', contents(1, 50_000));
+  for (const writer of idle) await writer.intake.addSmallCopy(1, 't', contents(1, 50_000));
   const busy = new TransactionWriter(pool, options);
   for (let chunk = 0; chunk < 6; chunk++) {
-    await busy.addChunk(1, 'big', 4 * MEBIBYTE, {
+    await busy.intake.addChunk(1, 'big', 4 * MEBIBYTE, {
       kind: 'memory',
       buffer: contents(2, 4 * MEBIBYTE),
       offset: 0,
     });
   }
   await busy.finish();
-  for (const writer of idle) await writer.addSmallCopy(1, 'u', contents(3, 60_000));
+  for (const writer of idle) await writer.intake.addSmallCopy(1, 'u', contents(3, 60_000));
   await Promise.all(idle.map((writer) => writer.finish()));
   assert.equal(pool.budget.usedBytes, 0);
   await Promise.all([busy, ...idle].map((writer) => writer.abort(new Error('done'))));
