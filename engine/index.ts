@@ -51,6 +51,7 @@ export type { SettleReport } from './members/settle.js';
 export type { VersionHealth } from './members/version_health.js';
 export type { ResilverOptions, ResilverReport } from './repair/resilver.js';
 export type { ScrubOptions } from './repair/scrub.js';
+export { releaseSecret, secretState, takeSecret } from './io/native_crypt.js';
 export { KEY_PROVIDERS } from './keys/key_provider.js';
 export type { KeyProvider } from './keys/key_provider.js';
 export type { SlotOptions } from './keys/slots.js';

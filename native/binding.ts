@@ -117,6 +117,45 @@ export interface NativeGpuFunctions {
   fetch(handle: NativeHandle, id: number, gpu: number, address: bigint, bytes: Uint8Array): void;
 }
 
+/** Secret memory and the small messages of encrypted stores (native/src/addon_keys.cc). Outputs have exact lengths. */
+export interface NativeKeys {
+  /** Zeroed, locked where the system allows it, and in no core dump; wiped when it is released or collected. */
+  memory(bytes: number): ArrayBuffer;
+  /** Wipes and detaches. */
+  release(memory: ArrayBuffer): void;
+  state(): NativeSecretState;
+  /** AES-256-GCM; the tag of 16 bytes is last. */
+  seal(key: Uint8Array, nonce: Uint8Array, aad: Uint8Array, plain: Uint8Array, out: Uint8Array): void;
+  /** False when the tag does not match; `out` is zeroed then. */
+  open(key: Uint8Array, nonce: Uint8Array, aad: Uint8Array, sealed: Uint8Array, out: Uint8Array): boolean;
+  /** AES-256-GCM-SIV, the same shapes. */
+  sealKey(key: Uint8Array, nonce: Uint8Array, aad: Uint8Array, plain: Uint8Array, out: Uint8Array): void;
+  openKey(key: Uint8Array, nonce: Uint8Array, aad: Uint8Array, sealed: Uint8Array, out: Uint8Array): boolean;
+  /** AES-256 key wrap with padding. */
+  wrap(key: Uint8Array, plain: Uint8Array, out: Uint8Array): void;
+  /** Bytes of the key in `out`; 0 when it was not wrapped with this one. */
+  unwrap(key: Uint8Array, wrapped: Uint8Array, out: Uint8Array): number;
+  /** HKDF-SHA256. */
+  derive(secret: Uint8Array, salt: Uint8Array, info: Uint8Array, out: Uint8Array): void;
+  /** False when there is no memory for it. */
+  scrypt(
+    secret: Uint8Array,
+    salt: Uint8Array,
+    logN: number,
+    r: number,
+    p: number,
+    out: Uint8Array,
+  ): Promise<boolean>;
+}
+
+export interface NativeSecretState {
+  readonly mappedBytes: number;
+  readonly unlockedBytes: number;
+  readonly dumpedBytes: number;
+  /** Why the last lock was refused; 0: none was. */
+  readonly lockErrno: number;
+}
+
 export interface NativeBinding {
   readonly abiVersion: number;
   readonly crcKernel: 'vpclmul' | 'pclmul' | 'table';
@@ -164,5 +203,6 @@ export interface NativeBinding {
   crc64(bytes: Uint8Array, seed?: bigint): bigint;
   crc64Combine(first: bigint, second: bigint, secondBytes: number): bigint;
   readonly codec: NativeCodec;
+  readonly keys: NativeKeys;
   readonly gpu: NativeGpuFunctions;
 }

@@ -1,14 +1,17 @@
 // The engine's door to ciphers and key derivation: small messages at once, extents in batches on the workers.
 //
-// engine/io/node_crypt.ts gives the small ones for every port; the bulk ones are the native core's
-// (native/src/core/crypt_batch.cc), and the simulator's own (test/sim/sim_crypt.ts).
+// engine/io/native_crypt.ts is the one that stores use. engine/io/node_crypt.ts, over node:crypto and @noble/ciphers,
+// is the simulator's, and in tests the other opinion. The bulk ones are the native core's
+// (native/src/core/crypt_batch.cc) and the simulator's own (test/sim/sim_crypt.ts).
 //
 // Invariants
 //   1. What opens gives plaintext only when its tag matched; a bulk op that did not delivers zeros and verdict 1.
 //   2. Nonces come from the caller (spec/encryption.md section 3); no implementation makes one.
 //   3. Keys are bytes, never text; implementations keep none after a call has settled.
+//   4. What is called a secret here is memory of `takeSecret`: with the native port outside the JavaScript heap,
+//      locked, in no core dump, and wiped by `releaseSecret` or when it is collected. Released, it has no bytes left.
 
-import type { BatchOptions, IoBuffer } from './port.js';
+import type { BatchOptions, IoBuffer, Random } from './port.js';
 
 export const KEY_BYTES = 32;
 export const TAG_BYTES = 16;
@@ -24,12 +27,26 @@ export interface ScryptCost {
 export interface Crypt {
   /** AES-256-GCM: the ciphertext and then its tag of 16 bytes. */
   seal(key: Uint8Array, nonce: Uint8Array, aad: Uint8Array, plain: Uint8Array): Uint8Array;
-  /** The plaintext, or null when the tag does not match. */
+  /** The plaintext, in ordinary memory, or null when the tag does not match. */
   open(key: Uint8Array, nonce: Uint8Array, aad: Uint8Array, sealed: Uint8Array): Uint8Array | null;
-  /** HKDF-SHA256 (RFC 5869) to 32 bytes. */
+  /** HKDF-SHA256 (RFC 5869) to 32 bytes: a secret. */
   derive(secret: Uint8Array, salt: Uint8Array, info: Uint8Array): Uint8Array;
-  /** scrypt (RFC 7914) to 32 bytes, away from the event loop. */
+  /** scrypt (RFC 7914) to 32 bytes, away from the event loop: a secret. */
   scrypt(secret: Uint8Array, salt: Uint8Array, cost: ScryptCost): Promise<Uint8Array>;
+  /** AES-256 key wrap with padding (RFC 5649). */
+  wrapKey(key: Uint8Array, plain: Uint8Array): Uint8Array;
+  /** A secret, or null when it was not wrapped with this key. */
+  unwrapKey(key: Uint8Array, wrapped: Uint8Array): Uint8Array | null;
+  /** AES-256-GCM-SIV (RFC 8452), the tag last: for key slots. */
+  sealKey(key: Uint8Array, nonce: Uint8Array, aad: Uint8Array, plain: Uint8Array): Uint8Array;
+  /** A secret, or null when the tag does not match. */
+  openKey(key: Uint8Array, nonce: Uint8Array, aad: Uint8Array, sealed: Uint8Array): Uint8Array | null;
+  /** Zeroed bytes for a secret; alone in their buffer, which nobody transfers. */
+  takeSecret(bytes: number): Uint8Array;
+  /** Wipes it, all of it that was taken; a second time does nothing. */
+  releaseSecret(secret: Uint8Array): void;
+  /** Fresh random bytes as a secret; simulated ports draw them from `random`. */
+  randomSecret(random: Random, bytes: number): Uint8Array;
 }
 
 interface CryptBatch extends BatchOptions {

@@ -4,7 +4,7 @@
 // types, its errors into StoreErrors, and AbortSignals into calls of `abort`.
 //
 // Invariants
-//   1. This is the only file of engine/ that imports native/ or node:.
+//   1. Beside the other adapters (native_crypt.ts, node_*.ts) no file of engine/ imports native/ or node:.
 //   2. Every asynchronous call has one entry in `pending` from the moment the core accepted it until
 //      its result arrived; a promise settles only then, also after an abort.
 //   3. A call whose signal was aborted rejects with the signal's reason, once its I/O has ended.
@@ -18,7 +18,7 @@ import type { ErrorWhere, StoreErrorCode } from '../../format/errors.js';
 import { loadNative } from '../../native/index.js';
 import { onAbort } from '../abort_listeners.js';
 import type { OpenBatch, SealBatch } from './crypt_port.js';
-import { nodeCrypt } from './node_crypt.js';
+import { nativeCrypt } from './native_crypt.js';
 import type {
   NativeBinding,
   NativeHandle,
@@ -128,7 +128,7 @@ const OPEN_SESSIONS = new Set<bigint>();
 export class NativeIo implements Io {
   readonly clock = systemClock;
   readonly random = systemRandom;
-  readonly crypt = nodeCrypt;
+  readonly crypt = nativeCrypt;
   readonly checksum: Checksum;
   readonly backend: { readonly path: IoPath; readonly reason: string };
   readonly #native: NativeBinding;

@@ -1,12 +1,14 @@
-// Small messages of AES-256-GCM, HKDF and scrypt over node:crypto, for the native and the simulated port alike.
+// Small messages over node:crypto and @noble/ciphers: the simulator's crypt, and in tests the other opinion of the
+// native one (native_crypt.ts), which keeps keys out of the JavaScript heap. This one does not.
 //
 // Invariants
 //   1. A tag that does not match is null, never an exception and never plaintext.
-//   2. What node:crypto hands out of a derivation is wiped after it was copied, where it is not the result itself.
+//   2. Secrets are plain memory here, wiped when they are released.
 //
 // This file chooses no nonce, no salt and no cost.
 
 import { createCipheriv, createDecipheriv, hkdfSync, scrypt } from 'node:crypto';
+import { aeskwp, gcmsiv } from '@noble/ciphers/aes.js';
 import { StoreError, assert } from '../../format/errors.js';
 import { type Crypt, KEY_BYTES, NONCE_BYTES, TAG_BYTES } from './crypt_port.js';
 
@@ -67,4 +69,32 @@ export const nodeCrypt: Crypt = {
       });
     });
   },
+
+  wrapKey(key, plain) {
+    return aeskwp(key).encrypt(plain);
+  },
+  unwrapKey(key, wrapped) {
+    return orNull(() => aeskwp(key).decrypt(wrapped));
+  },
+  sealKey(key, nonce, aad, plain) {
+    return gcmsiv(key, nonce, aad).encrypt(plain);
+  },
+  openKey(key, nonce, aad, sealed) {
+    return orNull(() => gcmsiv(key, nonce, aad).decrypt(sealed));
+  },
+
+  takeSecret: (bytes) => new Uint8Array(bytes),
+  releaseSecret(secret) {
+    secret.fill(0);
+  },
+  randomSecret: (random, bytes) => random.bytes(bytes).slice(),
 };
+
+/** What does not open throws in @noble/ciphers. */
+function orNull(open: () => Uint8Array): Uint8Array | null {
+  try {
+    return open();
+  } catch {
+    return null;
+  }
+}

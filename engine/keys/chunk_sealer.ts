@@ -30,36 +30,32 @@ export async function sealChunks(
     tagCount += Math.ceil(bytes / segmentBytes);
   }
   const ordinals = chunks.map(() => attempt.takeOrdinal());
-  const keys = attempt.keys.content.slice();
-  assert(keys.length === KEY_BYTES, 'a content key has 32 bytes');
+  const keys = attempt.keys.content;
+  if (keys.length !== KEY_BYTES) throw new StoreError('E_CLOSED', 'the store is closed: its keys are gone');
   const tags = new Uint8Array(tagCount * TAG_BYTES);
   const buffers = chunks.map((chunk) => {
     assert(chunk.coded !== null && chunk.written !== null, 'a chunk is gathered before it is sealed');
     assert(chunk.sealed === null, 'a chunk is sealed once');
     return chunk.coded;
   });
-  try {
-    const result = await io.sealExtents({
-      count,
-      signal,
-      source: Uint32Array.from(chunks, (_, op) => op),
-      sourceOffsetBytes: new Float64Array(count),
-      plainBytes: Float64Array.from(chunks, (chunk) => chunk.writtenBytes),
-      storedBytes,
-      segmentBytes: new Float64Array(count).fill(segmentBytes),
-      keyIndex: new Uint32Array(count),
-      keys,
-      ordinals: BigUint64Array.from(ordinals, (ordinal) => BigInt(ordinal)),
-      tagIndex,
-      tags,
-      buffers,
-    });
-    if (result.status.some((status) => status !== 0)) {
-      signal.throwIfAborted();
-      throw new StoreError('E_IO', 'a chunk could not be encrypted: there is no memory', { retryable: true });
-    }
-  } finally {
-    keys.fill(0);
+  const result = await io.sealExtents({
+    count,
+    signal,
+    source: Uint32Array.from(chunks, (_, op) => op),
+    sourceOffsetBytes: new Float64Array(count),
+    plainBytes: Float64Array.from(chunks, (chunk) => chunk.writtenBytes),
+    storedBytes,
+    segmentBytes: new Float64Array(count).fill(segmentBytes),
+    keyIndex: new Uint32Array(count),
+    keys,
+    ordinals: BigUint64Array.from(ordinals, (ordinal) => BigInt(ordinal)),
+    tagIndex,
+    tags,
+    buffers,
+  });
+  if (result.status.some((status) => status !== 0)) {
+    signal.throwIfAborted();
+    throw new StoreError('E_IO', 'a chunk could not be encrypted: there is no memory', { retryable: true });
   }
   for (const [op, chunk] of chunks.entries()) {
     const [buffer, bytes, ordinal] = [buffers[op], storedBytes[op], ordinals[op]];

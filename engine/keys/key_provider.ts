@@ -62,7 +62,7 @@ const recovery: KeyProvider = {
   kind: 'recovery',
   absent: null,
   async wrappingKey(crypt, secret, { salt }) {
-    const bytes = decodeRecoveryKey(secret);
+    const bytes = decodeRecoveryKey(crypt, secret);
     if (bytes === null)
       throw new StoreError(
         'E_USAGE',
@@ -74,7 +74,7 @@ const recovery: KeyProvider = {
     try {
       return crypt.derive(bytes, salt, INFO_RECOVERY);
     } finally {
-      bytes.fill(0);
+      crypt.releaseSecret(bytes);
     }
   },
 };

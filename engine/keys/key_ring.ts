@@ -3,11 +3,10 @@
 // Invariants
 //   1. The master key is used to derive the key that wraps data keys, then wiped; neither ever leaves this file.
 //   2. A data key belongs to one attempt to write one version; its ordinals come from one counter and are given once.
-//   3. At most ATTEMPTS_KEPT attempts' keys are kept; what is dropped goes with its last reader, the rest is wiped
-//      at close.
+//   3. All keys are secrets of the port (io/crypt_port.ts). At most ATTEMPTS_KEPT attempts' keys are kept; what is
+//      dropped is wiped when its last reader lets go of it, the rest at close. Wiped keys have no bytes left.
 //   4. A ring without a key opens nothing: E_AUTH, before anything is read.
 
-import { aeskwp } from '@noble/ciphers/aes.js';
 import { StoreError, assert } from '../../format/errors.js';
 import {
   type DataKeyRecord,
@@ -126,11 +125,11 @@ export class KeyRing {
 
   /** Fresh keys for one attempt to write a version. `keyId` is an id of the store that is never given again. */
   begin(random: Random, keyId: number): NewAttempt {
-    const dataKey = random.bytes(KEY_BYTES).slice();
     const wrapping = this.#wrappingKey('writing');
-    const wrapped = aeskwp(wrapping).encrypt(dataKey);
+    const dataKey = this.#crypt.randomSecret(random, KEY_BYTES);
+    const wrapped = this.#crypt.wrapKey(wrapping, dataKey);
     const keys = this.#derive(keyId, dataKey);
-    dataKey.fill(0);
+    this.#crypt.releaseSecret(dataKey);
     this.#keep(keys);
     let ordinal = 0;
     return {
@@ -161,8 +160,9 @@ export class KeyRing {
 
   close(): void {
     this.#isClosed = true;
-    this.#wrapping?.fill(0);
-    for (const keys of this.#attempts.values()) wipe(keys);
+    if (this.#wrapping !== null) this.#crypt.releaseSecret(this.#wrapping);
+    for (const { content, head, manifest } of this.#attempts.values())
+      for (const secret of [content, head, manifest]) this.#crypt.releaseSecret(secret);
     this.#attempts.clear();
   }
 
@@ -184,16 +184,12 @@ export class KeyRing {
         next: 'ingot fsck',
       });
     }
-    let dataKey: Uint8Array;
-    try {
-      dataKey = aeskwp(wrapping).decrypt(decodeDataKey(bytes).wrapped);
-    } catch (error) {
-      throw tampered(`data key ${keyId} does not open`, 'DataKey', error);
-    }
-    if (dataKey.length !== KEY_BYTES)
-      throw tampered(`data key ${keyId} has ${dataKey.length} bytes`, 'DataKey');
-    const keys = this.#derive(keyId, dataKey);
-    dataKey.fill(0);
+    const dataKey = this.#crypt.unwrapKey(wrapping, decodeDataKey(bytes).wrapped);
+    if (dataKey === null) throw tampered(`data key ${keyId} does not open`, 'DataKey');
+    const isWhole = dataKey.length === KEY_BYTES;
+    const keys = isWhole ? this.#derive(keyId, dataKey) : null;
+    this.#crypt.releaseSecret(dataKey);
+    if (keys === null) throw tampered(`data key ${keyId} has not ${KEY_BYTES} bytes`, 'DataKey');
     this.#keep(keys);
     return keys;
   }
@@ -211,7 +207,7 @@ export class KeyRing {
   #keep(keys: AttemptKeys): void {
     this.#attempts.set(keys.keyId, keys);
     if (this.#attempts.size <= ATTEMPTS_KEPT) return;
-    // Dropped and not wiped: a read under way may hold it. It is gone with the last of them.
+    // Dropped and not released: a read under way may hold it. It is wiped when the last of them lets go.
     for (const [oldest] of this.#attempts) {
       this.#attempts.delete(oldest);
       break;
@@ -261,10 +257,4 @@ function lockedError(what: string): StoreError {
     safe: 'everything, still sealed',
     next: 'give a passphrase, a key file or the recovery key; status, scrub, resilver and replace work without',
   });
-}
-
-function wipe(keys: AttemptKeys): void {
-  keys.content.fill(0);
-  keys.head.fill(0);
-  keys.manifest.fill(0);
 }

@@ -4,7 +4,7 @@
 //   1. Only whole segments are opened, and only what a part wants of them reaches its destination.
 //   2. A tag that does not match is E_AUTH, which names the extent; the destination is zeroed. No other copy is tried:
 //      the sums say that the stored bytes are those that were written there.
-//   3. Keys are copied for one batch and wiped when it has settled.
+//   3. Keys are copied into a secret for one batch, which is released when the batch has settled.
 
 import { StoreError, assert } from '../../format/errors.js';
 import type { Extent } from '../../format/extent_record.js';
@@ -41,6 +41,7 @@ export function wholeSegments(
 }
 
 async function contentKeys(
+  io: Io,
   ring: KeyRing,
   view: CatalogView,
   parts: readonly SealedPart[],
@@ -54,7 +55,10 @@ async function contentKeys(
     indexOf.set(keyId, found.length);
     found.push(await ring.attempt(view, keyId));
   }
-  const keys = new Uint8Array(found.length * KEY_BYTES);
+  // Wiped keys have no bytes left: nothing is opened with zeros.
+  if (found.some(({ content }) => content.length !== KEY_BYTES))
+    throw new StoreError('E_CLOSED', 'the store is closed: its keys are gone');
+  const keys = io.crypt.takeSecret(found.length * KEY_BYTES);
   for (const [index, each] of found.entries()) keys.set(each.content, index * KEY_BYTES);
   return { keys, indexOf };
 }
@@ -89,7 +93,7 @@ export async function openParts(
     assert(each !== undefined, 'every part touches segments');
     sums.copyTags(extent, each.first, each.count, tags, (tagIndex[op] ?? 0) * TAG_BYTES);
   }
-  const { keys, indexOf } = await contentKeys(ring, view, parts);
+  const { keys, indexOf } = await contentKeys(io, ring, view, parts);
   const verdict = new Uint32Array(count);
   try {
     const result = await io.openExtents({
@@ -114,7 +118,7 @@ export async function openParts(
     });
     judge(object, parts, verdict, result.status, signal);
   } finally {
-    keys.fill(0);
+    io.crypt.releaseSecret(keys);
   }
 }
 

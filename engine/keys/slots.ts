@@ -4,9 +4,8 @@
 //   1. A slot has a salt and a nonce of its own, drawn when it is made; its tag covers the store, the suite and all of
 //      the slot, so that none can be moved, weakened or taken from another store.
 //   2. Opening says which slot opened, or only that none did: not how near the secret was, nor which slot it meant.
-//   3. Every key derived here is wiped before the call settles; the master key is the caller's to wipe.
+//   3. Every key derived here is released before the call settles; the master key is the caller's to release.
 
-import { gcmsiv } from '@noble/ciphers/aes.js';
 import { StoreError, assert } from '../../format/errors.js';
 import {
   KEY_SLOTS_MAX,
@@ -65,11 +64,11 @@ export async function withSlot(
   const wrapping = await providerOf(key.kind).wrappingKey(maker.crypt, key.secret, draft);
   try {
     const aad = keySlotAad(table.storeUuid, table.suite, draft);
-    const wrapped = gcmsiv(wrapping, draft.nonce, aad).encrypt(masterKey);
+    const wrapped = maker.crypt.sealKey(wrapping, draft.nonce, aad, masterKey);
     assert(wrapped.length === WRAPPED_BYTES, 'a wrapped key has 48 bytes');
     return next(maker, table, [...table.slots, { ...draft, wrapped }], table.nextSlotId + 1);
   } finally {
-    wrapping.fill(0);
+    maker.crypt.releaseSecret(wrapping);
   }
 }
 
@@ -95,7 +94,7 @@ function next(
   return { ...table, slots, nextSlotId, generation: table.generation + 1, writtenAtMs: maker.nowMs };
 }
 
-/** The master key and the slot that gave it. E_AUTH when no slot opens; E_USAGE, E_UNSUPPORTED. */
+/** The master key, a secret, and the slot that gave it. E_AUTH when no slot opens; E_USAGE, E_UNSUPPORTED. */
 export async function openSlots(
   crypt: Crypt,
   table: KeySlotTable,
@@ -105,14 +104,11 @@ export async function openSlots(
   for (const slot of table.slots) {
     if (slot.kind !== key.kind) continue;
     const wrapping = await provider.wrappingKey(crypt, key.secret, slot);
-    try {
-      const aad = keySlotAad(table.storeUuid, table.suite, slot);
-      return { masterKey: gcmsiv(wrapping, slot.nonce, aad).decrypt(slot.wrapped), slotId: slot.id };
-    } catch {
-      // A wrong secret and a changed slot look the same, and are to look the same.
-    } finally {
-      wrapping.fill(0);
-    }
+    const aad = keySlotAad(table.storeUuid, table.suite, slot);
+    const masterKey = crypt.openKey(wrapping, slot.nonce, aad, slot.wrapped);
+    crypt.releaseSecret(wrapping);
+    // A wrong secret and a changed slot look the same, and are to look the same.
+    if (masterKey !== null) return { masterKey, slotId: slot.id };
   }
   throw new StoreError('E_AUTH', `no key slot opens with this ${key.kind}`, {
     safe: 'nothing was read and nothing was changed',

@@ -54,9 +54,8 @@ export async function makeKeySlots(
   options: EncryptOptions,
 ): Promise<KeySlotTable> {
   const maker = { crypt: io.crypt, random: io.random, nowMs: nowOf(io) };
-  const masterKey = io.random.bytes(MASTER_KEY_BYTES).slice();
-  const recovery = io.random.bytes(RECOVERY_KEY_BYTES).slice();
-  const text = encodeRecoveryKey(recovery);
+  const masterKey = io.crypt.randomSecret(io.random, MASTER_KEY_BYTES);
+  const text = freshRecoveryKey(io);
   const empty: KeySlotTable = {
     storeUuid,
     generation: 0,
@@ -71,10 +70,17 @@ export async function makeKeySlots(
     await options.onRecoveryKey(text);
     return { ...both, generation: 1 };
   } finally {
-    masterKey.fill(0);
-    recovery.fill(0);
-    text.fill(0);
+    io.crypt.releaseSecret(masterKey);
+    io.crypt.releaseSecret(text);
   }
+}
+
+/** The printed form of a new recovery key, a secret. */
+function freshRecoveryKey(io: Io): Uint8Array {
+  const bytes = io.crypt.randomSecret(io.random, RECOVERY_KEY_BYTES);
+  const text = encodeRecoveryKey(io.crypt, bytes);
+  io.crypt.releaseSecret(bytes);
+  return text;
 }
 
 export function isEncrypted(superblock: Superblock): boolean {
@@ -119,7 +125,7 @@ export async function unlock(catalog: Catalog, key: StoreKey | undefined): Promi
   try {
     return KeyRing.open(io.crypt, table, masterKey);
   } finally {
-    masterKey.fill(0);
+    io.crypt.releaseSecret(masterKey);
   }
 }
 
@@ -169,7 +175,7 @@ export async function addKey(
     const next = await withSlot(maker, table, masterKey, key, options);
     return await put(catalog, next, table.nextSlotId);
   } finally {
-    masterKey.fill(0);
+    io.crypt.releaseSecret(masterKey);
   }
 }
 
@@ -180,14 +186,13 @@ export async function addRecoveryKey(
   onText: (text: Uint8Array) => void | Promise<void>,
   options: SlotOptions = {},
 ): Promise<KeyChange> {
-  const bytes = catalog.io.random.bytes(RECOVERY_KEY_BYTES).slice();
-  const secret = encodeRecoveryKey(bytes);
-  bytes.fill(0);
+  const { io } = catalog;
+  const secret = freshRecoveryKey(io);
   try {
     await onText(secret);
     return await addKey(catalog, opener, { kind: 'recovery', secret }, options);
   } finally {
-    secret.fill(0);
+    io.crypt.releaseSecret(secret);
   }
 }
 
@@ -196,7 +201,7 @@ export async function removeKey(catalog: Catalog, opener: StoreKey, id: number):
   const { io } = catalog;
   const table = await newestTable(catalog);
   const { masterKey } = await openSlots(io.crypt, table, opener);
-  masterKey.fill(0);
+  io.crypt.releaseSecret(masterKey);
   const maker = { crypt: io.crypt, random: io.random, nowMs: nowOf(io) };
   return put(catalog, withoutSlot(maker, table, id), id);
 }

@@ -25,6 +25,7 @@
 #include "addon_codec.h"
 #include "addon_columns.h"
 #include "addon_gpu.h"
+#include "addon_keys.h"
 #include "addon_memory.h"
 #include "ingot_core.h"
 
@@ -703,6 +704,7 @@ Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   add("crc64", crc64);
   add("crc64Combine", crc64_combine);
   add_codec(env, exports);
+  add_keys(env, exports);
   Napi::Object gpu = Napi::Object::New(env);
   const auto add_gpu = [&](const char* name, Napi::Value (*function)(const Napi::CallbackInfo&)) {
     gpu.Set(name, Napi::Function::New(env, function, name));

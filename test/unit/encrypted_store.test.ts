@@ -9,6 +9,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { type BeginOptions, type Store, type StoreKey, isStoreError, open } from '../../engine/index.js';
 import { NativeIo } from '../../engine/io/native_io.js';
+import { nodeCrypt } from '../../engine/io/node_crypt.js';
 import { decodeRecoveryKey, encodeRecoveryKey } from '../../engine/keys/recovery_key.js';
 import type { DType } from '../../format/index.js';
 import { Prng } from '../sim/prng.js';
@@ -209,16 +210,16 @@ test('a key for a store without encryption is refused, so that a mark taken off 
 test('a recovery key is read back however it was typed, and a slip of one letter is seen', () => {
   for (let seed = 0; seed < 50; seed += 1) {
     const key = contents(seed, 32);
-    const text = encodeRecoveryKey(key);
+    const text = encodeRecoveryKey(nodeCrypt, key);
     assert.equal(text.length, 65);
-    assert.deepEqual(decodeRecoveryKey(text), key);
+    assert.deepEqual(decodeRecoveryKey(nodeCrypt, text), key);
     const typed = new TextDecoder().decode(text).toLowerCase().replaceAll('-', ' ').replaceAll('0', 'o');
-    assert.deepEqual(decodeRecoveryKey(ascii(`${typed}\n`)), key);
+    assert.deepEqual(decodeRecoveryKey(nodeCrypt, ascii(`${typed}\n`)), key);
     const slip = text.slice();
     slip[seed % 5] = slip[seed % 5] === 0x41 ? 0x42 : 0x41;
-    assert.equal(decodeRecoveryKey(slip), null);
+    assert.equal(decodeRecoveryKey(nodeCrypt, slip), null);
   }
-  assert.equal(decodeRecoveryKey(ascii('hello')), null);
+  assert.equal(decodeRecoveryKey(nodeCrypt, ascii('hello')), null);
 });
 
 /** A version against another, then without it: links and deltas keep the key of the attempt that wrote their bytes. */

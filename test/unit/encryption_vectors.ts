@@ -109,7 +109,7 @@ export async function encryptionVectors(): Promise<Record<string, unknown>> {
     manifest: { ordinal: 2, record: toHex(record), plain: toHex(manifest), value: toHex(sealedManifest) },
     recoveryKey: {
       plain: toHex(counting(7, 32)),
-      text: new TextDecoder().decode(encodeRecoveryKey(counting(7, 32))),
+      text: new TextDecoder().decode(encodeRecoveryKey(nodeCrypt, counting(7, 32))),
     },
   };
 }

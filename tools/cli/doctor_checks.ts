@@ -10,7 +10,7 @@ import { open, stat } from 'node:fs/promises';
 import { constants } from 'node:fs';
 import { release } from 'node:os';
 import { basename, join } from 'node:path';
-import { KEY_PROVIDERS, NativeIo } from '../../engine/index.js';
+import { KEY_PROVIDERS, NativeIo, releaseSecret, secretState, takeSecret } from '../../engine/index.js';
 import { isStoreError } from '../../format/errors.js';
 import { formatBytes } from './progress.js';
 
@@ -24,6 +24,7 @@ export interface DoctorLine {
 
 /** io_uring with registered files and buffers as the core uses it. */
 const KERNEL_FOR_IO_URING = [5, 11] as const;
+const KEY_PROBE_BYTES = 32;
 const LIBRARY_DIRECTORIES = [
   '/usr/lib/x86_64-linux-gnu',
   '/lib/x86_64-linux-gnu',
@@ -139,14 +140,33 @@ const findLibrary = (name: string): string | null => {
   return null;
 };
 
+/** Whether the system lets keys stay out of swap; a page is taken to see it. */
+function checkSecretMemory(): DoctorLine {
+  const what = 'memory of keys';
+  try {
+    releaseSecret(takeSecret(KEY_PROBE_BYTES));
+    const { unlockedBytes, dumpedBytes, lockErrno } = secretState();
+    if (unlockedBytes === 0 && dumpedBytes === 0)
+      return line(what, 'ok', 'locked, and left out of core dumps');
+    const finding =
+      dumpedBytes > 0
+        ? 'the kernel does not leave it out of core dumps'
+        : `it cannot be locked (errno ${lockErrno}), so keys may reach the swap; they are left out of core dumps`;
+    return line(what, 'note', finding, 'raise the limit of locked memory (ulimit -l), or encrypt the swap');
+  } catch (error) {
+    return line(what, 'bad', error instanceof Error ? error.message : String(error), 'npm run setup');
+  }
+}
+
 /** What key slots of encrypted stores can be opened with here. */
 export function checkKeys(): DoctorLine[] {
-  return KEY_PROVIDERS.map(({ kind, absent }) => {
+  const providers = KEY_PROVIDERS.map(({ kind, absent }) => {
     const what = `keys, ${kind}`;
     return absent === null
       ? line(what, 'ok', 'built in')
       : line(what, 'note', absent, 'none: use another kind of key');
   });
+  return [...providers, checkSecretMemory()];
 }
 
 /** What reads into GPU memory will take here, GPU by GPU, and why nothing better. */

@@ -1,12 +1,14 @@
-// Keys on the command line: read from files or typed on the terminal, as bytes, and wiped when the command is done.
+// Keys on the command line: read from files or typed on the terminal straight into locked memory, and wiped when the
+// command is done.
 //
 // Invariants
 //   1. A secret is never an argument, an environment variable or a string: arguments name files, a passphrase is typed.
 //   2. Of a passphrase file one line end at its end is not part of the passphrase; of a key file every byte counts.
-//   3. A recovery key goes to a new file that only its owner can read, or to the terminal; it is in no JSON and no log.
+//   3. What is read or typed lands in secret memory (engine/io/crypt_port.ts) and nowhere else in this process.
+//   4. A recovery key goes to a new file that only its owner can read, or to the terminal; it is in no JSON and no log.
 
-import { openSync, readSync, closeSync, fsyncSync, writeSync, constants } from 'node:fs';
-import type { StoreKey } from '../../engine/index.js';
+import { closeSync, constants, fsyncSync, openSync, read, readSync, writeSync } from 'node:fs';
+import { releaseSecret, type StoreKey, takeSecret } from '../../engine/index.js';
 import { fileError } from './file_error.js';
 import { usageError } from './values.js';
 
@@ -25,23 +27,33 @@ const NEWLINE = 0x0a;
 const RETURN = 0x0d;
 const BACKSPACES: ReadonlySet<number> = new Set([0x08, 0x7f]);
 const CTRL_C = 0x03;
+const CTRL_D = 0x04;
+const TYPED_BYTES_MAX = 4096;
+const ARRIVED_BYTES_MAX = 256;
+
+/** The first `length` bytes as a secret of that length; all of `room` is released. */
+function trimmed(room: Uint8Array, length: number): Uint8Array {
+  const secret = takeSecret(length);
+  secret.set(room.subarray(0, length));
+  releaseSecret(room);
+  return secret;
+}
 
 function readSecretFile(path: string): Uint8Array {
-  const bytes = new Uint8Array(SECRET_BYTES_MAX);
+  const room = takeSecret(SECRET_BYTES_MAX);
   let length = 0;
   try {
     const file = openSync(path, 'r');
     try {
-      for (let got = -1; got !== 0 && length < bytes.length; length += got)
-        got = readSync(file, bytes, length, bytes.length - length, null);
+      for (let got = -1; got !== 0 && length < room.length; length += got)
+        got = readSync(file, room, length, room.length - length, null);
     } finally {
       closeSync(file);
     }
-    return bytes.slice(0, length);
+    return trimmed(room, length);
   } catch (error) {
+    releaseSecret(room);
     throw fileError(error, { file: path, doing: 'reading', safe: 'everything; nothing was opened' });
-  } finally {
-    bytes.fill(0);
   }
 }
 
@@ -49,44 +61,58 @@ function withoutLineEnd(bytes: Uint8Array): Uint8Array {
   let end = bytes.length;
   if (bytes[end - 1] === NEWLINE) end -= 1;
   if (end < bytes.length && bytes[end - 1] === RETURN) end -= 1;
-  const line = bytes.slice(0, end);
-  bytes.fill(0);
-  return line;
+  return trimmed(bytes, end);
 }
 
-/** One line typed on the terminal, not shown. */
-export function typeSecret(prompt: string): Promise<Uint8Array> {
+/** Reads what the terminal has, away from the event loop and without a buffer between. */
+function readSome(file: number, into: Uint8Array, at: number): Promise<number> {
+  return new Promise((resolve, reject) => {
+    read(file, into, at, into.length - at, null, (error, count) =>
+      error === null ? resolve(count) : reject(error),
+    );
+  });
+}
+
+/** One line typed on the terminal, not shown: a secret. */
+export async function typeSecret(prompt: string): Promise<Uint8Array> {
   const { stdin, stderr } = process;
   if (stdin.isTTY !== true)
     throw usageError('--passphrase needs a terminal.', 'Give --passphrase-file PATH in a script.');
+  // A door of our own: Node's stream would read ahead into memory that it does not wipe.
+  const terminal = openSync('/dev/tty', 'r');
+  const typed = takeSecret(TYPED_BYTES_MAX);
   stderr.write(prompt);
   stdin.setRawMode(true);
-  stdin.resume();
-  return new Promise((resolve, reject) => {
-    const typed = new Uint8Array(4096);
-    let length = 0;
-    const end = (settle: () => void): void => {
-      stdin.off('data', onData);
-      stdin.setRawMode(false);
-      stdin.pause();
-      stderr.write('\n');
-      settle();
-      typed.fill(0);
-    };
-    const onData = (data: Buffer): void => {
-      for (const code of data) {
-        if (code === CTRL_C || code === RETURN || code === NEWLINE) {
-          const line = typed.slice(0, length);
-          end(() => (code === CTRL_C ? reject(usageError('No passphrase was typed.')) : resolve(line)));
-          break;
-        }
+  try {
+    const length = await typeLine(terminal, typed);
+    if (length === null) throw usageError('No passphrase was typed.');
+    return trimmed(typed, length);
+  } finally {
+    stdin.setRawMode(false);
+    stderr.write('\n');
+    closeSync(terminal);
+    releaseSecret(typed);
+  }
+}
+
+/** Bytes of the line in `typed`, or null when it was given up. What is over its room is not taken. */
+async function typeLine(terminal: number, typed: Uint8Array): Promise<number | null> {
+  const arrived = takeSecret(ARRIVED_BYTES_MAX);
+  let length = 0;
+  try {
+    for (;;) {
+      const count = await readSome(terminal, arrived, 0);
+      if (count === 0) return null;
+      for (const code of arrived.subarray(0, count)) {
+        if (code === CTRL_C || code === CTRL_D) return null;
+        if (code === RETURN || code === NEWLINE) return length;
         if (BACKSPACES.has(code)) length = Math.max(length - 1, 0);
         else if (length < typed.length) typed[length++] = code;
       }
-      data.fill(0);
-    };
-    stdin.on('data', onData);
-  });
+    }
+  } finally {
+    releaseSecret(arrived);
+  }
 }
 
 /** A new passphrase, typed twice: a slip would lock its owner out. */
@@ -94,9 +120,9 @@ async function typeNewSecret(): Promise<Uint8Array> {
   const first = await typeSecret('new passphrase: ');
   const second = await typeSecret('again: ');
   const isSame = first.length === second.length && first.every((byte, index) => byte === second[index]);
-  second.fill(0);
+  releaseSecret(second);
   if (isSame) return first;
-  first.fill(0);
+  releaseSecret(first);
   throw usageError('The two passphrases differ.');
 }
 
@@ -129,7 +155,7 @@ export async function withKey<T>(
   try {
     return await body(key);
   } finally {
-    key?.secret.fill(0);
+    if (key !== undefined) releaseSecret(key.secret);
   }
 }
 

@@ -5,13 +5,14 @@
 //   2. A destination holds plaintext of matching tags only: one mismatch zeroes all that the op delivers.
 //   3. Where a wanted range begins or ends inside a segment, that segment is opened into memory of the worker,
 //      which is wiped before it is let go.
-//   4. Keys are copied when the batch is adopted and wiped when it ends.
+//   4. Keys are copied into secret memory when the batch is adopted and wiped when it ends.
 //   5. Nonces come from the caller; a nonce is an ordinal and the index of the segment in its extent.
 #include <algorithm>
 #include <cstring>
 #include <vector>
 
 #include "core_limits.h"
+#include "secret_memory.h"
 #include "segment_cipher.h"
 #include "worker_batch.h"
 
@@ -40,9 +41,7 @@ class CryptBatch final : public WorkerBatch {
   CryptBatch(Context& context, Call call, const ingot_crypt_columns& columns)
       : WorkerBatch(context, std::move(call), columns.count, columns.status),
         opens_(columns.opens != 0),
-        keys_(columns.keys_count * kKeyBytes) {
-    std::memcpy(keys_.data(), columns.keys, columns.keys_count * kKeyBytes);
-  }
+        keys_(columns.keys, columns.keys_count * kKeyBytes) {}
 
   const char* adopt_op(const ingot_crypt_columns& columns, uint32_t index) {
     Op& op = ops_.emplace_back();
@@ -152,7 +151,7 @@ class CryptBatch final : public WorkerBatch {
   }
 
   const bool opens_;
-  WipedBytes keys_;
+  crypt::SecretBytes keys_;
   std::vector<Op> ops_;
 };
 
