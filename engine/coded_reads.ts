@@ -1,7 +1,8 @@
 // Reads of coded extents: the stored stream was read and verified into scratch memory; here it becomes bytes.
 //
 // Invariants
-//   1. Only the blocks that a part touches are decoded, straight into its destination.
+//   1. Only the blocks that a part touches are decoded, straight into its destination; of an excerpt (coded_slices.ts)
+//      as of a whole stream.
 //   2. A part that is a whole extent is compared with the extent's raw sum; a mismatch delivers zeros and E_CORRUPT.
 //   3. The base of a delta is in the destination before its stream is XORed into it.
 //
@@ -9,7 +10,7 @@
 
 import { assert, StoreError } from '../format/errors.js';
 import type { Extent } from '../format/extent_record.js';
-import { DELTA } from '../format/index.js';
+import { type Excerpt, DELTA } from '../format/index.js';
 import { DECODE_RIGHT, DECODE_WRONG_SUM, type DecodeBatch, type Io, type IoBuffer } from './io/port.js';
 
 /** A part to decode: raw bytes [offset, offset + bytes) of the extent. */
@@ -17,8 +18,9 @@ export interface CodedPart {
   readonly name: string;
   readonly extentId: number;
   readonly extent: Extent;
-  /** storedBytes of the extent, from the start. */
+  /** storedBytes of the extent, from the start; or its excerpt. */
   readonly stream: Uint8Array;
+  readonly excerpt?: Excerpt;
   readonly offset: number;
   readonly bytes: number;
   readonly destination: IoBuffer;
@@ -46,11 +48,20 @@ export async function decodeParts(
   if (failed < 0) return;
   const part = parts[failed];
   assert(part !== undefined, 'a verdict belongs to a part');
-  const wrongSum = verdicts[failed] === DECODE_WRONG_SUM;
+  throw undecoded(object, part, verdicts[failed] === DECODE_WRONG_SUM);
+}
+
+/** What is thrown of a part whose stream breaks a rule, or gives other bytes than the record's sum says. */
+export function undecoded(
+  object: string,
+  part: Pick<CodedPart, 'name' | 'extentId' | 'extent' | 'offset' | 'bytes'>,
+  wrongSum: boolean,
+  cause?: unknown,
+): StoreError {
   const what = wrongSum ? 'does not decode to the bytes of its sum' : 'does not decode';
   const base = part.extent.coding?.base;
   const delta = base === undefined ? '' : `, a delta of extent ${base.extentId},`;
-  throw new StoreError(
+  return new StoreError(
     wrongSum ? 'E_CORRUPT' : 'E_FORMAT',
     `extent ${part.extentId} of ${part.name}${delta} ${what}`,
     {
@@ -62,6 +73,7 @@ export async function decodeParts(
         structure: 'Stream',
       },
       next: wrongSum ? 'ingot verify, and restore this tensor from another source' : 'ingot verify',
+      ...(cause === undefined ? {} : { cause }),
     },
   );
 }
@@ -74,15 +86,16 @@ export async function decodeVerdicts(
 ): Promise<Uint32Array> {
   const count = parts.length;
   const numbers = (value: (part: CodedPart) => number): Float64Array => Float64Array.from(parts, value);
-  const whole = (part: CodedPart): boolean => part.offset === 0 && part.bytes === part.extent.rawBytes;
+  const whole = (part: CodedPart): boolean =>
+    part.excerpt === undefined && part.offset === 0 && part.bytes === part.extent.rawBytes;
   const batch: DecodeBatch = {
     count,
     stream: Uint32Array.from(parts, (_, index) => index),
     streamOffsetBytes: new Float64Array(count),
-    storedBytes: numbers((part) => part.extent.storedBytes),
-    rawBytes: numbers((part) => part.extent.rawBytes),
+    storedBytes: numbers((part) => part.excerpt?.streamBytes ?? part.extent.storedBytes),
+    rawBytes: numbers((part) => part.excerpt?.rawBytes ?? part.extent.rawBytes),
     ids: Uint32Array.from(parts, (part) => codingIds(part.extent)),
-    offsetBytes: numbers((part) => part.offset),
+    offsetBytes: numbers((part) => part.offset - (part.excerpt?.rawOffsetBytes ?? 0)),
     lengthBytes: numbers((part) => part.bytes),
     checkSum: Uint32Array.from(parts, (part) => Number(whole(part))),
     rawSums: BigUint64Array.from(parts, (part) => part.extent.rawSum),

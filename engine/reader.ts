@@ -15,6 +15,7 @@ import { StoreError, assert, isStoreError } from '../format/errors.js';
 import type { Extent } from '../format/extent_record.js';
 import { codedGroups, runGroups } from './coded_groups.js';
 import { type CodedPart, decodeParts } from './coded_reads.js';
+import { SliceReader, isSliced } from './coded_slices.js';
 import type { CatalogSnapshot } from './contract.js';
 import { ExtentSource, type SumView } from './extent_source.js';
 import { type HostReads, isGpuPart, readToGpu } from './gpu/gpu_reads.js';
@@ -73,6 +74,11 @@ interface ReadOp {
   readonly destinationOffset: number;
   readonly parts: readonly HostPart[];
 }
+/** A coded extent of which these parts are read by slices. */
+interface SlicedExtent {
+  readonly extent: Extent;
+  readonly parts: readonly HostPart[];
+}
 const NO_MEMORY = new Uint8Array(0);
 const ERRNO_EIO = 5;
 /** EINTR, EAGAIN, ETIMEDOUT: the same request may well succeed. */
@@ -104,8 +110,7 @@ function sealedPartsOf(op: ReadOp): SealedPart[] {
 }
 
 /** The whole stream of a coded extent, for all parts of it. */
-function codedOp(extent: Extent | undefined, parts: readonly HostPart[]): ReadOp {
-  assert(extent !== undefined, 'the extent of a part was fetched');
+function codedOp(extent: Extent, parts: readonly HostPart[]): ReadOp {
   const { storedBytes } = extent;
   return { extent, offset: 0, bytes: storedBytes, destination: NO_MEMORY, destinationOffset: 0, parts };
 }
@@ -193,15 +198,21 @@ export class PartReader {
   ): Promise<void> {
     if (parts.length === 0) return;
     const sums = await this.#source.sums(snapshot, extents.values(), object);
-    const ops = this.#plan(parts, extents);
-    await this.#readBases(snapshot, object, ops, options);
+    const { ops, sliced } = this.#plan(parts, extents);
+    await this.#readBases(snapshot, object, [...ops, ...sliced], options);
     const plain = ops.filter((op) => !isCoded(op));
     const groups = [...(plain.length > 0 ? [plain] : []), ...codedGroups(ops.filter(isCoded))];
-    await runGroups(
-      groups.map(
-        (group) => (isOver) => this.#readOps(snapshot, object, group, sums, options, isOwned, isOver),
+    const stored = (some: readonly HostPart[]): Promise<void> =>
+      this.#readHost(snapshot, object, some, extents, options, isOwned);
+    await runGroups([
+      ...groups.map(
+        (group) => (isOver: () => boolean) =>
+          this.#readOps(snapshot, object, group, sums, options, isOwned, isOver),
       ),
-    );
+      ...(sliced.length === 0
+        ? []
+        : [() => new SliceReader(this.#context, object, stored, options.signal).run(sliced)]),
+    ]);
   }
 
   async #readOps(
@@ -296,9 +307,13 @@ export class PartReader {
     op.destination = buffer;
   }
 
-  /** Gathers small neighbours, and sorts by the place that will be read first. */
-  #plan(parts: readonly HostPart[], extents: ReadonlyMap<number, Extent>): ReadOp[] {
+  /** Gathers small neighbours, sorts by what is read first. `sliced`: coded extents of which little is wanted. */
+  #plan(
+    parts: readonly HostPart[],
+    extents: ReadonlyMap<number, Extent>,
+  ): { readonly ops: ReadOp[]; readonly sliced: readonly SlicedExtent[] } {
     const ops: ReadOp[] = [];
+    const sliced: SlicedExtent[] = [];
     const small = new Map<number, HostPart[]>();
     const coded = new Map<number, HostPart[]>();
     for (const part of parts) {
@@ -332,21 +347,26 @@ export class PartReader {
       });
     }
     for (const [id, list] of small) ops.push(...this.#gather(extents.get(id), list));
-    for (const [id, list] of coded) ops.push(codedOp(extents.get(id), list));
+    for (const [id, list] of coded) {
+      const extent = extents.get(id);
+      assert(extent !== undefined, 'the extent of a part was fetched');
+      if (isSliced(extent, list)) sliced.push({ extent, parts: list });
+      else ops.push(codedOp(extent, list));
+    }
     for (const [index, op] of ops.entries()) if (op.extent.sealing !== undefined) ops[index] = sealedOp(op);
     const first = (op: ReadOp): { member: number; sector: number } =>
       op.extent.copies[0] ?? { member: 0, sector: 0 };
     ops.sort(
       (a, b) => first(a).member - first(b).member || first(a).sector - first(b).sector || a.offset - b.offset,
     );
-    return ops;
+    return { ops, sliced };
   }
 
   /** What deltas are differences to goes to the destinations first. A chain is at most DELTA_DEPTH_MAX long. */
   async #readBases(
     snapshot: CatalogSnapshot,
     object: string,
-    ops: readonly ReadOp[],
+    ops: readonly SlicedExtent[],
     options: ReadOptions,
   ): Promise<void> {
     const bases: ReadPart[] = [];

@@ -18,6 +18,7 @@ import { BufferPool } from './buffer_pool.js';
 import { ExtentSource } from './extent_source.js';
 import { Gpus } from './gpu/gpus.js';
 import { CODED_BUDGET_BYTES } from './coded_groups.js';
+import { SLICE_HEADS_BUDGET_BYTES } from './coded_slices.js';
 import type { DirectoryPort } from './io/directory_port.js';
 import type { Io } from './io/port.js';
 import { MemoryBudget } from './memory_budget.js';
@@ -139,6 +140,8 @@ export class StoreContext {
   readonly gatherBudget = new MemoryBudget(GATHER_BUDGET_BYTES, () => undefined);
   /** Memory for streams that are being read or decoded (coded_groups.ts); its buffers are of the same pool. */
   readonly codedBudget = new MemoryBudget(CODED_BUDGET_BYTES, () => undefined);
+  /** Memory for the heads of streams that are read in part (coded_slices.ts). */
+  readonly sliceHeadBudget = new MemoryBudget(SLICE_HEADS_BUDGET_BYTES, () => undefined);
   readonly gatherPool: BufferPool;
   /** Which copies reads take first (repair/read_balance.ts). */
   readonly balance = new ReadBalance();

@@ -5,6 +5,8 @@
 
 export { codecOfStream, decodeChunk, encodeChunk } from './chunk.js';
 export type { DecodeChunkOptions, EncodeChunkOptions } from './chunk.js';
+export { directoryStretch, excerptOf } from './excerpt.js';
+export type { Excerpt, Stretch } from './excerpt.js';
 export {
   DELTA,
   DELTA_DEPTH_MAX,

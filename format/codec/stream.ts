@@ -53,8 +53,15 @@ export interface StreamHeader {
   readonly planes: readonly StreamPlane[];
 }
 
-/** Header and directory of the stream that `bytes` begins with. Errors: E_FORMAT. */
-export function parseStream(bytes: Uint8Array, where?: FormatContext): StreamHeader {
+/**
+ * Header and directory of the stream that `bytes` begins with, of which at least these must be there when `storedBytes`
+ * says how many follow. Errors: E_FORMAT.
+ */
+export function parseStream(
+  bytes: Uint8Array,
+  where?: FormatContext,
+  storedBytes: number = bytes.byteLength,
+): StreamHeader {
   const bad = (field: string, problem: string): never => refuse(where, 'Stream', field, problem);
   if (bytes.byteLength < STREAM_HEADER_BYTES) bad('length', `${bytes.byteLength} bytes are no header`);
   if (readU32(bytes, 0) !== STREAM_MAGIC) bad('magic', 'is not IGC1');
@@ -72,10 +79,10 @@ export function parseStream(bytes: Uint8Array, where?: FormatContext): StreamHea
   if (tailBytes !== rawBytes % size) bad('tailBytes', `is ${tailBytes}`);
   for (let at = TAIL_OFFSET + tailBytes; at < STREAM_HEADER_BYTES; at += 1)
     if (bytes[at] !== 0) bad('reserved', `byte ${at} is not zero`);
-  if (streamBytes > bytes.byteLength) bad('streamBytes', `is ${streamBytes} of ${bytes.byteLength}`);
+  if (streamBytes > storedBytes) bad('streamBytes', `is ${streamBytes} of ${storedBytes}`);
   const elementCount = Math.floor(rawBytes / size);
   let cursor = STREAM_HEADER_BYTES + PLANE_ENTRY_BYTES * planeCount;
-  if (cursor > streamBytes) bad('streamBytes', `is ${streamBytes}`);
+  if (cursor > streamBytes || cursor > bytes.byteLength) bad('streamBytes', `is ${streamBytes}`);
   const planes: StreamPlane[] = [];
   for (let index = 0; index < planeCount; index += 1) {
     const plane = parsePlane(bytes, STREAM_HEADER_BYTES + PLANE_ENTRY_BYTES * index, bad);
