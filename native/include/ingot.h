@@ -18,8 +18,8 @@
  *   7. Whatever bytes the members hold, a call ends with right bytes or with an error, within named limits
  *      (native/src/reader/reader_limits.h).
  *
- * Sizes, offsets and lengths are bytes. Memory on a GPU is not built in: a device other than the CPU answers
- * INGOT_E_UNSUPPORTED.
+ * Sizes, offsets and lengths are bytes. Devices are the CPU and NVIDIA GPUs, through the driver's library, which is
+ * found at run time (docs/gpu.md); a machine without one, and any other device, answers INGOT_E_UNSUPPORTED.
  */
 #ifndef INGOT_H
 #define INGOT_H
@@ -257,12 +257,17 @@ typedef struct ingot_read_request {
   void *destination;       /* length_bytes long; 4 KiB aligned is fastest (no bounce) */
 } ingot_read_request;
 
-/* Device types are DLPack's: 1 CPU (0 means the same). Others are not built yet: E_UNSUPPORTED. */
+/*
+ * Device types are DLPack's: 1 CPU (0 means the same), 2 CUDA; others are E_UNSUPPORTED. On a GPU destinations are
+ * device addresses (any memory of that GPU; else E_USAGE), tensors and blobs can be read, and 256 MiB of host memory
+ * are registered while a version that read there is open. What is queued on `stream` ends before the destinations
+ * are written; when the call has returned everything is in place and no stream need be waited for.
+ */
 typedef struct ingot_read_options {
   size_t size;
   int32_t device_type;
   int32_t device_id;
-  void *stream;            /* of the device; NULL on the CPU */
+  void *stream;            /* cudaStream_t; NULL: the default stream. NULL on the CPU */
 } ingot_read_options;
 
 typedef struct ingot_read_report {
@@ -270,6 +275,9 @@ typedef struct ingot_read_report {
   uint64_t bytes_by_path[4];  /* read from members: io_uring, threads, buffered, memory */
   uint64_t faults;            /* copies or parts of copies that failed and were passed over, or ended the call */
   uint64_t requests_verified_whole; /* objects read from end to end, whose own sum was compared too */
+  uint64_t gpu_bytes;         /* copied to a GPU */
+  uint64_t gpu_decoded_bytes; /* decoded there; the rest of what is stored coded was decoded by the CPU */
+  uint64_t gpu_suspects;      /* parts that the GPU found wrong and the CPU read again */
 } ingot_read_report;
 
 #define INGOT_REQUESTS_MAX 16777216u
@@ -278,7 +286,7 @@ typedef struct ingot_read_report {
  * Reads all requests in large batches. `options` and `report` may be NULL. `stride_bytes` is the distance from one
  * request to the next (sizeof(ingot_read_request) of the caller).
  * On failure everything that was verified is in place and the rest of the destinations is zero or untouched.
- * Errors: RANGE, CORRUPT, DEVICE_LOST, IO, CONFLICT, FORMAT, VERSION, UNSUPPORTED, USAGE, NATIVE.
+ * Errors: RANGE, CORRUPT, DEVICE_LOST, IO, CONFLICT, FORMAT, VERSION, UNSUPPORTED, USAGE, NATIVE, GPU.
  */
 INGOT_API int32_t ingot_version_read(ingot_version *version, const ingot_read_request *requests, size_t count,
                                      size_t stride_bytes, const ingot_read_options *options,
@@ -288,7 +296,8 @@ INGOT_API int32_t ingot_version_read(ingot_version *version, const ingot_read_re
  * Loads tensors into memory of their own and hands them out as DLPack tensors: out[i] for the tensor indexes[i]
  * (all tensors in order when indexes is NULL; count then has to be the tensor count). Each owns its memory, is
  * contiguous and stays valid after the version and the store are closed; its deleter frees it. All or none: on failure
- * every out[i] is NULL. (Sub-byte types are packed, as DLPack says.)
+ * every out[i] is NULL. (Sub-byte types are packed, as DLPack says.) On a GPU the memory is that of its primary
+ * context, and the deleter may be called from any thread.
  */
 INGOT_API int32_t ingot_version_load_dlpack(ingot_version *version, const uint64_t *indexes, size_t count,
                                             const ingot_read_options *options,

@@ -117,7 +117,8 @@ class ReadOptions(Sized):
 class ReadReport(Sized):
     _fields_ = [
         ("size", c_size_t), ("bytes_by_path", c_uint64 * 4), ("faults", c_uint64),
-        ("requests_verified_whole", c_uint64),
+        ("requests_verified_whole", c_uint64), ("gpu_bytes", c_uint64), ("gpu_decoded_bytes", c_uint64),
+        ("gpu_suspects", c_uint64),
     ]
 
 
@@ -217,13 +218,13 @@ def call(name, *arguments):
     return result
 
 
-def device_options(device):
-    """ReadOptions for "cpu", "cuda" or "cuda:N"; the library says what it was not built for."""
+def parse_device(device):
+    """(DLPack's type, number) of "cpu", "cuda" or "cuda:N"."""
     kind, _, number = str(device).partition(":")
     types = {"cpu": CPU, "cuda": CUDA}
     if kind not in types or (number and not number.isdecimal()):
         raise ValueError(f"device is 'cpu', 'cuda' or 'cuda:N', not {device!r}")
-    return ReadOptions(device_type=types[kind], device_id=int(number or 0))
+    return types[kind], int(number or 0)
 
 
-__all__ = ["StoreError", "byref", "call", "check", "device_options"]
+__all__ = ["StoreError", "byref", "call", "check", "parse_device"]

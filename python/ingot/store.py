@@ -15,9 +15,11 @@ from .library import (
     BLOB,
     FILE,
     TENSOR,
+    CPU,
     BlobInfo,
     FileInfo,
     OpenOptions,
+    ReadOptions,
     ReadReport,
     ReadRequest,
     RunInfo,
@@ -27,9 +29,9 @@ from .library import (
     TensorInfo,
     VersionInfo,
     call,
-    device_options,
+    parse_device,
 )
-from .tensors import DLPackTensor, framework_of
+from .tensors import DLPackTensor, cuda_stream, framework_of
 
 _BACKENDS = {"auto": 0, "io_uring": 1, "threads": 2}
 _PATHS = ("io_uring", "threads", "buffered", "memory")
@@ -148,10 +150,12 @@ class Version:
 
     def __init__(self, store, ref, framework="pt", device="cpu"):
         self._handle = None
-        self._empty = framework_of(framework)
-        self._options = device_options(device)
+        self._device = parse_device(device)
+        self._empty = framework_of(framework, *self._device)
         self.faults = 0
         """Copies that failed and were passed over by reads of this object."""
+        self.decoded_on_gpu = 0
+        """Tensor bytes that a GPU decoded; what else is stored coded was decoded by the CPU."""
         handle = c_void_p()
         call("ingot_version_open", store._open(), ref.encode(), byref(handle))
         self._handle = handle
@@ -235,8 +239,8 @@ class Version:
 
     # -- Reading --
 
-    def _read(self, requests):
-        """[(kind, index, offset, length, address)]"""
+    def _read(self, requests, to_cpu=False):
+        """[(kind, index, offset, length, address)], addresses on the version's device."""
         array = (ReadRequest * max(1, len(requests)))(
             *[
                 ReadRequest(kind=kind, index=index, offset_bytes=offset, length_bytes=length, destination=address)
@@ -245,11 +249,16 @@ class Version:
         )
         report = ReadReport()
         size = array._type_().size
+        options = ReadOptions(device_type=CPU)
+        if self._device[0] != CPU and not to_cpu:
+            kind, number = self._device
+            options = ReadOptions(device_type=kind, device_id=number, stream=cuda_stream(number))
         try:
-            call("ingot_version_read", self._open(), array, len(requests), size, byref(self._options), byref(report))
+            call("ingot_version_read", self._open(), array, len(requests), size, byref(options), byref(report))
         finally:
             with self._lock:
                 self.faults += report.faults
+                self.decoded_on_gpu += report.gpu_decoded_bytes
 
     def get_tensor(self, name):
         """The tensor, verified, in memory of its own."""
@@ -293,7 +302,7 @@ class Version:
 
         data = bytearray(size)
         window = (c_char * size).from_buffer(data) if size else None
-        self._read([(kind, index, 0, size, addressof(window) if size else None)])
+        self._read([(kind, index, 0, size, addressof(window) if size else None)], to_cpu=True)
         del window
         return bytes(data)
 
@@ -301,8 +310,10 @@ class Version:
         """An object for `torch.from_dlpack` or `numpy.from_dlpack`; it outlives the version."""
         index = c_uint64(self._find("ingot_version_find_tensor", name))
         tensor = c_void_p()
-        call("ingot_version_load_dlpack", self._open(), byref(index), 1, byref(self._options), byref(tensor), None)
-        return DLPackTensor(tensor.value)
+        kind, number = self._device
+        options = ReadOptions(device_type=kind, device_id=number)
+        call("ingot_version_load_dlpack", self._open(), byref(index), 1, byref(options), byref(tensor), None)
+        return DLPackTensor(tensor.value, self._device)
 
 
 class TensorSlice:
@@ -385,3 +396,8 @@ def load(location, ref, framework="pt", device="cpu", backend="auto"):
     """{name: tensor} of all tensors, read in one batch."""
     with safe_open(location, ref, framework, device, backend) as version:
         return version.get_tensors(version.offset_keys())
+
+
+def load_file(location, ref, device="cpu"):
+    """As `safetensors.torch.load_file`: {name: torch tensor} on `device`."""
+    return load(location, ref, "pt", device)

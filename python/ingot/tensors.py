@@ -8,7 +8,7 @@
 
 import ctypes
 
-from .library import StoreError
+from .library import CPU, StoreError
 
 _NUMPY = {
     "BOOL": "bool", "U8": "uint8", "I8": "int8", "I16": "int16", "U16": "uint16", "F16": "float16", "I32": "int32",
@@ -71,20 +71,33 @@ def empty_numpy(shape, dtype_name):
     return array, array.ctypes.data
 
 
-def empty_torch(shape, dtype_name):
+def empty_torch(shape, dtype_name, device="cpu"):
     import torch
 
-    tensor = torch.empty(tuple(shape), dtype=torch_dtype(dtype_name))
+    tensor = torch.empty(tuple(shape), dtype=torch_dtype(dtype_name), device=device)
     return tensor, tensor.data_ptr()
+
+
+def cuda_stream(number):
+    """The stream that torch queues work for this GPU on: memory from its allocator may still be in use there."""
+    import torch
+
+    return torch.cuda.current_stream(number).cuda_stream or None
 
 
 EMPTY = {"numpy": empty_numpy, "np": empty_numpy, "pt": empty_torch, "torch": empty_torch}
 
 
-def framework_of(name):
+def framework_of(name, kind=CPU, number=0):
+    """The function that gives (tensor, address) of a shape and a dtype's name, on that device."""
     if name not in EMPTY:
         raise ValueError(f"framework is 'pt' or 'numpy', not {name!r}")
-    return EMPTY[name]
+    make = EMPTY[name]
+    if kind == CPU:
+        return make
+    if make is empty_numpy:
+        raise ValueError("numpy arrays are on the CPU; use framework='pt' for a GPU")
+    return lambda shape, dtype_name: empty_torch(shape, dtype_name, f"cuda:{number}")
 
 
 # ---- DLPack ------------------------------------------------------------------------------------------------
@@ -119,17 +132,18 @@ class DLPackTensor:
     The capsule has no destructor of its own: this object keeps it and, when nobody took it, deletes the tensor.
     """
 
-    def __init__(self, address):
-        self._address, self._capsule = address, None
+    def __init__(self, address, device=(CPU, 0)):
+        self._address, self._capsule, self._device = address, None, device
 
     def __dlpack_device__(self):
-        return (1, 0)
+        return self._device
 
     def __dlpack__(self, *, stream=None, max_version=None, dl_device=None, copy=None):
         if max_version is None or max_version[0] < 1:
             raise BufferError("this tensor is handed over as DLPack 1.x; the consumer asks for an older one")
-        if dl_device is not None and tuple(dl_device) != (1, 0):
-            raise BufferError("the tensor is in the memory of the CPU")
+        # The bytes were in place when it was made: no stream of the consumer's has to wait.
+        if dl_device is not None and tuple(dl_device) != self._device:
+            raise BufferError("the tensor is on another device (__dlpack_device__), and is not copied here")
         if self._address is None or self._capsule is not None:
             raise BufferError("the tensor was handed over already")
         capsule = _python.PyCapsule_New(self._address, _NAME, None)

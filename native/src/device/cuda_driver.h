@@ -95,4 +95,23 @@ struct CudaDriver {
 /// The driver, initialised; nullptr and `reason` where there is none or it has no GPU.
 const CudaDriver* cuda_driver(std::string& reason);
 
+/// The GPU's context is current in this scope, whatever thread it is.
+class Current {
+ public:
+  Current(const CudaDriver& driver, CuContext context) : driver_(driver) { result_ = driver.context_push(context); }
+  ~Current() {
+    CuContext ignored = nullptr;
+    if (result_ == kCuSuccess) driver_.context_pop(&ignored);
+  }
+  Current(const Current&) = delete;
+  Current& operator=(const Current&) = delete;
+  [[nodiscard]] Status status() const {
+    return result_ == kCuSuccess ? Status() : driver_.failure("cuCtxPushCurrent", result_);
+  }
+
+ private:
+  const CudaDriver& driver_;
+  CuResult result_;
+};
+
 }  // namespace ingot::gpu

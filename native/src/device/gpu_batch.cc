@@ -101,7 +101,7 @@ class GpuCopy final : public gpu::GpuJob {
       if (Status status = lane.follow(reinterpret_cast<gpu::CuStream>(stream)); !status.ok()) return status;
     }
     if (needs_kernels_ && !device.has_kernels()) return {"E_UNSUPPORTED", 0, "this build has no CUDA kernels"};
-    Status status = lane.move(chunks_, look_at);
+    Status status = lane.move(chunks_, gpu::is_of_record);
     for (uint32_t i = 0; status.ok() && i < chunks_.size(); ++i) {
       const Chunk& chunk = chunks_[i];
       moved_ += chunk.stored_bytes;
@@ -120,15 +120,6 @@ class GpuCopy final : public gpu::GpuJob {
       columns_.status[i] = columns_.verdict[i] == kRight ? INGOT_OP_OK : INGOT_OP_FAILED;
     }
     return {};
-  }
-
-  /// The head, on the CPU: whether this is the stream of its record, and what the kernels need to know.
-  static bool look_at(Chunk& chunk) {
-    codec::Stream parsed;
-    if (codec::parse_head(chunk.stream, chunk.stream, chunk.stored_bytes, parsed) != codec::Fault::kNone) return false;
-    const uint32_t ids = parsed.transform | parsed.delta << 8 | codec::stream_codec(parsed) << 16;
-    chunk.transform = parsed.transform;
-    return ids == chunk.ids && parsed.raw_bytes == chunk.raw_bytes;
   }
 
   Context& context_;
@@ -174,6 +165,14 @@ class GpuFetch final : public gpu::GpuJob {
 };
 
 }  // namespace
+
+bool gpu::is_of_record(Chunk& chunk) {
+  codec::Stream parsed;
+  if (codec::parse_head(chunk.stream, chunk.stream, chunk.stored_bytes, parsed) != codec::Fault::kNone) return false;
+  const uint32_t ids = parsed.transform | parsed.delta << 8 | codec::stream_codec(parsed) << 16;
+  chunk.transform = parsed.transform;
+  return ids == chunk.ids && parsed.raw_bytes == chunk.raw_bytes;
+}
 
 Status make_gpu_copy(Context& context, const ingot_gpu_columns& columns, const ingot_call& call) {
   if (columns.count > INGOT_MAX_BATCH_OPS) return contract_failure("more than 65,536 ops in a batch");

@@ -9,28 +9,6 @@
 #include "kernels.h"
 
 namespace ingot::gpu {
-namespace {
-
-/// The GPU's context is current in this scope, whatever thread it is.
-class Current {
- public:
-  Current(const CudaDriver& driver, CuContext context) : driver_(driver) { result_ = driver.context_push(context); }
-  ~Current() {
-    CuContext ignored = nullptr;
-    if (result_ == kCuSuccess) driver_.context_pop(&ignored);
-  }
-  Current(const Current&) = delete;
-  Current& operator=(const Current&) = delete;
-  [[nodiscard]] Status status() const {
-    return result_ == kCuSuccess ? Status() : driver_.failure("cuCtxPushCurrent", result_);
-  }
-
- private:
-  const CudaDriver& driver_;
-  CuResult result_;
-};
-
-}  // namespace
 
 Status describe_gpu(const CudaDriver& driver, uint32_t ordinal, ingot_gpu_info& out) {
   CuDevice device = 0;

@@ -68,6 +68,9 @@ class GpuDevice {
   bool stopping_ = false;
 };
 
+/// The head of a stream in host memory: whether it is that of its record. Sets what the kernels need to know.
+bool is_of_record(Chunk& chunk);
+
 /// What `doctor` tells of a GPU, without making a context on it.
 Status describe_gpu(const CudaDriver& driver, uint32_t ordinal, ingot_gpu_info& out);
 

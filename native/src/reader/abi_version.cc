@@ -1,6 +1,9 @@
 // The C ABI of ingot.h: versions, their objects, reads, DLPack. (Stores and lists: abi_store.cc.)
 #include "abi_support.h"
+#include <mutex>
+
 #include "dlpack_tensor.h"
+#include "gpu_reader.h"
 #include "ingot.h"
 #include "version_reader.h"
 
@@ -8,6 +11,9 @@ using namespace ingot::reader;
 
 struct ingot_version {
   std::unique_ptr<VersionReader> reader;
+  std::mutex mutex;
+  /// GPUs that were read to: they stay open with the version.
+  std::vector<std::shared_ptr<void>> gpus;
 };
 
 namespace ingot::reader {
@@ -45,14 +51,34 @@ int32_t find(const ingot_version* version, const char* name, uint64_t* index, co
   });
 }
 
-void check_device(const ingot_read_options* options) {
-  const ingot_read_options given = take(options);
-  if (given.device_type == 0 || given.device_type == kDLCPU) {
-    need(given.stream == nullptr, "the CPU has no stream");
+/// Whether the destinations are on a GPU.
+bool is_gpu(const ingot_read_options& options) {
+  if (options.device_type == kDLCUDA) {
+    need(options.device_id >= 0, "the number of a GPU");
+    return true;
+  }
+  if (options.device_type == 0 || options.device_type == kDLCPU) {
+    need(options.stream == nullptr, "the CPU has no stream");
+    return false;
+  }
+  fail(INGOT_E_UNSUPPORTED, "there is no way to a device of type " + std::to_string(options.device_type) +
+                                " (DLPack's number); load to the CPU and copy");
+}
+
+void read_to(ingot_version& version, const std::vector<Want>& wants, const ingot_read_options& options,
+             ReadTotals& totals) {
+  if (!is_gpu(options)) {
+    version.reader->read(wants, totals);
     return;
   }
-  fail(INGOT_E_UNSUPPORTED, "this library was not built to load to a device of type " +
-                                std::to_string(given.device_type) + " (DLPack's number); load to the CPU and copy");
+  const auto ordinal = static_cast<uint32_t>(options.device_id);
+  std::shared_ptr<void> held = hold_gpu(ordinal);
+  {
+    const std::lock_guard lock(version.mutex);
+    const bool known = std::find(version.gpus.begin(), version.gpus.end(), held) != version.gpus.end();
+    if (!known) version.gpus.push_back(std::move(held));
+  }
+  read_to_gpu(*version.reader, wants, {ordinal, options.stream}, totals);
 }
 
 void report_totals(const ReadTotals& totals, ingot_read_report* report) {
@@ -61,6 +87,9 @@ void report_totals(const ReadTotals& totals, ingot_read_report* report) {
   std::memcpy(mine.bytes_by_path, totals.bytes_by_path, sizeof mine.bytes_by_path);
   mine.faults = totals.faults;
   mine.requests_verified_whole = totals.verified_whole;
+  mine.gpu_bytes = totals.gpu_bytes;
+  mine.gpu_decoded_bytes = totals.gpu_decoded_bytes;
+  mine.gpu_suspects = totals.gpu_suspects;
   give(mine, report);
 }
 
@@ -171,9 +200,9 @@ int32_t ingot_version_read(ingot_version* version, const ingot_read_request* req
   const int32_t code = guarded([&] {
     const Manifest& manifest = manifest_of(version);
     if (report != nullptr) need(report->size >= sizeof(size_t), "the report's `size` is not set");
-    check_device(options);
+    const ingot_read_options given = take(options);
     const std::vector<Want> wants = wants_of(manifest, requests, count, stride_bytes);
-    version->reader->read(wants, totals);
+    read_to(*version, wants, given, totals);
     report_totals(totals, report);
   });
   // What failed on the way is reported with a failure too.
@@ -192,18 +221,19 @@ int32_t ingot_version_load_dlpack(ingot_version* version, const uint64_t* indexe
     need(indexes != nullptr || count == manifest.tensors.size(), "without indexes `count` is the number of tensors");
     if (report != nullptr) need(report->size >= sizeof(size_t), "the report's `size` is not set");
     std::fill(out, out + count, nullptr);
-    check_device(options);
+    const ingot_read_options given = take(options);
+    const int32_t gpu = is_gpu(given) ? given.device_id : -1;
     struct Deleter { void operator()(DLManagedTensorVersioned* tensor) const { tensor->deleter(tensor); } };
     std::vector<std::unique_ptr<DLManagedTensorVersioned, Deleter>> tensors;
     std::vector<Want> wants;
     for (size_t index = 0; index < count; ++index) {
       const uint64_t place = indexes == nullptr ? index : indexes[index];
       const StoredObject& tensor = item(manifest.tensors, place, "tensor");
-      tensors.emplace_back(make_dlpack_tensor(tensor));
+      tensors.emplace_back(make_dlpack_tensor(tensor, gpu));
       wants.push_back({INGOT_TENSOR, place, 0, tensor.raw_bytes,
                        static_cast<uint8_t*>(tensors.back()->dl_tensor.data)});
     }
-    version->reader->read(wants, totals);
+    read_to(*version, wants, given, totals);
     report_totals(totals, report);
     for (size_t index = 0; index < count; ++index) out[index] = tensors[index].release();
   });

@@ -4,6 +4,7 @@
 #include <cerrno>
 #include <cstdlib>
 
+#include "../device/gpu_shared.h"
 #include "failure.h"
 #include "ingot_core.h"
 
@@ -20,6 +21,7 @@ struct OwnedTensor {
   std::vector<int64_t> shape, strides;
   void* memory = nullptr;
   uint64_t memory_bytes = 0;
+  std::unique_ptr<gpu::GpuMemory> on_gpu;
 
   ~OwnedTensor() {
     if (memory_bytes >= kMappedBytes) ingot_memory_free(memory, memory_bytes);
@@ -28,6 +30,15 @@ struct OwnedTensor {
 };
 
 void delete_tensor(DLManagedTensorVersioned* self) { delete static_cast<OwnedTensor*>(self->manager_ctx); }
+
+void allocate_on_gpu(OwnedTensor& owned, uint64_t bytes, int32_t gpu) {
+  if (bytes == 0) return;
+  const Status status = gpu::GpuMemory::make(static_cast<uint32_t>(gpu), bytes, owned.on_gpu);
+  if (status.ok()) return;
+  ingot_error error{};
+  static_cast<void>(status.report(&error));
+  fail(code_of_name(error.code), error.message);
+}
 
 void allocate(OwnedTensor& owned, uint64_t bytes) {
   if (bytes == 0) return;
@@ -44,7 +55,7 @@ void allocate(OwnedTensor& owned, uint64_t bytes) {
 
 }  // namespace
 
-DLManagedTensorVersioned* make_dlpack_tensor(const StoredObject& tensor) {
+DLManagedTensorVersioned* make_dlpack_tensor(const StoredObject& tensor, int32_t gpu) {
   auto owned = std::make_unique<OwnedTensor>();
   const DType& dtype = *dtype_of_code(tensor.dtype_code);
   owned->shape.assign(tensor.shape.begin(), tensor.shape.end());
@@ -55,14 +66,15 @@ DLManagedTensorVersioned* make_dlpack_tensor(const StoredObject& tensor) {
     // Of an empty tensor no stride is ever used; a length of 0 must not make the others 0.
     stride *= std::max<int64_t>(1, owned->shape[index - 1]);
   }
-  allocate(*owned, tensor.raw_bytes);
+  if (gpu < 0) allocate(*owned, tensor.raw_bytes);
+  else allocate_on_gpu(*owned, tensor.raw_bytes, gpu);
   DLManagedTensorVersioned& managed = owned->managed;
   managed.version = {DLPACK_MAJOR_VERSION, DLPACK_MINOR_VERSION};
   managed.manager_ctx = owned.get();
   managed.deleter = delete_tensor;
   managed.flags = DLPACK_FLAG_BITMASK_IS_COPIED;
-  managed.dl_tensor.data = owned->memory;
-  managed.dl_tensor.device = {kDLCPU, 0};
+  managed.dl_tensor.data = owned->on_gpu == nullptr ? owned->memory : reinterpret_cast<void*>(owned->on_gpu->address());
+  managed.dl_tensor.device = gpu < 0 ? DLDevice{kDLCPU, 0} : DLDevice{kDLCUDA, gpu};
   managed.dl_tensor.ndim = static_cast<int32_t>(owned->shape.size());
   managed.dl_tensor.dtype = {dtype.dlpack_code, dtype.bits, 1};
   managed.dl_tensor.shape = owned->shape.data();

@@ -64,6 +64,11 @@ inline constexpr uint64_t kCodedBytes = 64 * kMiBytes;
 /// Reads of one round, and the sums held for them (64 MiB): a call of any size works in rounds.
 inline constexpr size_t kRoundParts = 65536;
 inline constexpr size_t kRoundSums = 8u << 20;
+/// Of a read to a GPU: stored bytes of one window (a larger extent is one by itself), items of one, and windows that
+/// are planned ahead of the lanes.
+inline constexpr uint64_t kGpuWindowBytes = 16 * kMiBytes;
+inline constexpr size_t kGpuWindowItems = 1024;
+inline constexpr unsigned kGpuWindowsQueued = 8;
 /// Objects behind one call: requests, and the tensors of the files among them.
 inline constexpr size_t kWantsPerCall = 1u << 24;
 

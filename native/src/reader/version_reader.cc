@@ -5,6 +5,7 @@
 
 #include "coded_extent.h"
 #include "crc64.h"
+#include "extent_lookup.h"
 #include "failure.h"
 
 namespace ingot::reader {
@@ -122,12 +123,6 @@ class VersionReader::Round {
     uint8_t* destination;
   };
 
-  static std::string extent_key(uint64_t id) {
-    std::string key;
-    append_big_endian(key, id);
-    return key;
-  }
-
   /// One read and one decoding for all parts that follow each other in a coded extent, whatever lies between them.
   void add_coded(Task& task, uint64_t id, const ExtentRecord& extent, uint64_t raw_offset, uint64_t length,
                  uint8_t* destination) {
@@ -153,49 +148,14 @@ class VersionReader::Round {
 
   const ExtentRecord& extent_of(uint64_t id) {
     if (const auto found = extents_.find(id); found != extents_.end()) return found->second;
-    ExtentRecord extent = fetch_extent(id);
+    ExtentRecord extent = fetch_extent(*owner_.snapshot_, id);
     held_sums_ += extent.sums.size();
     return extents_.emplace(id, std::move(extent)).first->second;
   }
 
-  ExtentRecord fetch_extent(uint64_t id) {
-    Snapshot& snapshot = *owner_.snapshot_;
-    Value value;
-    if (id >= snapshot.block().nextId || !snapshot.get(kTreeExtents, as_bytes(extent_key(id)), value)) {
-      refuse("extent " + std::to_string(id), "is named and not in the extent tree");
-    }
-    ExtentRecord extent = decode_extent(value, id, snapshot.block());
-    if (extent.sums.empty()) load_sums(extent, id);
-    return extent;
-  }
-
-  void load_sums(ExtentRecord& extent, uint64_t id) {
-    Snapshot& snapshot = *owner_.snapshot_;
-    uint64_t leaf_id = extent.sum_leaf_id;
-    uint32_t slot = extent.sum_leaf_slot;
-    while (extent.sums.size() < extent.segments) {
-      Value value;
-      if (leaf_id >= snapshot.block().nextId || !snapshot.get(kTreeExtents, as_bytes(extent_key(leaf_id)), value)) {
-        refuse("extent " + std::to_string(id), "its sum leaf is not in the extent tree");
-      }
-      const SumLeafRecord leaf = decode_sum_leaf(value, leaf_id, snapshot.block());
-      const auto page = snapshot.page(leaf.pointer, kTreeExtents, leaf_id);
-      if (page->count() != leaf.sum_count || slot >= leaf.sum_count) {
-        refuse("sum leaf " + std::to_string(leaf_id), "count");
-      }
-      const uint32_t taken = std::min<uint32_t>(leaf.sum_count - slot,
-                                                extent.segments - static_cast<uint32_t>(extent.sums.size()));
-      for (uint32_t index = slot; index < slot + taken; ++index) {
-        extent.sums.push_back(load<uint64_t>(page->used(), sizeof(layout::PageHeader) + uint64_t{8} * index));
-      }
-      ++leaf_id;
-      slot = 0;
-    }
-  }
-
   void plan(ReadOp& read, const Op& op, uint8_t* destination) {
     const ExtentRecord& extent = extents_.at(op.extent_id);
-    plan_extent(read, extent, destination);
+    plan_whole_extent(*owner_.snapshot_, extent, destination, read);
     if (!op.is_coded) read.wanted_offset_bytes = op.start;
     read.wanted_bytes = read_bytes(op);
     read.sum_index = sums_.size();
@@ -203,17 +163,6 @@ class VersionReader::Round {
     const uint64_t last = (read.wanted_offset_bytes + read.wanted_bytes - 1) >> extent.segment_shift;
     sums_.insert(sums_.end(), extent.sums.begin() + static_cast<int64_t>(first),
                  extent.sums.begin() + static_cast<int64_t>(last) + 1);
-  }
-
-  /// A read of all stored bytes.
-  void plan_extent(ReadOp& read, const ExtentRecord& extent, uint8_t* destination) const {
-    read.stored_bytes = read.wanted_bytes = extent.stored_bytes;
-    read.segment_bytes = 1ULL << extent.segment_shift;
-    read.destination = destination;
-    for (uint32_t copy = 0; copy < extent.copy_count; ++copy) {
-      const ExtentRecord::Copy& place = extent.copies[copy];
-      owner_.snapshot_->place_copy(read, copy, place.member, place.sector, place.placement_birth);
-    }
   }
 
   /// The part that the first fault of an op fell on: gathered parts may belong to several objects.
@@ -293,12 +242,12 @@ class VersionReader::Round::Bases final : public ExtentSource {
  public:
   Bases(Round& round, const Task& task) : round_(round), task_(task) {}
 
-  ExtentRecord record(uint64_t id) override { return round_.fetch_extent(id); }
+  ExtentRecord record(uint64_t id) override { return fetch_extent(*round_.owner_.snapshot_, id); }
 
   void read_stored(uint64_t id, const ExtentRecord& extent, std::vector<uint8_t>& stored) override {
     stored.resize(extent.stored_bytes);
     ReadOp read;
-    round_.plan_extent(read, extent, stored.data());
+    plan_whole_extent(*round_.owner_.snapshot_, extent, stored.data(), read);
     Snapshot& snapshot = *round_.owner_.snapshot_;
     const ReadOutcome outcome = snapshot.files().io().read(std::span(&read, 1), extent.sums);
     round_.count(outcome);

@@ -28,6 +28,8 @@ struct ReadTotals {
   uint64_t bytes_by_path[4] = {};
   uint64_t faults = 0;
   uint64_t verified_whole = 0;
+  // Of reads to a GPU: bytes that went there, bytes decoded there, parts that it found wrong.
+  uint64_t gpu_bytes = 0, gpu_decoded_bytes = 0, gpu_suspects = 0;
 };
 
 class VersionReader {
@@ -37,6 +39,9 @@ class VersionReader {
 
   [[nodiscard]] const VersionRecord& record() const { return record_; }
   [[nodiscard]] const Manifest& manifest() const { return *manifest_; }
+  [[nodiscard]] Snapshot& snapshot() const { return *snapshot_; }
+  /// "tensor 'NAME' of RUN v:ID", for messages.
+  [[nodiscard]] std::string name_of(const StoredObject& object, bool is_tensor) const;
   /// Errors: E_RANGE, E_CORRUPT, E_DEVICE_LOST, E_IO, E_CONFLICT, E_FORMAT, E_VERSION.
   void read(std::span<const Want> wants, ReadTotals& totals);
 
@@ -46,7 +51,6 @@ class VersionReader {
   struct FileTask;
   void add_object(std::vector<Task>& tasks, const StoredObject& object, bool is_tensor, const Want& want) const;
   void add_file(std::vector<Task>& tasks, std::vector<FileTask>& files, const Want& want) const;
-  [[nodiscard]] std::string name_of(const StoredObject& object, bool is_tensor) const;
 
   const std::shared_ptr<Snapshot> snapshot_;
   const VersionRecord record_;
