@@ -67,6 +67,7 @@ export async function removeVersion(
       `${options.ref} is tagged ${keeping.join(', ')} and is not removed without force`,
       {
         where: { object: options.ref },
+        safe: 'everything; nothing was removed',
         next: `ingot untag the version first, or remove it with force`,
       },
     );

@@ -40,7 +40,6 @@ export const SEGMENT_SHIFT_DEFAULT = 16;
 export const EXTENT_SUMS_MAX = EXTENT_BYTES_MAX / 2 ** SEGMENT_SHIFT_MIN;
 export const CHUNK_BYTES_MIN = 64 * 1_024;
 export const CHUNK_BYTES_DEFAULT = 4 * 1_024 * 1_024;
-export const TENSOR_RANK_MAX = 64;
 
 export const REGION_SHIFT = 30;
 export const REGION_SECTORS = 2 ** 18;

@@ -24,7 +24,10 @@ interface General {
 /** What holds for a code in general (docs/errors.md says it at length). OBJECT stands for the ref at hand. */
 const GENERAL: Readonly<Record<StoreErrorCode, General>> = {
   E_NOT_FOUND: { safe: 'everything; nothing was changed', next: 'ingot ls' },
-  E_EXISTS: { safe: 'what was there, untouched', next: 'take another name, or remove the old one first' },
+  E_EXISTS: {
+    safe: 'what was there, untouched',
+    next: 'take another place, or --force if what is there may be lost',
+  },
   E_CONFLICT: { safe: 'both histories; nothing was written', next: 'ingot status' },
   E_LOCKED: { safe: 'everything; reading needs no lock', next: 'wait until the other writer has closed' },
   E_READ_ONLY: { safe: 'everything; nothing was changed', next: 'ingot status' },
