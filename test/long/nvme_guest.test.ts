@@ -14,7 +14,7 @@ import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 
 const TOP = fileURLToPath(new URL('../../../', import.meta.url));
-const BOOT_TIMEOUT_MS = 400_000;
+const BOOT_TIMEOUT_MS = 640_000;
 const STEPS = 17;
 
 function reasonToSkip(): string | null {
@@ -35,7 +35,7 @@ test('a store on four raw NVMe drives is made, filled, damaged and read back', (
   const run = spawnSync('bash', [join(TOP, 'test/vm/run.sh'), guest], {
     encoding: 'utf8',
     timeout: BOOT_TIMEOUT_MS,
-    env: { ...process.env, LIMIT: '380' },
+    env: { ...process.env, LIMIT: '600' },
   });
   const passed = run.stdout.split('\n').filter((line) => line.includes('VM: PASS'));
   context.diagnostic(`${passed.length} steps passed in the guest`);

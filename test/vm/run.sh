@@ -3,8 +3,8 @@
 # Usage: run.sh GUEST_SCRIPT [qemu arguments]
 # Environment: DISK (size of a drive), MEM (MiB), SMP, DISKS (folder), APPEND (kernel words), LIMIT (seconds).
 # NBD: instead of files, a socket that serves drives drive0..drive3 and the log drive `log` (nbd_server.ts).
-# No AVX2: the gathers of QEMU 7.2's emulated processor fault on lanes whose addresses are mapped (seen with every lane
-# in one page), so decoders that gather die there and on no real processor.
+# No AVX2: the gathers of QEMU 7.2's emulated processor fault on a lane that lies between two lanes of one table that
+# were read, so decoders that gather die there and on no real processor.
 # The drives are sparse files below build/vm; the machine ends by itself (poweroff) or after LIMIT.
 set -euo pipefail
 top=$(cd "$(dirname "$0")/../.." && pwd)
