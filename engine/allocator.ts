@@ -2,7 +2,8 @@
 //
 // Invariants
 //   1. A sector is in at most one outstanding grant. A grant lies inside one region.
-//   2. 'data' leaves the reserve alone, so that deletes and commits work on a full member.
+//   2. 'data' leaves the reserve alone, so that deletes and commits work on a full member, and stays out of as
+//      many sectors at the member's end: however fragmented the rest, catalog pages find runs there (decisions/0025).
 //   3. Data goes low to high (next fit, continuing `after` where it can), catalog pages high to low.
 //   4. Requests of one member are answered in the order they came, whatever has to be loaded first:
 //      the same seed and the same operations give the same image.
@@ -116,7 +117,11 @@ export class Allocator {
 
   /** Errors: E_NO_SPACE with the numbers, E_DEVICE_LOST for a member that is not online. */
   async allocate(request: AllocateRequest): Promise<SpaceGrant> {
-    const { member, sectorCount } = request;
+    const { member, sectorCount, leastSectors = sectorCount } = request;
+    assert(
+      leastSectors >= 1 && leastSectors <= sectorCount,
+      'the least that will do is no more than is asked',
+    );
     assert(Number.isSafeInteger(sectorCount) && sectorCount >= 1, 'a grant has at least one sector');
     if (sectorCount > MAX_GRANT_SECTORS) {
       throw new StoreError(
@@ -126,8 +131,9 @@ export class Allocator {
     }
     for (let pushed = 0; ; pushed += 1) {
       if (!this.#takesWrites(member)) throw lostError(member);
-      const sector = await this.#inTurn(member, () => this.#find(request));
-      if (sector !== null) return { member, sector, sectorCount };
+      const grant = await this.#inTurn(member, () => this.#find(request));
+      if (grant !== null) return grant;
+      if (request.isPatient === false) throw this.#noSpace(request);
       if (pushed >= MAX_RELEASE_COMMITS || this.deferred.totalSectors === 0) throw this.#noSpace(request);
       if (!(await this.#pushRoot())) throw this.#noSpace(request);
     }
@@ -152,13 +158,13 @@ export class Allocator {
       let missing = sectorCount;
       let ask = Math.min(Math.max(missing, leastRun), REGION_SECTORS);
       while (missing > 0 && grants.length < MAX_CATALOG_RUNS) {
-        const sector = await this.#searchAndTake(member, ask, false);
-        if (sector === null) {
+        const grant = await this.#searchAndTake(member, ask, ask, false, 0);
+        if (grant === null) {
           if (ask <= leastRun) break;
           ask = Math.max(Math.floor(ask / 2), leastRun);
           continue;
         }
-        grants.push({ member, sector, sectorCount: ask });
+        grants.push(grant);
         missing -= ask;
         ask = Math.min(ask, Math.max(missing, leastRun));
       }
@@ -198,36 +204,58 @@ export class Allocator {
     return undefined;
   }
 
-  async #find(request: AllocateRequest): Promise<number | null> {
-    const { member, sectorCount, after } = request;
+  async #find(request: AllocateRequest): Promise<SpaceGrant | null> {
+    const { member, sectorCount, leastSectors = sectorCount, after } = request;
     const space = this.space(member);
-    const kept = request.purpose === 'data' ? this.reserveSectors(member) : 0;
-    if (space.availableSectors - sectorCount < kept) return null;
+    const isData = request.purpose === 'data';
+    const spare = space.availableSectors - (isData ? this.reserveSectors(member) : 0);
+    if (spare < leastSectors) return null;
+    const most = Math.min(sectorCount, spare);
+    const end = isData ? this.#dataLimit(member) : space.dataArea.end;
     if (after !== undefined && after.member === member) {
       const next = after.sector + after.sectorCount;
       for (;;) {
-        const state = space.isAvailable(next, sectorCount);
+        const state = next + most <= end && space.isAvailable(next, most);
         if (state === 'load') {
           await space.ensure(Math.floor(next / REGION_SECTORS));
           continue;
         }
         if (!state) break;
-        space.take(next, sectorCount, request.purpose === 'data');
-        return next;
+        space.take(next, most, isData);
+        return { member, sector: next, sectorCount: most };
       }
     }
-    return this.#searchAndTake(member, sectorCount, request.purpose === 'data');
+    const whole = await this.#searchAndTake(member, most, most, isData, end);
+    if (whole !== null || leastSectors === most) return whole;
+    return this.#searchAndTake(member, leastSectors, most, isData, end);
   }
 
-  /** Finds and takes in one synchronous step: nothing may evict the region in between. */
-  async #searchAndTake(member: number, count: number, low: boolean): Promise<number | null> {
+  /** The sector before which data lies: as many as the reserve has at the member's end are for the catalog. */
+  #dataLimit(member: number): number {
+    return this.space(member).dataArea.end - this.reserveSectors(member);
+  }
+
+  /**
+   * Finds and takes in one synchronous step: nothing may evict the region in between. A run of at least `least`, and
+   * of it up to `most`.
+   */
+  async #searchAndTake(
+    member: number,
+    least: number,
+    most: number,
+    low: boolean,
+    end: number,
+  ): Promise<SpaceGrant | null> {
     const space = this.space(member);
     for (;;) {
-      const found = low ? space.searchLow(count) : space.searchHigh(count);
+      const found = low ? space.searchLow(least, end) : space.searchHigh(least);
       if (found === null) return null;
       if ('sector' in found) {
-        space.take(found.sector, count, low);
-        return found.sector;
+        const { sector } = found;
+        const sectorCount = least === most ? least : Math.min(most, space.runFrom(sector, end));
+        assert(sectorCount >= least, 'the run found is as long as it was asked');
+        space.take(sector, sectorCount, low);
+        return { member, sector, sectorCount };
       }
       const load = space.ensure(found.load);
       if (load !== undefined) await load;

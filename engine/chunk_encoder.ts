@@ -14,7 +14,7 @@
 import { assert } from '../format/errors.js';
 import { transformOfDtype } from '../format/index.js';
 import type { BufferPool } from './buffer_pool.js';
-import { ChunkDraft } from './chunk_packer.js';
+import { ChunkDraft, START_ALIGNMENT_BYTES, alignUp } from './chunk_packer.js';
 import type { DeltaBases } from './delta_bases.js';
 import type { EncodeBatch, Io, IoBuffer, SourceFile, WriteResult } from './io/port.js';
 
@@ -36,7 +36,7 @@ export async function encodeChunks(
   if (chunks.length === 0) return null;
   for (const chunk of chunks) {
     assert(chunk.written === null, 'a chunk is encoded once');
-    chunk.coded = staging.take(bufferBytes);
+    chunk.coded = staging.take(bufferFor(chunk, bufferBytes));
   }
   const batch = batchOf(chunks, bases, signal);
   const result = await io.encode(batch);
@@ -59,6 +59,15 @@ export async function encodeChunks(
     bases.settle(chunk, equal, batch.deltas[op] === 1);
   }
   return result;
+}
+
+/** The buffer of a chunk of the usual size, or the half, quarter ... of one for what was cut: few different sizes. */
+function bufferFor(chunk: ChunkDraft, bufferBytes: number): number {
+  const wanted = alignUp(chunk.rawBytes, START_ALIGNMENT_BYTES);
+  if (!chunk.isFragment) return bufferBytes;
+  let bytes = START_ALIGNMENT_BYTES;
+  while (bytes < wanted) bytes *= 2;
+  return bytes;
 }
 
 function batchOf(chunks: readonly ChunkDraft[], bases: DeltaBases, signal: AbortSignal): EncodeBatch {

@@ -126,6 +126,10 @@ export class ChunkDraft {
   baseBytes: Uint8Array | null = null;
   /** Every piece of it is a link: it is not written. */
   isLinked = false;
+  /** It is a piece of one that was cut: its memory is sized for it. */
+  isFragment = false;
+  /** It was cut (chunk_cutter.ts): where each of its pieces is now. It is not written itself. */
+  cutInto: ReadonlyMap<ChunkPiece, readonly DraftPart[]> | null = null;
   /** How `written` was sealed (keys/chunk_sealer.ts); the tags are 16 bytes for each segment. */
   sealed: SealedChunk | null = null;
 

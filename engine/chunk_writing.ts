@@ -12,7 +12,7 @@
 import { assert } from '../format/errors.js';
 import type { ChunkDraft } from './chunk_packer.js';
 import type { ChunkPlacer } from './chunk_placer.js';
-import type { IoFault, WriteBatch, WriteResult } from './io/port.js';
+import { type IoFault, MAX_BATCH_OPS, type WriteBatch, type WriteResult } from './io/port.js';
 import type { StoreContext } from './store_context.js';
 import { isSpaceSpoiled, takeSums, writeBatchOf } from './write_batch.js';
 import { type Failing, faultError, writeError } from './write_errors.js';
@@ -20,6 +20,8 @@ import type { WriterOptions } from './writer_pool.js';
 
 /** How often a chunk is written, at other places each time, before its transaction fails. */
 export const MAX_WRITE_ATTEMPTS = 4;
+/** Chunks written together at most: what a batch was cut into may be more than a batch of the port takes. */
+const MAX_OPS_PER_WRITE = MAX_BATCH_OPS / 8;
 
 /** Writes the chunks of one transaction. */
 export class ChunkWriting {
@@ -46,14 +48,16 @@ export class ChunkWriting {
 
   /** Writes chunks; those that a member did not take go to others, a bounded number of times. */
   async write(chunks: readonly ChunkDraft[]): Promise<void> {
-    let left = chunks;
-    for (let attempt = 1; left.length > 0; attempt += 1) {
-      left = await this.#writeOnce(left, attempt < MAX_WRITE_ATTEMPTS);
+    for (let start = 0; start < chunks.length; start += MAX_OPS_PER_WRITE) {
+      let left = chunks.slice(start, start + MAX_OPS_PER_WRITE);
+      for (let attempt = 1; left.length > 0; attempt += 1) {
+        left = await this.#writeOnce(left, attempt < MAX_WRITE_ATTEMPTS);
+      }
     }
   }
 
   /** Resolves to the chunks that were placed anew because a member failed and have to be written again. */
-  async #writeOnce(chunks: readonly ChunkDraft[], mayMove: boolean): Promise<readonly ChunkDraft[]> {
+  async #writeOnce(chunks: readonly ChunkDraft[], mayMove: boolean): Promise<ChunkDraft[]> {
     const batch = writeBatchOf(this.#context, chunks, this.#options.segmentBytes, this.#signal);
     const errorsBefore = this.#writeErrors(batch);
     let result: WriteResult;

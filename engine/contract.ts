@@ -96,9 +96,13 @@ export interface SpaceGrant {
 export interface AllocateRequest {
   readonly member: number;
   readonly sectorCount: number;
+  /** Fewer sectors will do: a grant has `sectorCount` or, where no run is so long, at least this many. */
+  readonly leastSectors?: number;
+  /** False: E_NO_SPACE at once, though sectors that recent roots hold would become free after further roots. */
+  readonly isPatient?: boolean;
   /** Continue here if free, so that neighbours coalesce. */
   readonly after?: SpaceGrant;
-  /** 'data' keeps the 1/32 reserve; 'catalog' may use it. */
+  /** 'data' keeps the 1/32 reserve and out of the member's last 1/32; 'catalog' may use both. */
   readonly purpose: 'data' | 'catalog';
 }
 

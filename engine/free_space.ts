@@ -121,20 +121,29 @@ export class MemberSpace {
     return loaded.available.contains(sector - region * REGION_SECTORS, count);
   }
 
-  /** Next fit, low to high from where the last data grant ended, wrapping once. */
-  searchLow(count: number): Search {
+  /** Next fit, low to high from where the last data grant ended, wrapping once; all of it before sector `end`. */
+  searchLow(count: number, end: number = this.#dataEnd): Search {
     const first = Math.min(Math.floor(this.#cursor / REGION_SECTORS), this.regionCount - 1);
     for (let step = 0; step <= this.regionCount; step += 1) {
       const region = (first + step) % this.regionCount;
       if ((this.#largestAtMost[region] as number) < count) continue;
+      const base = region * REGION_SECTORS;
+      if (base + count > end) continue;
       const loaded = this.#loaded.get(region);
       if (loaded === undefined) return { load: region };
-      const from = step === 0 ? Math.max(this.#cursor - region * REGION_SECTORS, 0) : 0;
+      const from = step === 0 ? Math.max(this.#cursor - base, 0) : 0;
       const start = loaded.available.findLow(count, from);
-      if (start >= 0) return { sector: region * REGION_SECTORS + start };
-      if (from === 0) this.#largestAtMost[region] = loaded.available.largest();
+      // The lowest that fits lies past the end: so do all others.
+      if (start >= 0 && base + start + count <= end) return { sector: base + start };
+      if (start < 0 && from === 0) this.#largestAtMost[region] = loaded.available.largest();
     }
     return null;
+  }
+
+  /** Sectors that are available one after the other from this one on, before sector `end`; its region is in memory. */
+  runFrom(sector: number, end: number = this.#dataEnd): number {
+    const run = this.#resident(sector).available.runFrom(this.#offset(sector));
+    return Math.min(run, end - sector);
   }
 
   /** First fit from the top: where catalog pages go. */

@@ -97,6 +97,13 @@ export class SectorRuns {
     return start + count <= (this.#starts[index] as number) + (this.#counts[index] as number);
   }
 
+  /** How many sectors from this one on are in the set without a gap. */
+  runFrom(sector: number): number {
+    const index = this.#lastAtOrBelow(sector);
+    if (index < 0) return 0;
+    return Math.max((this.#starts[index] as number) + (this.#counts[index] as number) - sector, 0);
+  }
+
   /** Whether none of [start, start + count) is in the set. */
   excludes(start: number, count: number): boolean {
     const index = this.#lastAtOrBelow(start + count - 1);

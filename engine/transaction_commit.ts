@@ -9,6 +9,7 @@
 // This file never edits trees (commit_change.ts).
 
 import { validateTagName } from '../format/index.js';
+import { partsNow } from './chunk_cutter.js';
 import { type CommitPlan, applyCommit, buildManifest } from './commit_change.js';
 import { recordsOf } from './put_records.js';
 import { placeSumLeaves, planSumLeaves } from './sum_leaves.js';
@@ -62,6 +63,7 @@ export async function commitTransaction(
 /** The one change that makes the version. Errors: E_FORMAT, E_USAGE for files that its objects do not make up. */
 function planOf(state: TransactionState, extraTags: readonly string[]): CommitPlan {
   const { context, options, settings, drafts, writer } = state;
+  for (const draft of drafts.objects()) draft.parts = [...partsNow(draft.parts)];
   const tensors = [...drafts.tensors.values()];
   return {
     run: state.run,

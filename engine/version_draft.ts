@@ -124,6 +124,11 @@ export class VersionDraft {
     );
   }
 
+  *objects(): IterableIterator<ObjectDraft> {
+    yield* this.tensors.values();
+    yield* this.blobs.values();
+  }
+
   clear(): void {
     this.tensors.clear();
     this.blobs.clear();

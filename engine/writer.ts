@@ -13,6 +13,7 @@ import { encodeChunks } from './chunk_encoder.js';
 import { ChunkIntake } from './chunk_intake.js';
 import type { ChunkDraft, DraftPart } from './chunk_packer.js';
 import { ChunkPlacer } from './chunk_placer.js';
+import { type ChunkCoder, placeFragments } from './fragment_placer.js';
 import { ChunkWriting } from './chunk_writing.js';
 import { DeltaBases } from './delta_bases.js';
 import { MAX_BATCH_OPS, type WriteResult } from './io/port.js';
@@ -43,7 +44,7 @@ export class TransactionWriter {
   #open: ChunkDraft[] = [];
   #openBytes = 0;
   #ended = false;
-  #placing: Promise<void> = Promise.resolve();
+  #placing: Promise<unknown> = Promise.resolve();
   #failure: Error | null = null;
   /** Chunks written (or being written), in the order of their ids. */
   readonly chunks: ChunkDraft[] = [];
@@ -53,7 +54,7 @@ export class TransactionWriter {
     this.#context = pool.context;
     this.#options = options;
     this.#intake = new ChunkIntake(pool, options, this);
-    this.#placer = new ChunkPlacer(pool, options);
+    this.#placer = new ChunkPlacer(pool, options, this.chunks);
     const failing = (): Failing => this.#failing();
     this.#writing = new ChunkWriting(pool.context, options, this.#placer, this.#abort.signal, failing);
     pool.writers.add(this);
@@ -140,25 +141,45 @@ export class TransactionWriter {
     // Encoding of this batch runs beside the writing of those before it; ids still follow the order of placement.
     const coded = this.#encode(chunks);
     coded.catch(() => undefined);
+    const pieces: ChunkDraft[] = [];
     const placed = this.#placing.then(async () => {
       await coded;
-      if (this.#failure === null) await this.#placer.place(unlinked(chunks), this.chunks);
+      return this.#failure === null ? this.#place(unlinked(chunks), pieces) : [];
     });
     this.#placing = placed.catch(() => undefined);
     const job = placed
-      .then(async () => {
-        if (this.#failure === null) await this.#writing.write(unlinked(chunks));
+      .then(async (ready) => {
+        if (this.#failure === null) await this.#writing.write(ready);
       })
       .catch((error: unknown) => {
         this.fail(error instanceof Error ? error : new Error(String(error)));
       })
       .finally(() => {
         this.#jobs.delete(job);
-        this.#giveBack(chunks);
+        this.#giveBack([...chunks, ...pieces]);
       });
     this.#jobs.add(job);
     for (const chunk of chunks) chunk.job = job;
   }
+
+  /** Resolves to what is to be written: the chunks, or the pieces that they were cut into, which `pieces` gets too. */
+  async #place(chunks: readonly ChunkDraft[], pieces: ChunkDraft[]): Promise<ChunkDraft[]> {
+    const ready: ChunkDraft[] = [];
+    for (const chunk of chunks) {
+      if (await this.#placer.place(chunk)) ready.push(chunk);
+      else ready.push(...(await placeFragments(chunk, this.#placer, this.#coder, pieces)));
+    }
+    return ready;
+  }
+
+  readonly #coder: ChunkCoder = {
+    encode: (chunk) => this.#encode([chunk]),
+    forget: (chunk) => {
+      if (chunk.coded !== null) this.#pool.staging.give(chunk.coded);
+      chunk.coded = chunk.written = chunk.coding = chunk.sealed = null;
+      chunk.writtenBytes = 0;
+    },
+  };
 
   async #encode(chunks: readonly ChunkDraft[]): Promise<void> {
     const isSealed = this.#options.attempt !== null;
