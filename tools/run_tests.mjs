@@ -8,15 +8,17 @@
 //   3. Nothing is skipped silently: every skip is listed at the end with its reason.
 //   4. The last line is 'N passed, N failed, N skipped'. The exit code is 1 when a test failed or
 //      when none ran.
-//   5. No run exceeds the total limit (15 minutes; --long has its own).
+//   5. Each file has a TMPDIR of its own; whatever it leaves there, mounts too, is gone when it has ended, and what a
+//      killed run left is gone when the next one starts (test_scratch.mjs).
+//   6. No run exceeds the total limit (15 minutes; --long has its own).
 //
 // Usage: node tools/run_tests.mjs [--long | --fuzz | --only-long] [--jobs N] [PATTERN...]
 //   A PATTERN keeps the files whose path contains it (and 'native' keeps the C++ tests).
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { dirname, join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { endAll, runProcess } from './run_process.mjs';
+import { makeScratch, makeTemporary, prefix, removeOwn, removeTree, sweepStale } from './test_scratch.mjs';
 
 const ROOT = dirname(dirname(fileURLToPath(import.meta.url)));
 const REPORTER = new URL('./test_reporter.mjs', import.meta.url).href;
@@ -156,7 +158,13 @@ async function runFile(source, options, scratch, number) {
   }
   const destination = join(scratch, `${number}.jsonl`);
   const fuzzRuns = process.env.INGOT_FUZZ_RUNS ?? (options.fuzzOnly ? FUZZ_RUNS_LONG : FUZZ_RUNS_SHORT);
-  const env = { ...process.env, INGOT_FUZZ_RUNS: fuzzRuns };
+  const temporary = makeTemporary(scratch, number);
+  const env = {
+    ...process.env,
+    INGOT_FUZZ_RUNS: fuzzRuns,
+    TMPDIR: temporary,
+    INGOT_TEST_PREFIX: prefix(),
+  };
   const args = [
     '--enable-source-maps',
     `--test-reporter=${REPORTER}`,
@@ -172,6 +180,7 @@ async function runFile(source, options, scratch, number) {
   const before = performance.now();
   const result = await runProcess(ROOT, process.execPath, args, env, limitMs);
   const seconds = ((performance.now() - before) / 1000).toFixed(1);
+  removeTree(temporary);
   report(source, readEvents(destination), result, seconds);
 }
 
@@ -237,10 +246,11 @@ function printSummary(leftOut) {
 
 async function main() {
   const options = parseArguments(process.argv.slice(2));
-  const scratch = mkdtempSync(join(tmpdir(), 'ingot-tests-'));
+  for (const folder of sweepStale()) console.log(`${folder} was left by a run that is over: removed`);
+  const scratch = makeScratch();
   const stop = (signal) => {
     endAll(signal);
-    rmSync(scratch, { recursive: true, force: true });
+    removeOwn();
     process.exit(130);
   };
   process.on('SIGINT', () => stop('SIGINT')).on('SIGTERM', () => stop('SIGTERM'));
@@ -258,7 +268,7 @@ async function main() {
     }
   };
   await Promise.all(Array.from({ length: options.jobs }, worker));
-  rmSync(scratch, { recursive: true, force: true });
+  removeOwn();
   printSummary(left);
   process.exit(totals.failed > 0 || totals.passed === 0 ? 1 : 0);
 }

@@ -23,7 +23,7 @@ for (const { name, parent, options } of PLACES) {
     continue;
   }
   ioConformance(name, async (): Promise<IoFixture> => {
-    const directory = await mkdtemp(join(parent, 'ingot-conformance-'));
+    const directory = await mkdtemp(join(parent, process.env['INGOT_TEST_PREFIX'] ?? 'ingot-conformance-'));
     const io = new NativeIo(options);
     let paths = 0;
     return {

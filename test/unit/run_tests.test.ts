@@ -5,9 +5,17 @@
 
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  copyFileSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  readdirSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 
@@ -29,7 +37,7 @@ function runOver(
   const checkout = mkdtempSync(join(tmpdir(), 'ingot-runner-'));
   try {
     mkdirSync(join(checkout, 'tools'));
-    for (const name of ['run_tests.mjs', 'run_process.mjs', 'test_reporter.mjs']) {
+    for (const name of ['run_tests.mjs', 'run_process.mjs', 'test_reporter.mjs', 'test_scratch.mjs']) {
       copyFileSync(join(ROOT, 'tools', name), join(checkout, 'tools', name));
     }
     writeFileSync(join(checkout, 'package.json'), '{ "type": "module" }');
@@ -147,3 +155,42 @@ test('long tests are left out by name, and run when asked', () => {
   assert.equal(long.status, 0, long.text);
   assert.equal(long.lines.at(-1), '1 passed, 0 failed, 0 skipped');
 });
+
+test('what a test leaves in its TMPDIR goes with it, and what a killed run left with the next', (context) => {
+  if (process.platform !== 'linux') return context.skip('reads /proc');
+  const parent = mkdtempSync(join(tmpdir(), 'ingot-swept-'));
+  const before = process.env['TMPDIR'];
+  process.env['TMPDIR'] = parent;
+  try {
+    const stale = join(parent, 'ingot-tests-999999999-17-abcdef');
+    const young = join(parent, 'ingot-tests-1-0-abcdef');
+    const own = join(parent, `ingot-tests-${process.pid}-${startTicks()}-abcdef`);
+    const foreign = join(parent, 'ingot-tests');
+    for (const folder of [stale, young, own, foreign]) {
+      mkdirSync(join(folder, 'deep'), { recursive: true });
+      writeFileSync(join(folder, 'deep', 'file'), 'x');
+    }
+    const mounts =
+      process.getuid?.() === 0 && spawnSync('mount', ['-t', 'tmpfs', 'none', join(stale, 'deep')]);
+    const leaves = "require('node:fs').mkdirSync(process.env.TMPDIR + '/left')";
+    const outcome = runOver({
+      'test/a.test': `import { createRequire } from 'node:module';
+      const require = createRequire(import.meta.url); test('leaves', () => { ${leaves}; });`,
+    });
+    assert.equal(outcome.status, 0, outcome.text);
+    assert.match(outcome.text, /ingot-tests-999999999-17-abcdef was left by a run that is over: removed/);
+    // Process 1 began at another time than the name says; ours is alive, and what has another name is nobody's.
+    assert.deepEqual(readdirSync(parent).sort(), [basename(foreign), basename(own)].sort());
+    if (mounts === false || mounts.status !== 0)
+      context.diagnostic('no mount could be made: only folders were tried');
+  } finally {
+    if (before === undefined) delete process.env['TMPDIR'];
+    else process.env['TMPDIR'] = before;
+    rmSync(parent, { recursive: true, force: true });
+  }
+});
+
+function startTicks(): string {
+  const stat = readFileSync('/proc/self/stat', 'latin1');
+  return stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19] ?? '';
+}

@@ -2,7 +2,8 @@
 //
 // Invariants
 //   1. The table has every row that was asked for; what could not be measured says why.
-//   2. Results are on stdout (a table, or with --json one object), what is going on is on stderr.
+//   2. Results are on stdout (a table, or with --json one object), what is going on is on stderr. Rows of `io` are told
+//      there as they are measured, too; a run that is ended by a signal prints the table of what it had.
 //   3. Exit codes: 0 measured, whatever the figures; 1 failed; 2 usage. A benchmark gates nothing: figures of a
 //      machine that does other work at the same time prove little.
 //
@@ -10,13 +11,16 @@
 
 import { cpus, totalmem } from 'node:os';
 import { isStoreError } from '../../format/errors.js';
-import { type BenchOptions, parseOptions, USAGE } from './options.js';
-import { type Row, table, verdict } from './report.js';
+import { type BenchOptions, type Subject, parseOptions, USAGE } from './options.js';
+import { type Row, rowText, say, table, verdict } from './report.js';
 
-async function measure(options: BenchOptions): Promise<Row[]> {
-  switch (options.subject) {
-    case 'io':
-      return (await import('./io.js')).benchIo(options);
+async function measure(options: BenchOptions, onRow: (row: Row) => void): Promise<void> {
+  if (options.subject === 'io') return (await import('./io.js')).benchIo(options, onRow);
+  for (const row of await allRows(options, options.subject)) onRow(row);
+}
+
+async function allRows(options: BenchOptions, subject: Exclude<Subject, 'io'>): Promise<Row[]> {
+  switch (subject) {
     case 'catalog':
       return (await import('./catalog.js')).benchCatalog(options);
     case 'peers':
@@ -41,7 +45,22 @@ async function main(argv: readonly string[]): Promise<number> {
   }
   const options = parseOptions(argv);
   const startMs = performance.now();
-  const rows = await measure(options);
+  const rows: Row[] = [];
+  const onSignal = (): void => {
+    say('ended by a signal: the rows below are what was measured');
+    print(options, rows, startMs);
+    process.exit(1);
+  };
+  process.once('SIGINT', onSignal).once('SIGTERM', onSignal);
+  await measure(options, (row) => {
+    rows.push(row);
+    if (options.subject === 'io') say(rowText(row));
+  });
+  print(options, rows, startMs);
+  return 0;
+}
+
+function print(options: BenchOptions, rows: readonly Row[], startMs: number): void {
   const machine = {
     processors: cpus().length,
     memoryBytes: totalmem(),
@@ -51,14 +70,13 @@ async function main(argv: readonly string[]): Promise<number> {
   if (options.json) {
     const judged = rows.map((row) => ({ ...row, reached: verdict(row) }));
     console.log(JSON.stringify({ schema: 'ingot.bench/1', subject: options.subject, machine, rows: judged }));
-  } else {
-    console.log(table(rows));
-    const { processors, memoryBytes, node, seconds } = machine;
-    console.log(
-      `\n${processors} processors, ${(memoryBytes / 1e9).toFixed(1)} GB memory, Node ${node}, ${seconds} s`,
-    );
+    return;
   }
-  return 0;
+  console.log(table(rows));
+  const { processors, memoryBytes, node, seconds } = machine;
+  console.log(
+    `\n${processors} processors, ${(memoryBytes / 1e9).toFixed(1)} GB memory, Node ${node}, ${seconds} s`,
+  );
 }
 
 main(process.argv.slice(2)).then(

@@ -8,11 +8,14 @@
 //   3. Page-cache pages of members and sources are dropped before every run and the kernel is asked whether they are
 //      gone; the most that was left is reported. (A RAM disk is its own page cache.)
 //   4. Everything made is removed, also after a failure.
-//   5. An import is compared with the slower of reading and writing only where source and members lie on different
+//   5. A row is given to the caller as soon as it is measured: what ends a run early costs only what was not yet.
+//      Past the time limit nothing is begun; what was left out has rows that say so.
+//   6. An import is compared with the slower of reading and writing only where source and members lie on different
 //      devices; on one device with a read and then a write of it.
 //
 // The version is a generated model of Llama-3 shapes (model_generator.ts).
 
+import { rmSync } from 'node:fs';
 import { mkdir, readdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { generateModel } from '../model_generator.js';
@@ -54,10 +57,16 @@ export interface IoOptions {
   readonly only: readonly RowGroup[];
   readonly places: readonly PlaceName[];
   readonly memberCounts: readonly number[];
+  /** No round is begun after so many minutes; Infinity for no limit. */
+  readonly limitMinutes: number;
 }
+
+/** Takes rows as they are measured. */
+export type RowSink = (row: Row) => void;
 
 interface Place {
   readonly name: PlaceName;
+  readonly parent: string;
   readonly directory: string;
   readonly wanted: string;
   /** The model in this place. */
@@ -76,44 +85,75 @@ interface Setup {
   readonly bestRead: FioSetting;
   readonly bestWrite: FioSetting;
   readonly options: IoOptions;
+  readonly isLate: () => boolean;
   readonly random: () => number;
   residentBytes: number;
 }
 
-export async function benchIo(options: IoOptions): Promise<Row[]> {
+export async function benchIo(options: IoOptions, onRow: RowSink): Promise<void> {
   const version = await fioVersion();
-  if (version === null) return [{ what: 'io', note: 'skipped: fio is not installed' }];
+  if (version === null) return onRow({ what: 'io', note: 'skipped: fio is not installed' });
   say(
     `${version}, io_uring, direct; seed ${options.seed}; ${options.pairs} pairs of ${options.sizeBytes} bytes`,
   );
-  const places: Place[] = placesOf(options);
-  const measured = places.filter(({ name }) => options.places.includes(name));
-  // An import wants the model on the other device, too.
-  const sources = options.only.includes('import') ? places : measured;
-  const rows: Row[] = [];
+  // An import has the model on either device where both are asked.
+  const places = placesOf(options).filter(({ name }) => options.places.includes(name));
+  const endMs = performance.now() + options.limitMinutes * 60_000;
+  const isLate = (): boolean => performance.now() >= endMs;
+  const remove = (): void => {
+    for (const { directory } of places) rmSync(directory, { recursive: true, force: true });
+  };
+  // A signal ends the run without what stands in `finally`.
+  process.once('exit', remove);
   try {
-    for (const { name, directory, source } of sources) {
-      await mkdir(directory, { recursive: true });
-      say(`${name}: generating the model`);
-      await generateModel(source, { sizeBytes: options.sizeBytes, seed: options.seed });
+    for (const place of places) {
+      await sweepStale(place.parent);
+      await mkdir(place.directory, { recursive: true });
+      say(`${place.name}: generating the model`);
+      await generateModel(place.source, { sizeBytes: options.sizeBytes, seed: options.seed });
     }
-    for (const place of measured) {
+    for (const place of places) {
       for (const memberCount of options.memberCounts)
-        rows.push(...(await benchPlace(place, sources, memberCount, options)));
+        await benchPlace(place, places, memberCount, options, { onRow, isLate });
     }
   } finally {
-    for (const { directory } of places) await rm(directory, { recursive: true, force: true });
+    remove();
+    process.off('exit', remove);
   }
-  return rows;
+}
+
+/** Directories that a run left which was killed: of processes that are no more. */
+async function sweepStale(parent: string): Promise<void> {
+  const names = await readdir(parent).catch(() => []);
+  for (const name of names) {
+    const pid = /^ingot-bench-(\d+)$/.exec(name)?.[1];
+    if (pid === undefined || isRunning(Number(pid))) continue;
+    say(`${join(parent, name)} was left by a run that is over: removed`);
+    await rm(join(parent, name), { recursive: true, force: true });
+  }
+}
+
+function isRunning(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === 'EPERM';
+  }
 }
 
 function placesOf(options: IoOptions): Place[] {
   const place = (name: PlaceName, parent: string, wanted: string): Place => {
     const directory = join(parent, `ingot-bench-${process.pid}`);
-    return { name, directory, wanted, source: join(directory, 'model') };
+    return { name, parent, directory, wanted, source: join(directory, 'model') };
   };
   const disk = place('disk', options.directory, '>= 0.95');
   return options.ramDirectory === null ? [disk] : [disk, place('RAM', options.ramDirectory, '>= 0.80')];
+}
+
+interface Run {
+  readonly onRow: RowSink;
+  readonly isLate: () => boolean;
 }
 
 async function benchPlace(
@@ -121,27 +161,32 @@ async function benchPlace(
   sources: readonly Place[],
   memberCount: number,
   options: IoOptions,
-): Promise<Row[]> {
+  { onRow, isLate }: Run,
+): Promise<void> {
   const label = `${place.name}, ${memberCount} member${memberCount === 1 ? '' : 's'}`;
+  const late: Row = { what: label, note: 'not measured: the time limit' };
+  if (isLate()) return onRow(late);
   const worker = new Worker();
   const members = Array.from({ length: memberCount }, (_, index) => join(place.directory, `${index}.member`));
   try {
-    const setup = await prepare(place, sources, members, worker, options);
+    const setup = await prepare(place, sources, members, worker, options, isLate);
     const best = `fio read ${settingText(setup.bestRead)}, write ${settingText(setup.bestWrite)}`;
     say(`${label}: ${best}`);
-    const wants = (group: RowGroup): boolean => options.only.includes(group);
-    const rows: Row[] = [];
-    if (wants('read')) rows.push(...(await reads(setup, label)));
-    if (wants('write')) rows.push(...(await writes(setup, label, 1)));
-    if (wants('mirrored') && memberCount > 1) rows.push(...(await writes(setup, label, 2)));
-    if (wants('import')) rows.push(...(await imports(setup, label)));
+    const group = async (name: RowGroup, measure: () => Promise<Row[]>): Promise<void> => {
+      if (!options.only.includes(name)) return;
+      const rows = isLate() ? [{ ...late, what: `${label}: ${name}` }] : await measure();
+      for (const row of rows) onRow(row);
+    };
+    await group('read', () => reads(setup, label));
+    await group('write', () => writes(setup, label, 1));
+    if (memberCount > 1) await group('mirrored', () => writes(setup, label, 2));
+    for (const source of sources) await group('import', () => importsFrom(source, setup, label));
     // Its store is open for writing; what follows opens it in processes of their own.
     await worker.close();
-    if (wants('memory')) rows.push(...(await peaks(setup, label)));
+    await group('memory', () => peaks(setup, label));
     const cold =
       place.name === 'RAM' ? 'RAM is its own page cache' : `at most ${setup.residentBytes} bytes were cached`;
-    rows.push({ what: `${label}: settings`, note: `${best}; before each run ${cold}` });
-    return rows;
+    onRow({ what: `${label}: settings`, note: `${best}; before each run ${cold}` });
   } finally {
     await worker.close();
     for (const path of members) await rm(path, { force: true });
@@ -155,6 +200,7 @@ async function prepare(
   members: readonly string[],
   worker: Worker,
   options: IoOptions,
+  isLate: () => boolean,
 ): Promise<Setup> {
   const spareBytes = Math.ceil(SPARE_BYTES / BLOCK_BYTES) * BLOCK_BYTES;
   const wholeBytes = Math.ceil(options.sizeBytes / BLOCK_BYTES) * BLOCK_BYTES;
@@ -176,13 +222,16 @@ async function prepare(
   }
   const wants = (group: RowGroup): boolean => options.only.includes(group);
   const best = async (direction: 'read' | 'write', stretches: readonly FioStretch[], seed: number) => {
-    if (options.sweepRounds === 0) return USUAL_BEST[place.name];
+    if (options.sweepRounds === 0 || isLate()) return USUAL_BEST[place.name];
     say(`${place.name}, ${members.length}: fio's best ${direction} of 9, ${options.sweepRounds} rounds each`);
     return (await sweep(direction, stretches, options.sweepRounds, seed)).best;
   };
   const bestRead =
     wants('read') || wants('import') ? await best('read', reads, options.seed) : USUAL_BEST[place.name];
-  const bestWrite = await best('write', writes, options.seed + 1);
+  const bestWrite =
+    wants('write') || wants('mirrored') || wants('import')
+      ? await best('write', writes, options.seed + 1)
+      : USUAL_BEST[place.name];
   return {
     place,
     sources,
@@ -193,6 +242,7 @@ async function prepare(
     bestRead,
     bestWrite,
     options,
+    isLate,
     random: seededRandom(options.seed + 2),
     residentBytes: 0,
   };
@@ -212,7 +262,8 @@ async function rounds<K extends string>(
   );
   const sources = lists.flat();
   const members = setup.place.name === 'disk' ? setup.members : [];
-  for (let round = 0; round < setup.options.pairs; round += 1) {
+  for (let round = 0; round < setup.options.pairs && (round === 0 || !setup.isLate()); round += 1) {
+    if (round > 0) say(`  ${round} of ${setup.options.pairs} rounds`);
     for (const name of shuffled(names, setup.random)) {
       if (members.length + sources.length === 0) {
         taken[name].push(await measurements[name]());
@@ -315,12 +366,6 @@ async function sourceStretch(source: string): Promise<FioStretch[]> {
   const largest = sizes.indexOf(Math.max(...sizes));
   const lengthBytes = Math.floor((sizes[largest] ?? 0) / BLOCK_BYTES) * BLOCK_BYTES;
   return [{ path: join(source, names[largest] ?? ''), offsetBytes: 0, lengthBytes }];
-}
-
-async function imports(setup: Setup, label: string): Promise<Row[]> {
-  const rows: Row[] = [];
-  for (const source of setup.sources) rows.push(...(await importsFrom(source, setup, label)));
-  return rows;
 }
 
 async function importsFrom(place: Place, setup: Setup, label: string): Promise<Row[]> {

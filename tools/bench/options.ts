@@ -19,10 +19,11 @@ export const USAGE = `usage: npm run bench -- ${SUBJECTS.join('|')} [options]
   --dir DIRECTORY   on the disk to measure (default .ingot-data)
   --ram DIRECTORY   on a RAM disk (default /dev/shm; 'none' leaves it out)
   --size SIZE       of the model in each run (default 1GiB)
-  --pairs N         runs of either side (default 7)
-  --sweep N         rounds of each fio setting before the pairs (default 2; 0 takes settings that were best before)
+  --pairs N         runs of either side (default 5)
+  --sweep N         rounds of each fio setting before the pairs (default 1; 0 takes settings that were best before)
+  --minutes N       of io: begins no round after so many minutes (default: no limit)
   --only LIST       of io: read, write, mirrored, import, memory (default all)
-  --places LIST     of io, codec and crypto: disk, RAM (default both)
+  --places LIST     of io, codec and crypto: disk, RAM (default both; io imports across where both are asked)
   --members LIST    of io: 1, 2 (default both)
   --versions N      versions in the catalog (default 1000000)
   --tensors N       tensors in one version (default 100000)
@@ -40,6 +41,7 @@ export interface BenchOptions {
   readonly only: readonly RowGroup[];
   readonly places: readonly PlaceName[];
   readonly memberCounts: readonly number[];
+  readonly limitMinutes: number;
   readonly versions: number;
   readonly tensors: number;
   readonly seed: number;
@@ -58,6 +60,7 @@ export function parseOptions(argv: readonly string[]): BenchOptions {
         ram: text,
         size: text,
         pairs: text,
+        minutes: text,
         sweep: text,
         versions: text,
         tensors: text,
@@ -92,11 +95,12 @@ export function parseOptions(argv: readonly string[]): BenchOptions {
     directory: values.dir ?? (subject === 'crc' || subject === 'format' ? tmpdir() : '.ingot-data'),
     ramDirectory: ram === 'none' ? null : ram,
     sizeBytes: parseSize('--size', values.size ?? '1GiB'),
-    pairs: whole('pairs', values.pairs, 7, 1),
-    sweepRounds: whole('sweep', values.sweep, 2, 0),
+    pairs: whole('pairs', values.pairs, 5, 1),
+    sweepRounds: whole('sweep', values.sweep, 1, 0),
     only: listed('only', values.only, ROW_GROUPS),
     places: listed('places', values.places, PLACE_NAMES),
     memberCounts: listed('members', values.members, MEMBER_COUNTS).map(Number),
+    limitMinutes: values.minutes === undefined ? Infinity : whole('minutes', values.minutes, 1, 1),
     versions: whole('versions', values.versions, 1_000_000, 1_000),
     tensors: whole('tensors', values.tensors, 100_000, 1),
     seed: whole('seed', values.seed, 1, 0),

@@ -80,6 +80,15 @@ export function table(rows: readonly Row[]): string {
   return [text(head), rule, ...lines.map(text)].join('\n');
 }
 
+/** A row as one line, for who waits for the table. */
+export function rowText(row: Row): string {
+  const figure = row.value === undefined ? '' : `: ${cell(row.value)} ${row.unit ?? ''}`;
+  const pairs = `${cell(row.ratioLeast)}..${cell(row.ratioMost)}, ${row.pairs ?? 0} pairs`;
+  const ratio = row.ratio === undefined ? '' : `, ${cell(row.ratio)} (${pairs}) of ${row.against ?? ''}`;
+  const note = row.value === undefined ? `: ${row.note ?? ''}` : '';
+  return `${row.what}${figure}${ratio}${note}`;
+}
+
 /** A line about what is going on, on stderr. */
 export function say(text: string): void {
   process.stderr.write(`${text}\n`);
