@@ -40,6 +40,10 @@ const SUM_FROM = 16;
 const SALT_BYTES = 32;
 const NONCE_BYTES = 12;
 const WRAPPED_BYTES = 48;
+export const TOKEN_TEXT_BYTES_MAX = 504;
+export const TOKEN_BLOB_BYTES_MAX = 1280;
+/** Highest scheme of a kind; 0 for kinds without a token. */
+const TOKEN_SCHEMES = { passphrase: 0, 'key-file': 0, recovery: 0, pkcs11: 2, tpm2: 1 } as const;
 
 export const KEY_SLOT_KINDS = ['passphrase', 'key-file', 'recovery', 'pkcs11', 'tpm2'] as const;
 export type KeySlotKind = (typeof KEY_SLOT_KINDS)[number];
@@ -59,6 +63,16 @@ export interface KeySlot {
   /** The master key under AES-256-GCM-SIV: 32 bytes and a tag of 16. */
   readonly wrapped: Uint8Array;
   readonly label: string;
+  /** Kinds pkcs11 and tpm2 only: what the token or the TPM needs to give the slot's secret back. */
+  readonly token: KeySlotToken | null;
+}
+/** spec/encryption.md S13a. Nothing of it is secret. */
+export interface KeySlotToken {
+  /** pkcs11: 1 AES key wrap, 2 RSA-OAEP; tpm2: 1 a sealed object. */
+  readonly scheme: number;
+  /** pkcs11: a URI that names the key; tpm2: the registers of the policy. */
+  readonly text: string;
+  readonly blob: Uint8Array;
 }
 export interface KeySlotTable {
   readonly storeUuid: Uint8Array;
@@ -89,7 +103,20 @@ function encodeSlot(slot: KeySlot): Uint8Array {
   bytes.set(slot.wrapped, layout.KEY_SLOT_WRAPPED);
   writeU16(bytes, layout.KEY_SLOT_LABEL_BYTES, label.length);
   bytes.set(label, layout.KEY_SLOT_LABEL);
+  if (slot.token !== null) encodeToken(bytes, slot.kind, slot.token);
   return bytes;
+}
+
+function encodeToken(bytes: Uint8Array, kind: KeySlotKind, { scheme, text, blob }: KeySlotToken): void {
+  const written = encodeUtf8(text);
+  assert(scheme >= 1 && scheme <= TOKEN_SCHEMES[kind], 'a scheme of this kind');
+  assert(written.length >= 1 && written.length <= TOKEN_TEXT_BYTES_MAX, 'a token text has 1..504 bytes');
+  assert(blob.length >= 1 && blob.length <= TOKEN_BLOB_BYTES_MAX, 'a token blob has 1..1280 bytes');
+  writeU16(bytes, layout.KEY_SLOT_TOKEN_SCHEME, scheme);
+  writeU16(bytes, layout.KEY_SLOT_TOKEN_TEXT_BYTES, written.length);
+  writeU16(bytes, layout.KEY_SLOT_TOKEN_BLOB_BYTES, blob.length);
+  bytes.set(written, layout.KEY_SLOT_TOKEN_TEXT);
+  bytes.set(blob, layout.KEY_SLOT_TOKEN_BLOB);
 }
 
 /** What a slot's tag covers beside the key: store, suite, and the slot but for nonce and wrapped key. */
@@ -168,6 +195,8 @@ function decodeSlot(bytes: Uint8Array): KeySlot | null {
   const isPassphrase = kind === 'passphrase';
   if (!isPassphrase && (logN !== 0 || r !== 0 || p !== 0)) return null;
   if (isPassphrase && !isAllowedCost({ logN, r, p })) return null;
+  const token = decodeToken(bytes, kind);
+  if (token === undefined) return null;
   const field = (at: number, count: number): Uint8Array => bytes.slice(at, at + count);
   return {
     kind,
@@ -178,7 +207,28 @@ function decodeSlot(bytes: Uint8Array): KeySlot | null {
     nonce: field(layout.KEY_SLOT_NONCE, NONCE_BYTES),
     wrapped: field(layout.KEY_SLOT_WRAPPED, WRAPPED_BYTES),
     label,
+    token,
   };
+}
+
+/** Null for kinds without one; undefined when it is malformed. */
+function decodeToken(bytes: Uint8Array, kind: KeySlotKind): KeySlotToken | null | undefined {
+  const scheme = readU16(bytes, layout.KEY_SLOT_TOKEN_SCHEME);
+  const textBytes = readU16(bytes, layout.KEY_SLOT_TOKEN_TEXT_BYTES);
+  const blobBytes = readU16(bytes, layout.KEY_SLOT_TOKEN_BLOB_BYTES);
+  const textAt = layout.KEY_SLOT_TOKEN_TEXT;
+  const blobAt = layout.KEY_SLOT_TOKEN_BLOB;
+  const highest = TOKEN_SCHEMES[kind];
+  if (highest === 0)
+    return isZero(bytes, layout.KEY_SLOT_TOKEN_SCHEME, layout.KEY_SLOT_BYTES) ? null : undefined;
+  if (scheme < 1 || scheme > highest) return undefined;
+  if (textBytes < 1 || textBytes > TOKEN_TEXT_BYTES_MAX) return undefined;
+  if (blobBytes < 1 || blobBytes > TOKEN_BLOB_BYTES_MAX) return undefined;
+  if (!isZero(bytes, textAt + textBytes, textAt + TOKEN_TEXT_BYTES_MAX)) return undefined;
+  if (!isZero(bytes, blobAt + blobBytes, blobAt + TOKEN_BLOB_BYTES_MAX)) return undefined;
+  const text = decodeUtf8(bytes.subarray(textAt, textAt + textBytes));
+  if (text === null) return undefined;
+  return { scheme, text, blob: bytes.slice(blobAt, blobAt + blobBytes) };
 }
 
 export function isAllowedCost({ logN, r, p }: { logN: number; r: number; p: number }): boolean {

@@ -224,7 +224,7 @@ export const KEY_SLOTS_HEADER_RESERVED0 = 56;
 
 /** One way to the master key. All zero when empty. */
 export const KEY_SLOT_BYTES = 2048;
-/** 1 passphrase, 2 key file, 3 recovery key, 4 PKCS#11 (reserved), 5 TPM 2.0 (reserved) */
+/** 1 passphrase, 2 key file, 3 recovery key, 4 PKCS#11, 5 TPM 2.0 */
 export const KEY_SLOT_KIND = 0;
 export const KEY_SLOT_RESERVED0 = 2;
 export const KEY_SLOT_ID = 4;
@@ -243,8 +243,15 @@ export const KEY_SLOT_LABEL_BYTES = 120;
 export const KEY_SLOT_RESERVED3 = 122;
 /** UTF-8, zero padded */
 export const KEY_SLOT_LABEL = 128;
-/** reserved for what tokens need */
-export const KEY_SLOT_RESERVED4 = 256;
+/** kinds 4 and 5: how the blob was made (encryption.md S13a); else 0 */
+export const KEY_SLOT_TOKEN_SCHEME = 256;
+export const KEY_SLOT_TOKEN_TEXT_BYTES = 258;
+export const KEY_SLOT_TOKEN_BLOB_BYTES = 260;
+export const KEY_SLOT_RESERVED4 = 262;
+/** UTF-8, zero padded: which key, or which registers */
+export const KEY_SLOT_TOKEN_TEXT = 264;
+/** the slot's secret under the token, zero padded */
+export const KEY_SLOT_TOKEN_BLOB = 768;
 
 /** The writer's sign of life (section 8). */
 export const HEARTBEAT_BYTES = 4096;
@@ -286,5 +293,5 @@ export const DEFERRED_ENTRY_ZERO: readonly (readonly [number, number])[] = [[12,
 export const HINTS_HEADER_ZERO: readonly (readonly [number, number])[] = [[52, 64]];
 export const HINT_ENTRY_ZERO: readonly (readonly [number, number])[] = [[20, 24]];
 export const KEY_SLOTS_HEADER_ZERO: readonly (readonly [number, number])[] = [[56, 4096]];
-export const KEY_SLOT_ZERO: readonly (readonly [number, number])[] = [[2, 4], [19, 24], [116, 120], [122, 128], [256, 2048]];
+export const KEY_SLOT_ZERO: readonly (readonly [number, number])[] = [[2, 4], [19, 24], [116, 120], [122, 128], [262, 264]];
 export const HEARTBEAT_ZERO: readonly (readonly [number, number])[] = [[273, 4096]];

@@ -146,6 +146,40 @@ export interface NativeKeys {
     p: number,
     out: Uint8Array,
   ): Promise<boolean>;
+  /** Scheme 0 wraps the secret of 32 bytes; another unwraps with that scheme, into `out`. */
+  token(
+    key: NativeTokenKey,
+    pin: Uint8Array,
+    scheme: number,
+    input: Uint8Array,
+    out?: Uint8Array,
+  ): Promise<NativeTokenResult>;
+  /** [read end, write end] of a pipe, closed on exec. */
+  pipe(): [number, number];
+}
+
+/** A key of a PKCS#11 token; what is left out says nothing. */
+export interface NativeTokenKey {
+  readonly module: string;
+  readonly token?: string;
+  readonly manufacturer?: string;
+  readonly model?: string;
+  readonly serial?: string;
+  readonly object?: string;
+  readonly id?: Uint8Array;
+}
+export interface NativeTokenResult {
+  /** What failed, in words; empty: nothing did. */
+  readonly failed: string;
+  /** The CKR_ code of it; 0: none. */
+  readonly code: number;
+  /** 1 AES key wrap, 2 RSA-OAEP. */
+  readonly scheme: number;
+  readonly token: string;
+  readonly serial: string;
+  readonly object: string;
+  readonly id: Uint8Array;
+  readonly wrapped: Uint8Array;
 }
 
 export interface NativeSecretState {

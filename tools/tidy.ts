@@ -64,6 +64,7 @@ const ENGINE_WIRING = [
   'engine/io/native_tokens.ts',
   'engine/io/node_crypt.ts',
   'engine/io/node_directory.ts',
+  'engine/io/tpm_tools.ts',
   'engine/index.ts',
 ];
 /** What a program of tools/ may import of the engine. */
@@ -73,6 +74,7 @@ const NATIVE_IMPORTERS = [
   'engine/io/native_crypt.ts',
   'engine/io/native_io.ts',
   'engine/io/native_tokens.ts',
+  'engine/io/tpm_tools.ts',
 ];
 
 /** Sources of time and chance that belong behind the port; `name` is what the message says. */

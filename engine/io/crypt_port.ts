@@ -12,6 +12,7 @@
 //      locked, in no core dump, and wiped by `releaseSecret` or when it is collected. Released, it has no bytes left.
 
 import type { BatchOptions, IoBuffer, Random } from './port.js';
+import type { TokenPort } from './token_port.js';
 
 export const KEY_BYTES = 32;
 export const TAG_BYTES = 16;
@@ -25,6 +26,8 @@ export interface ScryptCost {
 }
 
 export interface Crypt {
+  /** Null: this port has no tokens and no TPM. */
+  readonly tokens: TokenPort | null;
   /** AES-256-GCM: the ciphertext and then its tag of 16 bytes. */
   seal(key: Uint8Array, nonce: Uint8Array, aad: Uint8Array, plain: Uint8Array): Uint8Array;
   /** The plaintext, in ordinary memory, or null when the tag does not match. */

@@ -43,7 +43,7 @@ function checkKey(key: Uint8Array, nonce: Uint8Array): void {
   assert(key.length === KEY_BYTES && nonce.length === NONCE_BYTES, 'a key of 32 bytes, a nonce of 12');
 }
 
-export const nativeCrypt: Crypt = {
+export const nativeSecrets: Omit<Crypt, 'tokens'> = {
   seal(key, nonce, aad, plain) {
     checkKey(key, nonce);
     const sealed = new Uint8Array(plain.length + TAG_BYTES);

@@ -18,7 +18,7 @@ import type { ErrorWhere, StoreErrorCode } from '../../format/errors.js';
 import { loadNative } from '../../native/index.js';
 import { onAbort } from '../abort_listeners.js';
 import type { OpenBatch, SealBatch } from './crypt_port.js';
-import { nativeCrypt } from './native_crypt.js';
+import { nativeCrypt } from './native_tokens.js';
 import type {
   NativeBinding,
   NativeHandle,

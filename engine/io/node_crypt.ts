@@ -28,6 +28,8 @@ function joined(first: Uint8Array, ...rest: readonly Uint8Array[]): Uint8Array {
 }
 
 export const nodeCrypt: Crypt = {
+  tokens: null,
+
   seal(key, nonce, aad, plain) {
     assert(key.length === KEY_BYTES && nonce.length === NONCE_BYTES, 'a key of 32 bytes, a nonce of 12');
     const cipher = createCipheriv(CIPHER, key, nonce);

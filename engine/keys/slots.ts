@@ -16,7 +16,8 @@ import {
 } from '../../format/index.js';
 import type { Crypt, ScryptCost } from '../io/crypt_port.js';
 import type { Random } from '../io/port.js';
-import { DEFAULT_SCRYPT, type StoreKey, providerOf } from './key_provider.js';
+import type { StoreKey } from './key_provider.js';
+import { DEFAULT_SCRYPT, providerOf } from './providers.js';
 
 export const MASTER_KEY_BYTES = 32;
 const SALT_BYTES = 32;
@@ -60,13 +61,15 @@ export async function withSlot(
     nonce: maker.random.bytes(NONCE_BYTES).slice(),
     wrapped: new Uint8Array(WRAPPED_BYTES),
     label: options.label ?? '',
+    token: null,
   };
-  const wrapping = await providerOf(key.kind).wrappingKey(maker.crypt, key.secret, draft);
+  const { wrapping, token } = await providerOf(key).enrol(maker.crypt, key, draft, maker.random);
   try {
-    const aad = keySlotAad(table.storeUuid, table.suite, draft);
+    const slot = { ...draft, token };
+    const aad = keySlotAad(table.storeUuid, table.suite, slot);
     const wrapped = maker.crypt.sealKey(wrapping, draft.nonce, aad, masterKey);
     assert(wrapped.length === WRAPPED_BYTES, 'a wrapped key has 48 bytes');
-    return next(maker, table, [...table.slots, { ...draft, wrapped }], table.nextSlotId + 1);
+    return next(maker, table, [...table.slots, { ...slot, wrapped }], table.nextSlotId + 1);
   } finally {
     maker.crypt.releaseSecret(wrapping);
   }
@@ -100,10 +103,11 @@ export async function openSlots(
   table: KeySlotTable,
   key: StoreKey,
 ): Promise<{ masterKey: Uint8Array; slotId: number }> {
-  const provider = providerOf(key.kind);
+  const provider = providerOf(key);
   for (const slot of table.slots) {
     if (slot.kind !== key.kind) continue;
-    const wrapping = await provider.wrappingKey(crypt, key.secret, slot);
+    const wrapping = await provider.wrappingKey(crypt, key, slot);
+    if (wrapping === null) continue;
     const aad = keySlotAad(table.storeUuid, table.suite, slot);
     const masterKey = crypt.openKey(wrapping, slot.nonce, aad, slot.wrapped);
     crypt.releaseSecret(wrapping);

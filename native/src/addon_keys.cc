@@ -8,11 +8,15 @@
 //   4. No secret is in an error or in a string.
 #include "addon_keys.h"
 
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <cstring>
 #include <memory>
 
 #include "addon_columns.h"
 #include "key_cipher.h"
+#include "pkcs11_token.h"
 #include "secret_memory.h"
 #include "segment_cipher.h"
 
@@ -149,6 +153,16 @@ Napi::Value derive(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
+using Call = Napi::Value (*)(const Napi::CallbackInfo&);
+
+/// What a call left on the stack goes with it.
+template <Call kCall>
+Napi::Value then_wiped(const Napi::CallbackInfo& info) {
+  const Napi::Value result = kCall(info);
+  ingot::crypt::wipe_traces();
+  return result;
+}
+
 class ScryptWork final : public Napi::AsyncWorker {
  public:
   ScryptWork(const Napi::CallbackInfo& info, Bytes secret, Bytes salt, size_t out_bytes)
@@ -168,6 +182,7 @@ class ScryptWork final : public Napi::AsyncWorker {
   void Execute() override {
     is_made_ = ingot::crypt::scrypt_key({secret_.data(), secret_.size()}, {salt_.data(), salt_.size()}, log_n_, r_, p_,
                                         made_.data(), made_.size());
+    ingot::crypt::wipe_traces();
   }
   void OnOK() override {
     const ingot_buffer out = parse_buffer(out_.Value());
@@ -193,24 +208,117 @@ Napi::Value scrypt(const Napi::CallbackInfo& info) {
   return promise;
 }
 
+std::string text_of(const Napi::Object& from, const char* name) {
+  const Napi::Value value = from.Get(name);
+  return value.IsString() ? value.As<Napi::String>().Utf8Value() : std::string();
+}
+
+/// token(key, pin, scheme, wrapped or secret, out): see native/binding.ts.
+class TokenWork final : public Napi::AsyncWorker {
+ public:
+  TokenWork(const Napi::CallbackInfo& info, Bytes pin, Bytes input)
+      : Napi::AsyncWorker(info.Env(), "ingot token"),
+        pin_(pin.data, pin.size),
+        input_(input.data, input.size),
+        secret_(kKeyBytes),
+        scheme_(static_cast<ingot::crypt::TokenScheme>(word_at(info, 2))),
+        deferred_(Napi::Promise::Deferred::New(info.Env())) {
+    const auto from = info[0].As<Napi::Object>();
+    wanted_ = {text_of(from, "module"), text_of(from, "token"),  text_of(from, "manufacturer"),
+               text_of(from, "model"),  text_of(from, "serial"), text_of(from, "object"), {}};
+    if (const Napi::Value id = from.Get("id"); id.IsTypedArray()) {
+      const ingot_buffer bytes = parse_buffer(id);
+      const auto* const data = static_cast<const uint8_t*>(bytes.data);
+      wanted_.id.assign(data, data + bytes.length_bytes);
+    }
+    if (unwraps()) out_ = Napi::Persistent(info[4].As<Napi::Object>());
+  }
+  [[nodiscard]] Napi::Promise promise() const { return deferred_.Promise(); }
+
+ protected:
+  void Execute() override {
+    if (!unwraps()) {
+      result_ = ingot::crypt::token_wrap(wanted_, pin_, input_);
+      return;
+    }
+    const std::vector<uint8_t> wrapped(input_.data(), input_.data() + input_.size());
+    result_ = ingot::crypt::token_unwrap(wanted_, pin_, scheme_, wrapped, secret_);
+  }
+  void OnOK() override {
+    Napi::Object out = Napi::Object::New(Env());
+    out.Set("failed", result_.failed);
+    out.Set("code", static_cast<double>(result_.code));
+    out.Set("scheme", static_cast<double>(result_.scheme));
+    out.Set("token", result_.found.label);
+    out.Set("serial", result_.found.serial);
+    out.Set("object", result_.found.object);
+    const auto copied = [&](const std::vector<uint8_t>& bytes) {
+      Napi::Uint8Array made = Napi::Uint8Array::New(Env(), bytes.size());
+      if (!bytes.empty()) std::memcpy(made.Data(), bytes.data(), bytes.size());
+      return made;
+    };
+    out.Set("id", copied(result_.found.id));
+    out.Set("wrapped", copied(result_.wrapped));
+    if (unwraps() && result_.failed.empty()) {
+      const ingot_buffer target = parse_buffer(out_.Value());
+      if (target.length_bytes == kKeyBytes) std::memcpy(target.data, secret_.data(), kKeyBytes);
+      else out.Set("failed", "the secret has no place to go");
+    }
+    deferred_.Resolve(out);
+  }
+
+ private:
+  [[nodiscard]] bool unwraps() const { return scheme_ != ingot::crypt::TokenScheme::kNone; }
+
+  SecretBytes pin_, input_, secret_;
+  ingot::crypt::TokenKey wanted_;
+  const ingot::crypt::TokenScheme scheme_;
+  ingot::crypt::TokenResult result_;
+  Napi::ObjectReference out_;
+  Napi::Promise::Deferred deferred_;
+};
+
+Napi::Value token(const Napi::CallbackInfo& info) {
+  const Bytes input = bytes_at(info, 3);
+  if (word_at(info, 2) == 0 && input.size != kKeyBytes) {
+    throw Napi::RangeError::New(info.Env(), "a secret has 32 bytes");
+  }
+  auto work = std::make_unique<TokenWork>(info, bytes_at(info, 1), input);
+  const Napi::Promise promise = work->promise();
+  work.release()->Queue();
+  return promise;
+}
+
+/// pipe(): [read end, write end], which children get only where they are named.
+Napi::Value make_pipe(const Napi::CallbackInfo& info) {
+  int ends[2];
+  if (pipe2(ends, O_CLOEXEC) != 0) throw Napi::Error::New(info.Env(), "no pipe could be made");
+  Napi::Array made = Napi::Array::New(info.Env(), 2);
+  made.Set(0U, ends[0]);
+  made.Set(1U, ends[1]);
+  return made;
+}
+
 }  // namespace
 
 void add_keys(Napi::Env env, Napi::Object exports) {
   Napi::Object keys = Napi::Object::New(env);
-  const auto add = [&](const char* name, Napi::Value (*function)(const Napi::CallbackInfo&)) {
+  const auto add = [&](const char* name, Call function) {
     keys.Set(name, Napi::Function::New(env, function, name));
   };
   add("memory", memory);
   add("release", release);
   add("state", state);
-  add("seal", seal<ingot::crypt::gcm_seal>);
-  add("open", open<ingot::crypt::gcm_open>);
-  add("sealKey", seal<ingot::crypt::siv_seal>);
-  add("openKey", open<ingot::crypt::siv_open>);
-  add("wrap", wrap);
-  add("unwrap", unwrap);
-  add("derive", derive);
+  add("seal", then_wiped<seal<ingot::crypt::gcm_seal>>);
+  add("open", then_wiped<open<ingot::crypt::gcm_open>>);
+  add("sealKey", then_wiped<seal<ingot::crypt::siv_seal>>);
+  add("openKey", then_wiped<open<ingot::crypt::siv_open>>);
+  add("wrap", then_wiped<wrap>);
+  add("unwrap", then_wiped<unwrap>);
+  add("derive", then_wiped<derive>);
   add("scrypt", scrypt);
+  add("token", token);
+  add("pipe", make_pipe);
   exports.Set("keys", keys);
 }
 

@@ -359,7 +359,7 @@ static_assert(offsetof(KeySlotsHeader, reserved0) == 56);
 
 /// One way to the master key. All zero when empty.
 struct KeySlot {
-  std::uint16_t kind;  ///< 1 passphrase, 2 key file, 3 recovery key, 4 PKCS#11 (reserved), 5 TPM 2.0 (reserved)
+  std::uint16_t kind;  ///< 1 passphrase, 2 key file, 3 recovery key, 4 PKCS#11, 5 TPM 2.0
   std::uint8_t reserved0[2];
   std::uint32_t id;
   std::uint64_t createdAtMs;
@@ -374,7 +374,12 @@ struct KeySlot {
   std::uint16_t labelBytes;
   std::uint8_t reserved3[6];
   std::uint8_t label[128];  ///< UTF-8, zero padded
-  std::uint8_t reserved4[1792];  ///< reserved for what tokens need
+  std::uint16_t tokenScheme;  ///< kinds 4 and 5: how the blob was made (encryption.md S13a); else 0
+  std::uint16_t tokenTextBytes;
+  std::uint16_t tokenBlobBytes;
+  std::uint8_t reserved4[2];
+  std::uint8_t tokenText[504];  ///< UTF-8, zero padded: which key, or which registers
+  std::uint8_t tokenBlob[1280];  ///< the slot's secret under the token, zero padded
 };
 static_assert(sizeof(KeySlot) == 2048);
 static_assert(offsetof(KeySlot, kind) == 0);
@@ -392,7 +397,12 @@ static_assert(offsetof(KeySlot, reserved2) == 116);
 static_assert(offsetof(KeySlot, labelBytes) == 120);
 static_assert(offsetof(KeySlot, reserved3) == 122);
 static_assert(offsetof(KeySlot, label) == 128);
-static_assert(offsetof(KeySlot, reserved4) == 256);
+static_assert(offsetof(KeySlot, tokenScheme) == 256);
+static_assert(offsetof(KeySlot, tokenTextBytes) == 258);
+static_assert(offsetof(KeySlot, tokenBlobBytes) == 260);
+static_assert(offsetof(KeySlot, reserved4) == 262);
+static_assert(offsetof(KeySlot, tokenText) == 264);
+static_assert(offsetof(KeySlot, tokenBlob) == 768);
 
 /// The writer's sign of life (section 8).
 struct Heartbeat {

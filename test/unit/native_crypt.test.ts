@@ -3,7 +3,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { readFileSync } from 'node:fs';
-import { nativeCrypt, secretState } from '../../engine/io/native_crypt.js';
+import { secretState } from '../../engine/io/native_crypt.js';
+import { nativeCrypt } from '../../engine/io/native_tokens.js';
 import { nodeCrypt } from '../../engine/io/node_crypt.js';
 import { systemRandom } from '../../engine/io/native_io.js';
 import { Prng } from '../sim/prng.js';

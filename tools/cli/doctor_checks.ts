@@ -10,7 +10,14 @@ import { open, stat } from 'node:fs/promises';
 import { constants } from 'node:fs';
 import { release } from 'node:os';
 import { basename, join } from 'node:path';
-import { KEY_PROVIDERS, NativeIo, releaseSecret, secretState, takeSecret } from '../../engine/index.js';
+import {
+  NativeIo,
+  keyProviders,
+  nativeCrypt,
+  releaseSecret,
+  secretState,
+  takeSecret,
+} from '../../engine/index.js';
 import { isStoreError } from '../../format/errors.js';
 import { formatBytes } from './progress.js';
 
@@ -160,11 +167,12 @@ function checkSecretMemory(): DoctorLine {
 
 /** What key slots of encrypted stores can be opened with here. */
 export function checkKeys(): DoctorLine[] {
-  const providers = KEY_PROVIDERS.map(({ kind, absent }) => {
-    const what = `keys, ${kind}`;
-    return absent === null
-      ? line(what, 'ok', 'built in')
-      : line(what, 'note', absent, 'none: use another kind of key');
+  const providers = keyProviders().map((provider) => {
+    const what = `keys, ${provider.kind}`;
+    const { isThere, finding } = provider.look(nativeCrypt);
+    return isThere
+      ? line(what, 'ok', finding)
+      : line(what, 'note', finding, 'none: another kind of key does as well');
   });
   return [...providers, checkSecretMemory()];
 }

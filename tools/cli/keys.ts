@@ -8,7 +8,7 @@
 //   4. A recovery key goes to a new file that only its owner can read, or to the terminal; it is in no JSON and no log.
 
 import { closeSync, constants, fsyncSync, openSync, read, readSync, writeSync } from 'node:fs';
-import { releaseSecret, type StoreKey, takeSecret } from '../../engine/index.js';
+import { parsePkcs11Uri, parseTpmUri, releaseSecret, type StoreKey, takeSecret } from '../../engine/index.js';
 import { fileError } from './file_error.js';
 import { usageError } from './values.js';
 
@@ -18,6 +18,10 @@ export interface KeyOptions {
   readonly passphraseFile?: string;
   readonly passphrase?: boolean;
   readonly recoveryKeyFile?: string;
+  /** pkcs11:... or tpm2:... */
+  readonly key?: string;
+  /** Of the token that `key` names. */
+  readonly pinFile?: string;
 }
 
 /** Longest secret read: a key file of 64 KiB, and one byte to tell that it is longer. */
@@ -126,14 +130,32 @@ async function typeNewSecret(): Promise<Uint8Array> {
   throw usageError('The two passphrases differ.');
 }
 
+/** A key that a token or the TPM holds. The PIN comes from a file, or is typed where there is a terminal. */
+async function readTokenKey(uri: string, pinFile: string | undefined): Promise<StoreKey> {
+  if (uri.startsWith('tpm2:')) {
+    parseTpmUri(uri);
+    return { kind: 'tpm2', uri, secret: takeSecret(0) };
+  }
+  if (!uri.startsWith('pkcs11:'))
+    throw usageError('--key takes a pkcs11: or a tpm2: URI.', 'A key file is --key-file PATH.');
+  const file = pinFile ?? parsePkcs11Uri(uri).pinFile;
+  if (file !== undefined) return { kind: 'pkcs11', uri, secret: withoutLineEnd(readSecretFile(file)) };
+  // Without a terminal none is given: tokens with a keypad of their own need none.
+  const secret = process.stdin.isTTY === true ? await typeSecret('PIN: ') : takeSecret(0);
+  return { kind: 'pkcs11', uri, secret };
+}
+
 /** The key that the options name; undefined when they name none. A `new` one is typed twice. */
 export async function readKey(
   options: KeyOptions,
   use: 'open' | 'new' = 'open',
 ): Promise<StoreKey | undefined> {
-  const { keyFile, passphraseFile, passphrase, recoveryKeyFile } = options;
-  const given = [keyFile, passphraseFile, passphrase, recoveryKeyFile].filter((each) => each !== undefined);
+  const { keyFile, passphraseFile, passphrase, recoveryKeyFile, key } = options;
+  const given = [keyFile, passphraseFile, passphrase, recoveryKeyFile, key].filter(
+    (each) => each !== undefined,
+  );
   if (given.length > 1) throw usageError('One key is enough: give one of the key options.');
+  if (key !== undefined) return readTokenKey(key, options.pinFile);
   if (keyFile !== undefined) return { kind: 'key-file', secret: readSecretFile(keyFile) };
   if (passphraseFile !== undefined)
     return { kind: 'passphrase', secret: withoutLineEnd(readSecretFile(passphraseFile)) };

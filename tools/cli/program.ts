@@ -89,6 +89,8 @@ export function makeProgram(modules: readonly CommandModule[], actions: Actions,
     .option('--passphrase-file <path>', 'a file with its passphrase')
     .option('--passphrase', 'type its passphrase')
     .option('--recovery-key-file <path>', 'a file with its recovery key')
+    .option('--key <uri>', 'a key of a token (pkcs11:...) or of the TPM (tpm2:)')
+    .option('--pin-file <path>', "a file with the token's PIN (else it is typed)")
     .option('--json', 'print one JSON object with a versioned schema')
     .option('--progress <kind>', 'auto, bar, plain, json or none (on stderr)')
     .option('-v, --verbose', 'add the causes of an error')

@@ -107,7 +107,7 @@ function encryption(options: Options, key: StoreKey | undefined): EncryptOptions
   if (key === undefined || key.kind === 'recovery') {
     throw usageError(
       '--encrypt needs a key.',
-      'Give --key-file, --passphrase-file or --passphrase; a recovery key is made besides.',
+      'Give --key-file, --passphrase-file, --passphrase or --key; a recovery key is made besides.',
     );
   }
   const onRecoveryKey = (text: Uint8Array): void => giveRecoveryKey(text, options.recoveryKeyOut);

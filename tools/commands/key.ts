@@ -16,6 +16,8 @@ interface AddOptions extends KeyOptions {
   readonly newPassphraseFile?: string;
   readonly newPassphrase?: boolean;
   readonly newRecoveryKey?: boolean;
+  readonly newKey?: string;
+  readonly newPinFile?: string;
   readonly recoveryKeyOut?: string;
   readonly label?: string;
 }
@@ -57,6 +59,8 @@ export const register: CommandModule = (program, actions) => {
     .option('--new-key-file <path>', 'a file of 32 bytes to 64 KiB, all of which is the key')
     .option('--new-passphrase-file <path>', 'a file with the passphrase')
     .option('--new-passphrase', 'type the passphrase')
+    .option('--new-key <uri>', 'a key of a token (pkcs11:...) or of the TPM (tpm2:, tpm2:sha256:0,7)')
+    .option('--new-pin-file <path>', "a file with that token's PIN (else it is typed)")
     .option('--new-recovery-key', 'make a recovery key')
     .option('--recovery-key-out <path>', 'write the recovery key to this new file, not to the terminal')
     .option('--label <text>', 'a name for it, in the clear')
@@ -66,6 +70,8 @@ export const register: CommandModule = (program, actions) => {
           ...(options.newKeyFile === undefined ? {} : { keyFile: options.newKeyFile }),
           ...(options.newPassphraseFile === undefined ? {} : { passphraseFile: options.newPassphraseFile }),
           ...(options.newPassphrase === undefined ? {} : { passphrase: options.newPassphrase }),
+          ...(options.newKey === undefined ? {} : { key: options.newKey }),
+          ...(options.newPinFile === undefined ? {} : { pinFile: options.newPinFile }),
         };
         const label = options.label === undefined ? {} : { label: options.label };
         await withKey(options, (opener) =>

@@ -161,6 +161,27 @@ export const REQUIREMENTS = [
     probe: program('python3'),
   },
   {
+    debianPackage: 'softhsm2',
+    required: false,
+    uses: 'test',
+    why: 'keys in a PKCS#11 token',
+    probe: program('softhsm2-util'),
+  },
+  {
+    debianPackage: 'swtpm',
+    required: false,
+    uses: 'test',
+    why: 'keys in a TPM',
+    probe: program('swtpm'),
+  },
+  {
+    debianPackage: 'tpm2-tools',
+    required: false,
+    uses: 'test',
+    why: 'keys in a TPM',
+    probe: program('tpm2_unseal'),
+  },
+  {
     debianPackage: 'fdisk',
     required: false,
     uses: 'test',

@@ -107,6 +107,29 @@ uint8_t* take_granules(Chunk& chunk, size_t count) {
   return chunk.data + first * kGranuleBytes;
 }
 
+[[gnu::noinline]] void wipe_stack() {
+  uint8_t below[kStackWipeBytes];
+  wipe(below, sizeof below);
+}
+
+#if defined(__x86_64__)
+[[gnu::noinline, gnu::target("avx")]] void wipe_low_registers() {
+  asm volatile("vzeroall" ::
+                   : "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11",
+                     "xmm12", "xmm13", "xmm14", "xmm15");
+}
+
+/// Those that only AVX-512 has: copies of the C library use them.
+[[gnu::noinline, gnu::target("avx512f")]] void wipe_high_registers() {
+#define INGOT_WIPE(number) asm volatile("vpxorq %%zmm" #number ", %%zmm" #number ", %%zmm" #number ::: "xmm" #number)
+  INGOT_WIPE(16); INGOT_WIPE(17); INGOT_WIPE(18); INGOT_WIPE(19);
+  INGOT_WIPE(20); INGOT_WIPE(21); INGOT_WIPE(22); INGOT_WIPE(23);
+  INGOT_WIPE(24); INGOT_WIPE(25); INGOT_WIPE(26); INGOT_WIPE(27);
+  INGOT_WIPE(28); INGOT_WIPE(29); INGOT_WIPE(30); INGOT_WIPE(31);
+#undef INGOT_WIPE
+}
+#endif
+
 }  // namespace
 
 uint8_t* secret_allocate(size_t bytes) {
@@ -150,6 +173,15 @@ SecretState secret_state() {
     if (!each.is_left_out) state.dumped_bytes += each.bytes;
   }
   return state;
+}
+
+void wipe_traces() {
+  wipe_stack();
+#if defined(__x86_64__)
+  static const bool has_avx = __builtin_cpu_supports("avx") != 0, has_avx512 = __builtin_cpu_supports("avx512f") != 0;
+  if (has_avx) wipe_low_registers();
+  if (has_avx512) wipe_high_registers();
+#endif
 }
 
 SecretBytes::SecretBytes(size_t bytes) : data_(bytes == 0 ? nullptr : secret_allocate(bytes)), bytes_(bytes) {

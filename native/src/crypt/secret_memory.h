@@ -33,6 +33,12 @@ struct SecretState {
 void secret_release(uint8_t* memory, size_t bytes);
 [[nodiscard]] SecretState secret_state();
 
+/// Wipes what calls that have returned left of keys on this thread's stack, as far as kStackWipeBytes below the caller,
+/// and in its vector registers (x86-64), which a core has of every thread: test/native/key_memory.test.ts found the key
+/// of a passphrase in those of a worker that had nothing more to do.
+void wipe_traces();
+constexpr size_t kStackWipeBytes = 16384;
+
 /// Owns secret memory for a scope. Throws std::bad_alloc when there is none.
 class SecretBytes {
  public:
