@@ -17,6 +17,7 @@ import { isStoreError, toHex } from '../format/index.js';
 import { codecFiles } from './vectors/cases_codec.js';
 import type { VectorCase } from './vectors/cases_fixed.js';
 import { fixedFiles } from './vectors/cases_fixed.js';
+import { keyFiles } from './vectors/cases_keys.js';
 import { recordFiles } from './vectors/cases_records.js';
 import { evaluate } from './vectors/evaluate.js';
 
@@ -74,7 +75,7 @@ function describe(structure: string, one: VectorCase): object {
 /** Path of each vector file, relative to the checkout, and its text. */
 export function generateVectors(): Map<string, string> {
   const files = new Map<string, string>();
-  for (const file of [...fixedFiles(), ...recordFiles(), ...codecFiles()]) {
+  for (const file of [...fixedFiles(), ...recordFiles(), ...codecFiles(), ...keyFiles()]) {
     const cases = file.cases.map((one) => `    ${JSON.stringify(describe(file.structure, one))}`);
     const name = file.structure.replace(/(?<=[a-z])(?=[A-Z])/g, '_').toLowerCase();
     const head = `{\n  "structure": ${JSON.stringify(file.structure)},\n  "note": ${JSON.stringify(file.note)},\n`;

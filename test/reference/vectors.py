@@ -15,7 +15,7 @@ import os
 import sys
 
 from codec import read_stream
-from decoding import SPEC, StoreError, layout, record
+from decoding import SPEC, StoreError, crc64, layout, record
 from reader import Check
 from store import Store, check_pointer, read_superblock
 
@@ -99,8 +99,62 @@ def read_slot(context, data):
     return {**block, "kind": "other-version" if block["otherVersion"] else "valid"}
 
 
+TOKEN_SCHEMES = {4: (1, 2), 5: (1,)}
+SCRYPT_MOST = {"scryptLogN": 20, "scryptR": 8, "scryptP": 4}
+
+
+def padded_text(data, offset, length, room):
+    """The text, or None when it is no UTF-8, longer than its room, or not padded with zeros."""
+    if length > room or any(data[offset + length : offset + room]):
+        return None
+    try:
+        return data[offset : offset + length].decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+
+
+def read_key_slot(data):
+    """encryption.md S13 and S13a; None when the form is wrong."""
+    try:
+        slot = layout("KeySlot", data)
+    except StoreError:
+        return None
+    cost = [slot[name] for name in SCRYPT_MOST]
+    if slot["kind"] == 1 and not all(1 <= slot[name] <= most for name, most in SCRYPT_MOST.items()):
+        return None
+    if slot["kind"] not in range(1, 6) or (slot["kind"] != 1 and any(cost)):
+        return None
+    if padded_text(data, 128, slot["labelBytes"], 128) is None:
+        return None
+    if slot["kind"] < 4:
+        return None if any(data[256:]) else slot
+    text = padded_text(data, 264, slot["tokenTextBytes"], 504)
+    length = slot["tokenBlobBytes"]
+    if slot["tokenScheme"] not in TOKEN_SCHEMES[slot["kind"]] or not text or not 1 <= length <= 1280:
+        return None
+    return None if any(data[768 + length :]) else slot
+
+
+def read_key_slots(context, data):
+    """encryption.md S12: the slots of a half, or None when it counts as absent."""
+    if len(data) != 131072 or data[:8] != b"INGOTKS1" or int.from_bytes(data[8:16], "little") != crc64(data[16:]):
+        return None
+    try:
+        header = layout("KeySlotsHeader", data[:4096])
+    except StoreError:
+        return None
+    count = header["slotCount"]
+    if data[16:32].hex() != context["storeUuid"] or header["generation"] < 1 or not 1 <= count <= 32:
+        return None
+    slots = [read_key_slot(data[at : at + 2048]) for at in range(4096, 4096 + 2048 * count, 2048)]
+    if any(data[4096 + 2048 * count :]) or any(not s or s["id"] >= header["nextSlotId"] for s in slots):
+        return None
+    return {**header, "slots": slots}
+
+
 READERS = {"superblock": read_slot, "page": read_page, "region": read_region, "deferred": read_deferred}
 READERS["stream"] = read_stream
+READERS["key_slots"] = read_key_slots
 for _file, _names in IDENTIFIED.items():
     READERS[_file] = lambda _, data, names=_names: record(data, *names)[1]
 
@@ -113,6 +167,8 @@ def difference(name, case):
         return None if error.code == case.get("error") else f"refused: {error}"
     if "error" in case:
         return f"taken, although it is {case['error']}"
+    if name == "key_slots":
+        return None if (result is None) == (case["value"] is None) else f"is {'absent' if result is None else 'taken'}"
     if name == "superblock" and result["kind"] != case["value"]["kind"]:
         return f"is {result['kind']}, not {case['value']['kind']}"
     if isinstance(result, dict):

@@ -13,6 +13,7 @@ import {
   decodeFreeKey,
   decodeExtentKey,
   decodeHeartbeat,
+  decodeKeySlots,
   decodeHints,
   decodeLargeValue,
   decodeManifest,
@@ -172,6 +173,7 @@ export function evaluate(structure: string, bytes: Uint8Array, context: VectorCo
   }
   if (structure.endsWith('Page')) return toJson(evaluatePage(structure, bytes, context));
   if (structure === 'Stream') return toJson(evaluateStream(bytes, context));
+  if (structure === 'KeySlots') return toJson(decodeKeySlots(bytes, fromHex(context.storeUuid ?? '')));
   const decode = SIMPLE[structure];
   if (decode === undefined) throw new Error(`no such structure: ${structure}`);
   return toJson(decode(bytes));
