@@ -1,5 +1,5 @@
-// Hostile key slots: whatever stands in the area, decoding gives a table that obeys the rules or none, and opening gives
-// the master key of an untouched slot or E_AUTH, for every kind of key and without one step of work too many.
+// Hostile key slots: whatever stands in the area, decoding gives a table that obeys the rules or none, and opening
+// gives the master key of an untouched slot or E_AUTH, for every kind of key.
 //
 // Tokens and TPM are stood in for by a port that gives any slot's blob back as if it had been wrapped by nothing.
 
@@ -99,7 +99,7 @@ function bend(
   new DataView(bytes.buffer).setBigUint64(8, crc64(bytes, 16), true);
 }
 
-test('bent key slots give the master key of an untouched slot or E_AUTH, never another key and no other failure', async () => {
+test('bent key slots give the master key of an untouched slot or E_AUTH, and nothing else', async () => {
   const table = await makeTable();
   const image = encodeKeySlots(table);
   for (const key of keys) assert.deepEqual((await openSlots(crypt, table, key)).masterKey, MASTER);
