@@ -17,6 +17,7 @@ import {
   RING_WRITE_QUORUM,
   SLOT_BYTES,
   decodeSlot,
+  decodeSlotBeside,
   encodeSuperblock,
   equalBytes,
   formattedBytesFor,
@@ -42,10 +43,14 @@ export interface MemberRings {
 /** Reads the four rings of a member: four reads of 256 KiB. */
 export async function readRings(io: Io, device: MemberDevice): Promise<MemberRings> {
   const readErrors: string[] = [];
+  let first: RingCopy | null = null;
   const read = async (copy: number, offsetBytes: number): Promise<ParsedRing> => {
     if (offsetBytes + RING_BYTES > device.sizeBytes) return null;
     try {
-      return parseRing(await io.readRaw(device.slot, offsetBytes, RING_BYTES, { priority: 0 }), copy);
+      const bytes = await io.readRaw(device.slot, offsetBytes, RING_BYTES, { priority: 0 });
+      const slots = parseRing(bytes, copy, first);
+      first ??= { bytes, slots };
+      return slots;
     } catch (error) {
       readErrors.push(`${device.path}: superblock ring ${copy} could not be read: ${messageOf(error)}`);
       return null;
@@ -66,11 +71,23 @@ export async function readRings(io: Io, device: MemberDevice): Promise<MemberRin
   };
 }
 
-function parseRing(bytes: Uint8Array, copy: number): SlotResult[] {
+interface RingCopy {
+  readonly bytes: Uint8Array;
+  readonly slots: readonly SlotResult[];
+}
+
+/** `beside`: a copy that was parsed before, most slots of which hold the same roots. */
+function parseRing(bytes: Uint8Array, copy: number, beside: RingCopy | null): SlotResult[] {
   assert(bytes.byteLength === RING_BYTES, 'a ring is read whole');
+  const at = (ring: Uint8Array, slot: number): Uint8Array =>
+    ring.subarray(slot * SLOT_BYTES, (slot + 1) * SLOT_BYTES);
   const slots: SlotResult[] = [];
   for (let slot = 0; slot < RING_SLOTS; slot += 1) {
-    slots.push(decodeSlot(bytes.subarray(slot * SLOT_BYTES, (slot + 1) * SLOT_BYTES), { copy, slot }));
+    const own = at(bytes, slot);
+    const twin = beside === null ? null : { bytes: at(beside.bytes, slot), result: beside.slots[slot]! };
+    slots.push(
+      twin === null ? decodeSlot(own, { copy, slot }) : decodeSlotBeside(own, { copy, slot }, twin),
+    );
   }
   return slots;
 }

@@ -118,7 +118,14 @@ export function compareBytes(a: Uint8Array, b: Uint8Array): number {
 }
 
 export function equalBytes(a: Uint8Array, b: Uint8Array): boolean {
-  return a.length === b.length && compareBytes(a, b) === 0;
+  if (a.length !== b.length) return false;
+  if (a.length < WORDWISE_MIN_BYTES || a.byteOffset % 4 !== 0 || b.byteOffset % 4 !== 0)
+    return compareBytes(a, b) === 0;
+  const left = new Int32Array(a.buffer, a.byteOffset, a.length >> 2);
+  const right = new Int32Array(b.buffer, b.byteOffset, b.length >> 2);
+  for (let word = 0; word < left.length; word += 1) if (left[word] !== right[word]) return false;
+  for (let at = left.length * 4; at < a.length; at += 1) if (a[at] !== b[at]) return false;
+  return true;
 }
 
 const utf8Decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });

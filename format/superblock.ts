@@ -192,6 +192,31 @@ export function decodeSlot(
   return decodeBody(bytes, identity);
 }
 
+/**
+ * The same as decodeSlot, for a slot of another copy of the ring that `twin` comes from. Copies of a root differ in their
+ * copy index alone; what is equal everywhere else is summed and decoded once.
+ */
+export function decodeSlotBeside(
+  bytes: Uint8Array,
+  place: { readonly copy: number; readonly slot: number },
+  twin: { readonly bytes: Uint8Array; readonly result: SlotResult },
+): SlotResult {
+  const { result } = twin;
+  const isAlike = (from: number, to: number): boolean =>
+    equalBytes(bytes.subarray(from, to), twin.bytes.subarray(from, to));
+  const differing = layout.SUPERBLOCK_COPY_INDEX;
+  if (
+    result.kind !== 'valid' ||
+    slotOf(result.sequence) !== place.slot ||
+    bytes[differing] !== place.copy ||
+    !isAlike(0, differing) ||
+    !isAlike(differing + 1, layout.SUPERBLOCK_ROOT_SUM) ||
+    !isAlike(layout.SUPERBLOCK_ROOT_SUM, SLOT_BYTES)
+  )
+    return decodeSlot(bytes, place);
+  return { ...result, copyIndex: place.copy };
+}
+
 function decodeBody(bytes: Uint8Array, identity: SlotIdentity): SlotResult {
   if (readU16(bytes, layout.SUPERBLOCK_SUM_ALGORITHM) !== SUM_ALGORITHM_CRC64_NVME)
     return invalid('sumAlgorithm');

@@ -4,10 +4,11 @@
 // Slicing by eight (Kounavis and Berry, 2005) over pairs of 32-bit halves.
 //
 // A simulation sums the same bytes again and again (every copy, every read, every check). `simCrc64` therefore
-// remembers sums of long pieces, and takes a remembered one only when every byte is equal: comparing is twenty times
-// cheaper than summing here.
+// remembers sums of long pieces (content_memo.ts): comparing every byte is twenty times cheaper than summing here.
 //
 // Invariant: the result depends on the bytes and the seed alone; what was summed before changes only the time taken.
+
+import { ContentMemo } from './content_memo.js';
 
 /** The reflected polynomial, and the sum's tables by the definition: one bit after another, on whole 64-bit numbers. */
 const POLYNOMIAL = 0x9a6c9329_ac4bc9b5n;
@@ -37,41 +38,13 @@ const REMEMBER_MIN_BYTES = 1_024;
 const REMEMBER_MAX_BYTES = 1_048_576;
 const REMEMBERED_BYTES_MAX = 96 * 1024 * 1024;
 
-interface Remembered {
-  readonly bytes: Uint8Array;
-  readonly sum: bigint;
-}
-const remembered = new Map<number, Remembered>();
-let rememberedBytes = 0;
-
-/** Tells most pieces apart: the length and a few words of the content. */
-function fingerprint(bytes: Uint8Array): number {
-  const last = bytes.length - 4;
-  let mixed = Math.imul(bytes.length, 0x9e3779b1);
-  for (let part = 0; part <= 8; part += 1) {
-    const at = Math.floor((last * part) / 8);
-    const word = bytes[at]! | (bytes[at + 1]! << 8) | (bytes[at + 2]! << 16) | (bytes[at + 3]! << 24);
-    mixed = Math.imul(mixed ^ word, 0x85ebca6b);
-    mixed ^= mixed >>> 15;
-  }
-  return mixed;
-}
+const remembered = new ContentMemo<bigint>(REMEMBERED_BYTES_MAX);
 
 /** CRC-64/NVME of `bytes`, continuing from `seed` (0n to start). */
 export function simCrc64(bytes: Uint8Array, seed = 0n): bigint {
   if (seed !== 0n || bytes.length < REMEMBER_MIN_BYTES || bytes.length > REMEMBER_MAX_BYTES)
     return computeCrc64(bytes, seed);
-  const key = fingerprint(bytes);
-  const known = remembered.get(key);
-  if (known !== undefined && Buffer.compare(known.bytes, bytes) === 0) return known.sum;
-  const sum = computeCrc64(bytes, 0n);
-  if (rememberedBytes > REMEMBERED_BYTES_MAX) {
-    remembered.clear();
-    rememberedBytes = 0;
-  }
-  rememberedBytes += bytes.length - (known?.bytes.length ?? 0);
-  remembered.set(key, { bytes: bytes.slice(), sum });
-  return sum;
+  return remembered.get([bytes], 0, () => computeCrc64(bytes, 0n));
 }
 
 /** The sum itself, nothing remembered. */

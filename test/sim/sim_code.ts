@@ -2,7 +2,8 @@
 //
 // Invariants
 //   1. The same answers as the native port: streams, codecs, sums, verdicts, zeroed bytes where they are not right.
-//   2. An abort before the event leaves every op aborted and every destination as it was.
+//   2. What was coded before is not coded again (content_memo.ts); the verdict on a stream is the decoder's own.
+//   3. An abort before the event leaves every op aborted and every destination as it was.
 
 import type { BatchResult, DecodeBatch, EncodeBatch, WriteResult } from '../../engine/io/port.js';
 import { BASE_DELTA, BASE_LINK } from '../../engine/io/port.js';
@@ -10,11 +11,17 @@ import { DECODE_BROKEN, DECODE_OTHER, DECODE_RIGHT, DECODE_WRONG_SUM } from '../
 import { isStoreError } from '../../format/errors.js';
 import { codecOfStream, decodeChunk, DELTA, encodeChunk, parseStream } from '../../format/index.js';
 import { gather, viewOf } from './sim_batch.js';
+import { ContentMemo } from './content_memo.js';
 import { simCrc64 } from './sim_checksum.js';
 import type { SimIo } from './sim_io.js';
 
 const STATUS_FAILED = 1;
 const SECTOR_BYTES = 4096;
+const STREAMS_BYTES_MAX = 64 * 1024 * 1024;
+const CONTENTS_BYTES_MAX = 64 * 1024 * 1024;
+
+const streams = new ContentMemo<Uint8Array | null>(STREAMS_BYTES_MAX);
+const contents = new ContentMemo<Uint8Array>(CONTENTS_BYTES_MAX);
 
 export function runEncodeBatch(io: SimIo, batch: EncodeBatch): WriteResult {
   batch.signal?.throwIfAborted();
@@ -43,13 +50,30 @@ export function runEncodeBatch(io: SimIo, batch: EncodeBatch): WriteResult {
   return { status, faults: [], bytesByPath: {}, sourceFaults };
 }
 
+/** The stream of these bytes; shared, so not to be written to. */
+function encoded(raw: Uint8Array, transform: number, base: Uint8Array | null): Uint8Array | null {
+  const parts = base === null ? [raw] : [raw, base];
+  const make = (): Uint8Array | null => encodeChunk(raw, { transform, ...(base === null ? {} : { base }) });
+  return streams.get(parts, transform, make, (stream) => stream?.byteLength ?? 0);
+}
+
+/**
+ * The raw bytes of a stream, a delta as if against zeros; shared, so not to be written to. What does not decode is
+ * refused anew each time.
+ */
+function decoded(stream: Uint8Array, rawBytes: number, isDelta: boolean): Uint8Array {
+  const make = (): Uint8Array =>
+    decodeChunk(stream, { rawBytes, ...(isDelta ? { base: new Uint8Array(rawBytes) } : {}) });
+  return contents.get([stream], 2 * rawBytes + Number(isDelta), make, (raw) => raw.byteLength);
+}
+
 /** Alone or as a difference to the base; the simulator codes both and takes the smaller. */
 function encodeSmaller(batch: EncodeBatch, op: number, raw: Uint8Array): Uint8Array | null {
   if (batch.profile[op] === 0) return null;
   const transform = batch.transform[op]!;
-  const alone = encodeChunk(raw, { transform });
+  const alone = encoded(raw, transform, null);
   if ((batch.baseUse[op]! & BASE_DELTA) === 0) return alone;
-  const delta = encodeChunk(raw, { transform, base: batch.bases[op]!.subarray(0, raw.byteLength) });
+  const delta = encoded(raw, transform, batch.bases[op]!.subarray(0, raw.byteLength));
   if (delta === null || alone === null) return delta ?? alone;
   const sectors = (stream: Uint8Array): number => Math.ceil(stream.byteLength / SECTOR_BYTES);
   return sectors(delta) < sectors(alone) ? delta : alone;
@@ -92,10 +116,10 @@ function decodeOp(batch: DecodeBatch, op: number, target: Uint8Array): number {
     if (ids !== batch.ids[op] || header.rawBytes !== rawBytes) return DECODE_OTHER;
     // Without the whole base only the XOR of the range is known: decode as if against zeros, then XOR the range.
     const delta = header.delta === DELTA.XOR;
-    const raw = decodeChunk(stream, { rawBytes, ...(delta ? { base: new Uint8Array(rawBytes) } : {}) });
+    const raw = decoded(stream, rawBytes, delta);
     const from = batch.offsetBytes[op]!;
-    for (let i = 0; i < target.length; i += 1)
-      target[i] = delta ? target[i]! ^ raw[from + i]! : raw[from + i]!;
+    if (!delta) target.set(raw.subarray(from, from + target.length));
+    else for (let i = 0; i < target.length; i += 1) target[i] = target[i]! ^ raw[from + i]!;
   } catch (error) {
     if (!isStoreError(error)) throw error;
     return DECODE_BROKEN;

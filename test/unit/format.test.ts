@@ -25,6 +25,7 @@ import {
   decodePointer,
   decodeRunsKey,
   decodeSlot,
+  decodeSlotBeside,
   dtypeCode,
   encodeBranch,
   encodeExtent,
@@ -218,6 +219,39 @@ test('the root sum is one for all members and copies, and feature bits open read
   }
   assert.deepEqual(checkFeatures(root), { writable: false, unknownReadOnly: 4n });
   assert.throws(() => checkFeatures({ ...root, incompatFeatures: 4n }), { code: 'E_VERSION' });
+});
+
+test('a slot that is decoded beside its twin in another ring gives what it gives alone, whatever was changed', () => {
+  const root = superblockOf(9, { members: [memberEntryOf(0), memberEntryOf(1)] });
+  const bytes = encodeSuperblock(root, 0, 0);
+  const twin = { bytes, result: decodeSlot(bytes, { copy: 0, slot: 9 }) };
+  const others = [
+    encodeSuperblock(root, 0, 2),
+    encodeSuperblock(root, 1, 2),
+    encodeSuperblock(superblockOf(41, { members: root.members }), 0, 2),
+    new Uint8Array(bytes.length),
+  ];
+  // One bit in every byte of the part that differs between copies, and here and there behind it.
+  for (let at = 0; at < bytes.length; at += at < 80 ? 1 : 61) {
+    const changed = encodeSuperblock(root, 0, 2);
+    changed[at] = changed[at]! ^ 4;
+    others.push(changed);
+  }
+  let valid = 0;
+  for (const other of others) {
+    for (const place of [
+      { copy: 2, slot: 9 },
+      { copy: 1, slot: 9 },
+      { copy: 2, slot: 8 },
+    ]) {
+      const alone = decodeSlot(other, place);
+      valid += Number(alone.kind === 'valid');
+      assert.deepEqual(decodeSlotBeside(other, place, twin), alone);
+      const spoilt = { bytes: other, result: alone };
+      assert.deepEqual(decodeSlotBeside(bytes, { copy: 0, slot: 9 }, spoilt), twin.result);
+    }
+  }
+  assert.ok(valid >= 3, 'some of them are good');
 });
 
 const EXTENT: Extent = {
