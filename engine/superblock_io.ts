@@ -85,9 +85,7 @@ function parseRing(bytes: Uint8Array, copy: number, beside: RingCopy | null): Sl
   for (let slot = 0; slot < RING_SLOTS; slot += 1) {
     const own = at(bytes, slot);
     const twin = beside === null ? null : { bytes: at(beside.bytes, slot), result: beside.slots[slot]! };
-    slots.push(
-      twin === null ? decodeSlot(own, { copy, slot }) : decodeSlotBeside(own, { copy, slot }, twin),
-    );
+    slots.push(twin === null ? decodeSlot(own, { copy, slot }) : decodeSlotBeside(own, { copy, slot }, twin));
   }
   return slots;
 }

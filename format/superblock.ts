@@ -193,8 +193,8 @@ export function decodeSlot(
 }
 
 /**
- * The same as decodeSlot, for a slot of another copy of the ring that `twin` comes from. Copies of a root differ in their
- * copy index alone; what is equal everywhere else is summed and decoded once.
+ * The same as decodeSlot, for a slot of another copy of the ring that `twin` comes from. Copies of a root differ in
+ * their copy index alone; what is equal everywhere else is summed and decoded once.
  */
 export function decodeSlotBeside(
   bytes: Uint8Array,

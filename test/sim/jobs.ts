@@ -78,6 +78,8 @@ export interface JobReport {
 }
 
 const VIOLATIONS_MAX = 5;
+/** Most of what a simulation makes is dropped at once: a large nursery spares the collector looking at it twice. */
+const YOUNG_GENERATION_MIB = 96;
 /** Virtual time that a hanging request takes in the sweep. */
 const HANG_MS = 10_000;
 
@@ -203,6 +205,9 @@ async function simulate(
     memberOperations: 0,
     healed: 0,
     faultsFired: 0,
+    writesSpoilt: 0,
+    judgements: 0,
+    operationsJudged: 0,
     ioCount: 0,
     streamsEncoded: 0,
     deltasEncoded: 0,
@@ -226,6 +231,9 @@ async function simulate(
         'memberOperations',
         'healed',
         'faultsFired',
+        'writesSpoilt',
+        'judgements',
+        'operationsJudged',
         'ioCount',
         'streamsEncoded',
         'deltasEncoded',
@@ -274,7 +282,10 @@ function runInWorker(job: Job): Promise<JobReport> {
   return new Promise((resolve) => {
     const failed = (why: string): void =>
       resolve({ job, counts: {}, violations: [`${JSON.stringify(job)}: ${why}`], durationMs: 0 });
-    const worker = new Worker(new URL('./job_worker.js', import.meta.url), { workerData: job });
+    const worker = new Worker(new URL('./job_worker.js', import.meta.url), {
+      workerData: job,
+      resourceLimits: { maxYoungGenerationSizeMb: YOUNG_GENERATION_MIB },
+    });
     worker.once('message', (report: JobReport) => resolve(report));
     worker.once('error', (error) => failed(errorText(error)));
     worker.once('exit', (code) =>

@@ -104,6 +104,21 @@ export async function runReadBatch(io: SimIo, batch: ReadBatch): Promise<BatchRe
   return finish(state, batch);
 }
 
+/** Buffers that reads went through, by size: taking memory and giving it back costs more than the reads. */
+const spareStaging = new Map<number, Uint8Array[]>();
+const SPARE_STAGING_MAX = 16;
+
+function takeStaging(length: number): Uint8Array {
+  const size = 2 ** Math.ceil(Math.log2(length));
+  return spareStaging.get(size)?.pop() ?? new Uint8Array(size);
+}
+
+function giveStaging(buffer: Uint8Array): void {
+  const spare = spareStaging.get(buffer.length) ?? [];
+  if (spare.length < SPARE_STAGING_MAX) spare.push(buffer);
+  spareStaging.set(buffer.length, spare);
+}
+
 /** Reads the segments of one op from copy after copy until each was verified once. */
 async function readOp(state: BatchState, batch: ReadBatch, op: number): Promise<void> {
   const storedBytes = batch.storedBytes[op]!;
@@ -127,7 +142,8 @@ async function readOp(state: BatchState, batch: ReadBatch, op: number): Promise<
     const base = batch.copyOffsetBytes[op * MAX_COPIES + copy]!;
     const from = missing[0]! * segmentBytes;
     const to = Math.min((missing[missing.length - 1]! + 1) * segmentBytes, storedBytes);
-    const staging = new Uint8Array(to - from);
+    const buffer = takeStaging(to - from);
+    const staging = buffer.subarray(0, to - from);
     const { errno, movedBytes } = await state.io.transfer(
       state.control,
       slot,
@@ -165,6 +181,8 @@ async function readOp(state: BatchState, batch: ReadBatch, op: number): Promise<
       const counters = state.io.errors[slot];
       if (counters !== undefined) counters[kind === 'checksum' ? 'checksumErrors' : 'readErrors'] += 1;
     }
+    // Of a process that died in between nothing comes back here, so nobody writes to it any more.
+    giveStaging(buffer);
     missing = failed;
     if (state.control.errno !== 0) break;
   }

@@ -17,7 +17,8 @@
 import { appendFileSync, existsSync, readFileSync } from 'node:fs';
 import { type Job, type JobReport, runJobs, sweepRules } from './jobs.js';
 
-const SEEDS_PER_JOB = 25;
+/** A thread warms up for some ten seeds. */
+const SEEDS_PER_JOB = 250;
 const MISPLACED_PER_JOB = 500;
 const BIT_SHARDS = 32;
 /** An exploration is cut into this many jobs for each number of members, so that it can stop and go on. */

@@ -39,6 +39,10 @@ const WALK_LOOKS = 120;
 const CODING_SEED_OFFSET = 2 ** 40;
 /** The same for bad spots and for what the judge mends. */
 const SPOTS_SEED_OFFSET = 2 ** 41;
+/** The same for encryption. */
+const ENCRYPTED_SEED_OFFSET = 2 ** 42;
+/** Of the histories. */
+const ENCRYPTED_CHANCE = 0.25;
 /** Of the lives, and of the writes to the area of the data. */
 const SPOTS_CHANCE = 0.3;
 const SPOT_CHANCE = 0.25;
@@ -47,10 +51,20 @@ const MENDS_CHANCE = 0.5;
 /** How often nothing is asked of a store for a second before a round of operations. */
 const IDLE_CHANCE = 0.2;
 /** Of the tensors, and of the versions. */
-const WEIGHTS_CHANCE = 0.6;
-const CODED_CHANCE = 0.7;
-const DELTA_FOR_PUT_CHANCE = 0.4;
-const DELTA_FOR_LINK_CHANCE = 0.7;
+const WEIGHTS_CHANCE = 0.7;
+const CODED_CHANCE = 0.75;
+const DELTA_FOR_PUT_CHANCE = 0.5;
+const DELTA_FOR_LINK_CHANCE = 0.9;
+/** Different contents of each length, and different steps of training: few, so that coding them is remembered. */
+const CONTENT_SEEDS = 6;
+const STEP_SEEDS = 4;
+/** Lengths beside every border: inline, page, shared chunk, 32 sums, chunk, two chunks (smallShape). */
+const LENGTHS = [
+  2_049, 2_050, 4_095, 4_096, 4_097, 8_192, 12_289, 16_383, 16_384, 16_385, 20_000, 40_000, 65_535, 65_536,
+  65_537, 100_000, 131_071, 131_072, 131_073, 135_169, 200_000, 262_143, 262_144, 262_145, 266_240, 300_001,
+  393_216, 524_287, 524_288, 524_290, 600_000,
+] as const;
+const MIDDLE_LENGTH = 40_000;
 
 export interface SimulationResult {
   readonly seed: number;
@@ -65,6 +79,11 @@ export interface SimulationResult {
   /** Members added, removed, set aside, brought back, settled. */
   readonly memberOperations: number;
   readonly faultsFired: number;
+  /** Unflushed writes that a power cut took back, tore or scrambled. */
+  readonly writesSpoilt: number;
+  /** Stores opened and compared without faults, and acknowledged operations that each of them had to show. */
+  readonly judgements: number;
+  readonly operationsJudged: number;
   readonly ioCount: number;
   /** Chunks that were stored as streams, and parts of streams that were decoded. */
   readonly streamsEncoded: number;
@@ -103,6 +122,8 @@ export class Simulation {
   private readonly codingPrng: Prng | null;
   /** Draws bad spots and what judges mend. */
   private readonly spotsPrng: Prng;
+  /** Draws lengths and contents as before there were codecs. */
+  private readonly isOld: boolean;
   private shape: StoreShape;
   /** This history has silent damage to member 0; the others have members that are lost and return. */
   private readonly isSilent: boolean;
@@ -119,6 +140,9 @@ export class Simulation {
     healed: 0,
     memberOperations: 0,
     faultsFired: 0,
+    writesSpoilt: 0,
+    judgements: 0,
+    operationsJudged: 0,
     ioCount: 0,
     streamsEncoded: 0,
     deltasEncoded: 0,
@@ -135,6 +159,9 @@ export class Simulation {
 
   constructor(seed: number, { raw = false, encrypted = false }: SimulationOptions = {}) {
     this.seed = seed;
+    this.isOld = raw;
+    const isEncrypted =
+      encrypted || (!raw && new Prng(seed + ENCRYPTED_SEED_OFFSET).chance(ENCRYPTED_CHANCE));
     this.prng = new Prng(seed);
     this.codingPrng = raw ? null : new Prng(seed + CODING_SEED_OFFSET);
     this.spotsPrng = new Prng(seed + SPOTS_SEED_OFFSET);
@@ -142,8 +169,8 @@ export class Simulation {
     const redundancy = Math.min(members, this.prng.between(1, 3)) as 1 | 2 | 3;
     this.shape = {
       ...smallShape(members, redundancy),
-      memberBytes: this.prng.pick([6, 8, 12]) * 1024 * 1024,
-      ...(encrypted ? { encrypted } : {}),
+      memberBytes: this.prng.pick(raw ? [6, 8, 12] : [5, 6, 8]) * 1024 * 1024,
+      ...(isEncrypted ? { encrypted: true } : {}),
     };
     this.isSilent = redundancy > 1 && this.prng.chance(0.5);
     this.world = new SimWorld({ seed: this.prng.u32() });
@@ -202,7 +229,12 @@ export class Simulation {
 
   private reboot(): void {
     this.counts.crashes += 1;
-    const image: WorldImage = this.world.crashImage(randomDamage(this.prng), this.prng);
+    const damage = randomDamage(this.prng);
+    const image: WorldImage = this.world.crashImage((write, path) => {
+      const chosen = damage(write, path);
+      if (chosen !== 'keep') this.counts.writesSpoilt += 1;
+      return chosen;
+    }, this.prng);
     this.endWorld();
     const { nonces } = this.world;
     this.world = SimWorld.fromImage(image, this.prng.u32());
@@ -442,6 +474,8 @@ export class Simulation {
     if (this.degraded && this.spotsPrng.chance(MENDS_CHANCE)) await this.mend(session);
     const dump = await session.dump();
     for (const run of RUNS) this.judgeRun(run, dump);
+    this.counts.judgements += 1;
+    this.counts.operationsJudged += this.acked.length;
     const findings = (await session.check()).filter((finding) => !this.isExpected(finding));
     if (findings.length > 0) throw new Violation(`fsck found: ${findings.slice(0, 5).join('; ')}`);
     await this.judgeOlderRoots(session);
@@ -458,7 +492,8 @@ export class Simulation {
     }
     const left = (await session.check()).filter((finding) => finding.includes('(checksum)'));
     if (left.length > 0) throw new Violation(`bad after a scrub: ${left.slice(0, 5).join('; ')}`);
-    for (const run of RUNS) this.judgeRun(run, await session.dump());
+    const dump = await session.dump();
+    for (const run of RUNS) this.judgeRun(run, dump);
   }
 
   /** Without faults every member that is not gone for good comes back, and the catalog gets its copies. */
@@ -470,6 +505,7 @@ export class Simulation {
         if (isWanted || state === 'faulted' || state === 'stale') await session.store.onlineMember(index);
       }
       if (this.prng.chance(0.7)) await session.store.settleMembers();
+      await this.giveUpNewborns(session.store);
     } catch (error) {
       // Small members fill up: then the catalog stays where it is.
       if (isStoreError(error, 'E_NO_SPACE')) return;
@@ -478,6 +514,16 @@ export class Simulation {
     const out = session.store.info.members.filter(({ state }) => state !== 'online' && state !== 'detached');
     if (out.some(({ state }) => state !== 'resilvering' && state !== 'evacuating'))
       throw new Violation(`members stay out: ${out.map(({ index, state }) => `${index} ${state}`).join()}`);
+  }
+
+  /** A member that failed in the very root that took it in never held one (members.md M12): it can be given up. */
+  private async giveUpNewborns(store: Store): Promise<void> {
+    for (const { index, state } of store.info.members) {
+      const entry = store.catalog.superblock.members[index];
+      if (state !== 'missing' || entry?.syncedSequence !== 0) continue;
+      await store.leaveMember(index);
+      await store.settleMembers();
+    }
   }
 
   /** With all members here and room for them, every extent gets its copies: from then on none may lack one. */
@@ -594,13 +640,13 @@ export class Simulation {
   private orDelta(op: StoreOp, run: string, chance: number): StoreOp {
     const { codingPrng } = this;
     if (codingPrng === null || !codingPrng.chance(chance)) return op;
-    return { kind: 'delta', run, seed: codingPrng.below(1_000) };
+    return { kind: 'delta', run, seed: codingPrng.below(STEP_SEEDS) };
   }
 
   private drawObjects(): ObjectSpec[] {
     const { prng } = this;
     return Array.from({ length: prng.between(1, 5) }, (_unused, i): ObjectSpec => {
-      const byteLength = prng.pick([
+      const drawn = prng.pick([
         prng.below(16),
         prng.below(2049),
         prng.between(2049, 40_000),
@@ -608,13 +654,25 @@ export class Simulation {
       ]);
       return {
         name: `o${i}`,
-        byteLength,
-        seed: prng.below(64),
+        byteLength: this.isOld ? drawn : borderLength(drawn),
+        seed: prng.below(this.isOld ? 64 : CONTENT_SEEDS),
         ...(prng.chance(0.2) ? { blob: true } : {}),
         ...(this.codingPrng?.chance(WEIGHTS_CHANCE) === true ? { weights: true } : {}),
       };
     });
   }
+}
+
+/** One of LENGTHS, as long as what was drawn or about that; short ones as they are. */
+function borderLength(drawn: number): number {
+  if (drawn < LENGTHS[0]) return drawn;
+  const share = (from: number, to: number): number => (drawn - from) / (to + 1 - from);
+  const middle = LENGTHS.indexOf(MIDDLE_LENGTH) + 1;
+  const place =
+    drawn <= MIDDLE_LENGTH
+      ? share(LENGTHS[0], MIDDLE_LENGTH) * middle
+      : middle + share(MIDDLE_LENGTH, LENGTHS[LENGTHS.length - 1]!) * (LENGTHS.length - middle);
+  return LENGTHS[Math.floor(place)] ?? LENGTHS[0];
 }
 
 function linesOf(dump: string, run: string): string {
