@@ -12,7 +12,7 @@ namespace {
 using namespace ingot::codec;
 
 /// Streams that promise more are refused before anything is allocated.
-constexpr uint32_t kRawBytesLimit = 1U << 20;
+constexpr uint32_t kRawBytesLimit = 1U << 17;
 
 std::vector<uint8_t> decode(const Stream& stream, uint64_t offset, uint64_t length, Fault& fault) {
   std::vector<uint8_t> out(length);

@@ -66,7 +66,9 @@ export type Job =
       readonly twice?: boolean;
       readonly raw?: boolean;
       readonly encrypted?: boolean;
-    };
+    }
+  /** One history `times` times over; `planted`: with drives that forget their flushes, so that it has to fail. */
+  | { readonly kind: 'replay'; readonly seed: number; readonly times: number; readonly planted?: boolean };
 
 export interface JobReport {
   readonly job: Job;
@@ -161,6 +163,8 @@ export async function runJob(job: Job): Promise<JobReport> {
     }
     case 'simulate':
       return simulate(job, done);
+    case 'replay':
+      return replay(job, done);
   }
 }
 
@@ -255,6 +259,42 @@ async function simulate(
   }
   const report = done(counts, violations);
   return job.count === 1 ? { ...report, note } : report;
+}
+
+/** How a history ends: well, or with what it found; and the hashes of its trace and its image there. */
+async function endOf(
+  seed: number,
+  planted: boolean,
+): Promise<{ readonly found: string; readonly hashes: string }> {
+  const simulation = new Simulation(seed, { planted });
+  const line = (hashes: { readonly traceHash: string; readonly imageHash: string }): string =>
+    `trace ${hashes.traceHash}, image ${hashes.imageHash}`;
+  try {
+    return { found: '', hashes: line(await simulation.run()) };
+  } catch (error) {
+    const found = error instanceof Error ? error.message : String(error);
+    return { found, hashes: line(simulation.hashesNow()) };
+  }
+}
+
+async function replay(
+  job: Job & { kind: 'replay' },
+  done: (counts: Record<string, number>, violations: readonly string[]) => JobReport,
+): Promise<JobReport> {
+  const planted = job.planted === true;
+  const violations: string[] = [];
+  const first = await endOf(job.seed, planted);
+  if ((first.found !== '') !== planted)
+    violations.push(`seed ${job.seed}: ${planted ? 'the planted fault was not found' : first.found}`);
+  let equal = 1;
+  for (let run = 1; run < job.times && violations.length < VIOLATIONS_MAX; run += 1) {
+    const again = await endOf(job.seed, planted);
+    if (again.found === first.found && again.hashes === first.hashes) equal += 1;
+    else violations.push(`seed ${job.seed}, run ${run}: ${again.hashes} instead of ${first.hashes}`);
+  }
+  const failing = first.found === '' ? 0 : job.times;
+  const note = `seed ${job.seed}${planted ? ' with a planted fault' : ''}: ${first.hashes}`;
+  return { ...done({ replays: job.times, equal, failing }, violations), note };
 }
 
 /** Runs jobs in worker threads, `parallel` at a time; reports come in the order of the jobs. */

@@ -127,6 +127,8 @@ export class SimDisk {
   lateErrno = 0;
   /** Created but the creation not yet durable: a crash may leave no file at all. */
   creating = false;
+  /** Says that it flushed and does not: outside the fault model, for tests of those who judge. */
+  forgetsFlushes = false;
   /** Moves whenever what a crash could leave may have changed. */
   generation = 0;
   /** When set, every read is noted as [offset, bytes]. */
@@ -239,6 +241,7 @@ export class SimDisk {
   }
 
   endFlush(covered: readonly PendingWrite[]): void {
+    if (this.forgetsFlushes) return;
     this.generation += 1;
     const ordered = [...covered].sort((left, right) => left.completedOrder - right.completedOrder);
     for (const write of ordered) applyWhole(this.durable, write.offsetBytes, write.bytes);

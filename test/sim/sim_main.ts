@@ -7,6 +7,7 @@
 //   npm run sim -- --rot 2000                  that many single-bit flips
 //   npm run sim -- --misplace 1000             that many lost, stale, misdirected and swapped writes
 //   npm run sim -- --bits 1                    every bit that a root reaches; --bits 64 every 64th
+//   npm run sim -- --replay 1000 --seed 7      one history that many times over (--planted: one that fails)
 //   options: --jobs N (threads, default 2), --damages N (seeded damages a crash point, default 4), --seed S, --twice
 //            --encrypted (random histories, and the workloads of --explore, of encrypted stores)
 //            --raw (random histories without codecs, as seeds pinned before there were any need)
@@ -27,9 +28,11 @@ const EXPLORE_SHARDS = 24;
 const RECOVERY_EVERY = 100;
 const USAGE =
   'usage: sim [--seeds N] [--seed S] [--twice] [--raw] [--encrypted] [--sweep] [--rot FLIPS] [--misplace N]\n' +
-  '           [--bits STRIDE]\n' +
+  '           [--bits STRIDE] [--replay TIMES [--planted]]\n' +
   '           [--explore LENGTH [--shard I/N] [--members N] [--recovery-every N] [--damages N]]\n' +
   '           [--jobs N] [--journal FILE]';
+
+const FLAGS: readonly string[] = ['--sweep', '--twice', '--raw', '--encrypted', '--planted'];
 
 interface Arguments {
   readonly numbers: Map<string, number>;
@@ -52,7 +55,7 @@ function parse(argv: readonly string[]): Arguments | null {
   let journal: string | null = null;
   for (let i = 0; i < argv.length; i += 1) {
     const name = argv[i]!;
-    if (name === '--sweep' || name === '--twice' || name === '--raw' || name === '--encrypted') {
+    if (FLAGS.includes(name)) {
       flags.add(name);
       continue;
     }
@@ -74,6 +77,7 @@ function parse(argv: readonly string[]): Arguments | null {
         '--rot',
         '--misplace',
         '--bits',
+        '--replay',
         '--damages',
         '--jobs',
       ].includes(name) ||
@@ -133,6 +137,8 @@ function plan({ numbers, flags, shard }: Arguments): Job[] {
   const stride = numbers.get('--bits');
   for (let shard = 0; stride !== undefined && shard < BIT_SHARDS; shard += 1)
     jobs.push({ kind: 'bits', from: shard * stride, stride: stride * BIT_SHARDS, seed });
+  const times = numbers.get('--replay');
+  if (times !== undefined) jobs.push({ kind: 'replay', seed, times, planted: flags.has('--planted') });
   const seeds = numbers.get('--seeds') ?? (jobs.length === 0 ? 500 : 0);
   for (let from = seed; from < seed + seeds; from += SEEDS_PER_JOB) {
     jobs.push({

@@ -107,8 +107,10 @@ interface Weather {
 export interface SimulationOptions {
   /** No version is coded: the history that the seed had before there were codecs. */
   readonly raw?: boolean;
-  /** The store is encrypted. */
+  /** The store is encrypted, whatever the seed says. */
   readonly encrypted?: boolean;
+  /** Every drive forgets its flushes: a history that has to fail, if it has a power cut that matters. */
+  readonly planted?: boolean;
 }
 
 export class Violation extends Error {
@@ -124,6 +126,7 @@ export class Simulation {
   private readonly spotsPrng: Prng;
   /** Draws lengths and contents as before there were codecs. */
   private readonly isOld: boolean;
+  private readonly isPlanted: boolean;
   private shape: StoreShape;
   /** This history has silent damage to member 0; the others have members that are lost and return. */
   private readonly isSilent: boolean;
@@ -157,9 +160,10 @@ export class Simulation {
   /** The same of older roots, which no repair changes. */
   private wasDegraded = false;
 
-  constructor(seed: number, { raw = false, encrypted = false }: SimulationOptions = {}) {
+  constructor(seed: number, { raw = false, encrypted = false, planted = false }: SimulationOptions = {}) {
     this.seed = seed;
     this.isOld = raw;
+    this.isPlanted = planted;
     const isEncrypted =
       encrypted || (!raw && new Prng(seed + ENCRYPTED_SEED_OFFSET).chance(ENCRYPTED_CHANCE));
     this.prng = new Prng(seed);
@@ -185,8 +189,14 @@ export class Simulation {
       await this.judge();
     }
     this.endWorld();
-    const image = worldImageHash(this.world.currentImage());
-    return { seed: this.seed, ...this.counts, traceHash: this.hashes.join(), imageHash: image };
+    const imageHash = worldImageHash(this.world.currentImage());
+    return { seed: this.seed, ...this.counts, traceHash: this.hashes.join(), imageHash };
+  }
+
+  /** What a replay of a history that did not end well is compared by: its trace and its image as they are now. */
+  hashesNow(): { readonly traceHash: string; readonly imageHash: string } {
+    const traceHash = [...this.hashes, this.world.traceHash().toString(16)].join();
+    return { traceHash, imageHash: worldImageHash(this.world.currentImage()) };
   }
 
   // ---- one life
@@ -194,6 +204,7 @@ export class Simulation {
   private async live(): Promise<void> {
     const end = this.prng.pick(['close', 'crash', 'crash', 'kill'] as const);
     const io = this.world.process();
+    if (this.isPlanted) for (const { disk } of this.world.devices.values()) disk.forgetsFlushes = true;
     const fired = this.addWeather();
     this.loseMember();
     let cut: () => void = () => undefined;
