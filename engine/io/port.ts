@@ -26,6 +26,8 @@ export type IoPath = 'cufile-direct' | 'cufile-compat' | 'pinned' | 'io_uring' |
 export const MAX_COPIES = 3;
 /** In `copyMember`: no copy in this place. */
 export const NO_MEMBER = 0xffff;
+/** In `destination` of a read: check only. */
+export const NO_DESTINATION = 0xffff_ffff;
 /** Operations in one batch at most. */
 export const MAX_BATCH_OPS = 65_536;
 /** Bytes of one extent at most: 64 MiB of raw bytes, and stored bytes never exceed raw padded. */
@@ -130,6 +132,7 @@ export interface ReadBatch extends BatchOptions {
   readonly wantedBytes: Float64Array;
   readonly sumIndex: Uint32Array;
   readonly sums: BigUint64Array;
+  /** Index into `destinations`, or NO_DESTINATION: the bytes are checked and nobody gets them. */
   readonly destination: Uint32Array;
   readonly destinationOffsetBytes: Float64Array;
   readonly destinations: readonly IoBuffer[];

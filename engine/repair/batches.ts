@@ -2,13 +2,21 @@
 //
 // Invariants
 //   1. Every destination and source is one buffer of the engine's own; operations have stretches of it that
-//      do not overlap.
+//      do not overlap. What is only checked has no destination.
 //   2. A read names its copies in the order given; a write names exactly one place.
 //
 // It does no I/O.
 
 import { assert } from '../../format/errors.js';
-import { MAX_COPIES, NO_MEMBER, type Priority, type ReadBatch, type WriteBatch } from '../io/port.js';
+import {
+  IN_PLACE_OWN,
+  MAX_COPIES,
+  NO_DESTINATION,
+  NO_MEMBER,
+  type Priority,
+  type ReadBatch,
+  type WriteBatch,
+} from '../io/port.js';
 
 /** A stretch of whole segments (or a page) that has sums, and where its bytes are in the buffer. */
 export interface Stretch {
@@ -29,9 +37,10 @@ export interface BatchSettings {
   readonly signal?: AbortSignal;
 }
 
+/** Without a buffer the stretches are checked, and nobody gets their bytes. */
 export function readOf(
   stretches: readonly Stretch[],
-  buffer: Uint8Array,
+  buffer: Uint8Array | null,
   settings: BatchSettings,
 ): ReadBatch {
   const count = stretches.length;
@@ -47,7 +56,8 @@ export function readOf(
       copyOffsetBytes[op * MAX_COPIES + column] = place.offsetBytes;
     }
     sumIndex[op] = sumAt;
-    for (const sum of stretch.sums) sums[sumAt++] = sum;
+    sums.set(stretch.sums, sumAt);
+    sumAt += stretch.sums.length;
   }
   return {
     ...settings,
@@ -60,9 +70,9 @@ export function readOf(
     wantedBytes: Float64Array.from(stretches, (each) => each.byteLength),
     sumIndex,
     sums,
-    destination: new Uint32Array(count),
+    destination: new Uint32Array(count).fill(buffer === null ? NO_DESTINATION : 0),
     destinationOffsetBytes: Float64Array.from(stretches, (each) => each.bufferOffset),
-    destinations: [buffer],
+    destinations: buffer === null ? [] : [buffer],
   };
 }
 
@@ -87,6 +97,7 @@ export function writeOf(
     sumAt += stretch.sums.length;
   }
   const lengths = Float64Array.from(stretches, (each) => each.byteLength);
+  // The memory is nobody else's and stays as it is until the batch has ended: no second copy of it is gathered.
   return {
     ...settings,
     count,
@@ -107,5 +118,6 @@ export function writeOf(
     segmentSums: new BigUint64Array(sumAt),
     rawSums: new BigUint64Array(count),
     pieceSums: new BigUint64Array(count),
+    inPlace: new Uint8Array(count).fill(IN_PLACE_OWN),
   };
 }

@@ -22,9 +22,11 @@ export const READ_RETRY_DELAYS_MS: readonly number[] = [5, 50, 500];
 /** EIO of a read may be a passing fault of the path, hardly twice. */
 export const READ_RETRIES_OF_EIO = 1;
 
-/** Bytes of copies that a scrub reads together, and how many such batches are under way. */
-export const SCRUB_BATCH_BYTES = 16 * 1024 * 1024;
-export const SCRUB_BATCHES_IN_FLIGHT = 3;
+/** Bytes of copies that a scrub has checked together, and how many such batches are under way: none of it is held. */
+export const SCRUB_BATCH_BYTES = 64 * 1024 * 1024;
+export const SCRUB_BATCHES_IN_FLIGHT = 2;
+/** One operation of a scrub: members take turns by so much, and it stays within a core's L2 cache. */
+export const SCRUB_PART_BYTES = 1024 * 1024;
 /** Bytes of extents after which a scrub takes a newer root, so that it holds no space for long. */
 export const SCRUB_WINDOW_BYTES = 1024 * 1024 * 1024;
 /** Extents of one window at most: their records are in memory. */

@@ -453,7 +453,7 @@ class MoveJob {
       const move = moves[op] as Move;
       const { sums } = targets[index] as Stretch;
       const first = batch.sumIndex[index] ?? 0;
-      const intact = Array.from(sums).every((sum, k) => batch.segmentSums[first + k] === sum);
+      const intact = isSame(batch.segmentSums.subarray(first, first + sums.length), sums);
       if (result.status[index] === 0 && intact) done.push(move);
       // The space of a failed write is not used again in this session (commit.md C1).
       else this.#givenUpOn.add(move.id);
@@ -545,6 +545,14 @@ class MoveJob {
     this.#options.onProgress?.(progress);
     return { type: 'progress', progress };
   }
+}
+
+function isSame(written: BigUint64Array, wanted: readonly bigint[] | BigUint64Array): boolean {
+  return Buffer.compare(bytesOf(written), bytesOf(BigUint64Array.from(wanted))) === 0;
+}
+
+function bytesOf({ buffer, byteOffset, byteLength }: BigUint64Array): Buffer {
+  return Buffer.from(buffer, byteOffset, byteLength);
 }
 
 /** Stretches of the window that are read and written together. */

@@ -1,8 +1,9 @@
 // The data half of a scrub: every copy of the extents of one window, several batches under way.
 //
 // Invariants
-//   1. Each copy is read alone, whole, through engine memory: a bad one shows beside a good one.
-//   2. At most SCRUB_BATCHES_IN_FLIGHT batches of SCRUB_BATCH_BYTES are in memory.
+//   1. Each copy is read alone, whole, and checked where it was read, in the I/O core's memory: a bad one shows beside a
+//      good one, and no byte of it comes here.
+//   2. At most SCRUB_BATCHES_IN_FLIGHT batches of SCRUB_BATCH_BYTES are under way; of a capped scrub one.
 //   3. The snapshot of the window stays pinned until its last heal is done.
 //   4. What is found is healed in a store open for writing, and judged without touching it in one that is not.
 //
@@ -12,8 +13,7 @@ import { StoreError, assert } from '../../format/errors.js';
 import { decodeExtent, decodeExtentKey, extentKey, extentTreeRecordKind } from '../../format/index.js';
 import type { Extent } from '../../format/index.js';
 import type { CatalogSnapshot } from '../contract.js';
-import { BufferPool } from '../buffer_pool.js';
-import { sumCount } from '../extent_source.js';
+import type { SumView } from '../extent_source.js';
 import type { StoreContext } from '../store_context.js';
 import type { MaintEvent } from '../types.js';
 import { type Stretch, readOf } from './batches.js';
@@ -21,6 +21,7 @@ import type { HealVerdict } from './heal_stretches.js';
 import {
   SCRUB_BATCHES_IN_FLIGHT,
   SCRUB_BATCH_BYTES,
+  SCRUB_PART_BYTES,
   SCRUB_WINDOW_BYTES,
   SCRUB_WINDOW_EXTENTS,
 } from './limits.js';
@@ -66,10 +67,22 @@ export async function windowFrom(
   return found;
 }
 
-interface CopyOp {
+/** A range of whole segments of one extent; every usable copy of it is in one batch, so that what is lost can be told. */
+interface Part {
   readonly id: number;
   readonly extent: Extent;
-  readonly copy: number;
+  readonly copies: readonly UsableCopy[];
+  readonly fromBytes: number;
+  readonly byteLength: number;
+  readonly sums: BigUint64Array;
+}
+interface UsableCopy {
+  readonly place: Extent['copies'][number];
+  readonly slot: number;
+}
+interface PartOfCopy {
+  readonly part: Part;
+  readonly copy: UsableCopy;
 }
 
 /** Yields the bytes read after each batch; damage is given to `onDamage` when it was healed or judged. */
@@ -96,102 +109,75 @@ export class WindowScrub {
   }
 
   async *run(extents: readonly WindowExtent[]): AsyncGenerator<number, void, undefined> {
-    const pool = new BufferPool(this.#context.io, SCRUB_BATCHES_IN_FLIGHT * this.#batchBytes);
     const running: Promise<number>[] = [];
+    const underWay = this.#batchBytes < SCRUB_BATCH_BYTES ? 1 : SCRUB_BATCHES_IN_FLIGHT;
     try {
-      for (const batch of this.#batches(extents)) {
+      const sums = await this.#context.extents.sums(
+        this.#snapshot,
+        extents.map(({ extent }) => extent),
+        'scrub',
+      );
+      for (const batch of this.#batches(extents, sums)) {
         this.#signal?.throwIfAborted();
-        const byteLength = batch.reduce((sum, op) => sum + op.extent.storedBytes, 0);
+        const byteLength = batch.reduce((sum, part) => sum + bytesOf(part), 0);
         await this.#throttle.take(byteLength, this.#signal);
-        const task = this.#scrubBatch(batch, byteLength, pool);
+        const task = this.#scrubBatch(batch, byteLength);
         task.catch(() => undefined);
         running.push(task);
-        const underWay = this.#batchBytes < SCRUB_BATCH_BYTES ? 1 : SCRUB_BATCHES_IN_FLIGHT;
         if (running.length >= underWay) yield await (running.shift() as Promise<number>);
       }
       while (running.length > 0) yield await (running.shift() as Promise<number>);
     } finally {
       await Promise.allSettled(running);
-      pool.close();
     }
   }
 
-  /** All copies of an extent are in one batch, so that what is lost can be told. */
-  *#batches(extents: readonly WindowExtent[]): Generator<CopyOp[]> {
-    let batch: CopyOp[] = [];
+  *#batches(extents: readonly WindowExtent[], sums: SumView): Generator<Part[]> {
+    let batch: Part[] = [];
     let bytes = 0;
     for (const { id, extent } of extents) {
-      const copies = extent.copies.filter(
-        ({ member, placementBirth }) => usableSlot(this.#context, member, placementBirth) !== undefined,
-      );
-      const more = extent.storedBytes * copies.length;
-      if (batch.length > 0 && bytes + more > this.#batchBytes) {
-        yield batch;
-        batch = [];
-        bytes = 0;
+      const copies = extent.copies.flatMap((place): UsableCopy[] => {
+        const slot = usableSlot(this.#context, place.member, place.placementBirth);
+        return slot === undefined ? [] : [{ place, slot }];
+      });
+      if (copies.length === 0) continue;
+      const segmentBytes = 2 ** extent.segmentShift;
+      const step = Math.max(SCRUB_PART_BYTES, segmentBytes);
+      for (let fromBytes = 0; fromBytes < extent.storedBytes; fromBytes += step) {
+        const byteLength = Math.min(step, extent.storedBytes - fromBytes);
+        const own = new BigUint64Array(Math.ceil(byteLength / segmentBytes));
+        sums.copy(extent, fromBytes / segmentBytes, own.length, own, 0);
+        const part = { id, extent, copies, fromBytes, byteLength, sums: own };
+        if (batch.length > 0 && bytes + bytesOf(part) > this.#batchBytes) {
+          yield batch;
+          batch = [];
+          bytes = 0;
+        }
+        batch.push(part);
+        bytes += bytesOf(part);
       }
-      for (const copy of copies) batch.push({ id, extent, copy: extent.copies.indexOf(copy) });
-      bytes += more;
     }
     if (batch.length > 0) yield batch;
   }
 
-  async #scrubBatch(batch: readonly CopyOp[], byteLength: number, pool: BufferPool): Promise<number> {
-    const { io } = this.#context;
-    const sums = await this.#context.extents.sums(
-      this.#snapshot,
-      batch.map((op) => op.extent),
-      'scrub',
-    );
-    const buffer = pool.take(Math.max(byteLength, this.#batchBytes));
-    let suspects: { suspect: SuspectSegments; kind: string }[];
-    try {
-      let at = 0;
-      const stretches = batch.map((op): Stretch => {
-        const own = new BigUint64Array(sumCount(op.extent));
-        sums.copy(op.extent, 0, own.length, own, 0);
-        const bufferOffset = at;
-        at += op.extent.storedBytes;
-        return this.#stretch(op, own, bufferOffset);
-      });
-      const settings = {
-        priority: 2 as const,
-        ...(this.#signal === undefined ? {} : { signal: this.#signal }),
-      };
-      const result = await io.read(readOf(stretches, buffer, settings));
-      this.#signal?.throwIfAborted();
-      suspects = suspectsOf(batch, result.faults);
-    } finally {
-      pool.give(buffer);
-    }
+  async #scrubBatch(batch: readonly Part[], byteLength: number): Promise<number> {
+    const ops = inTurns(batch);
+    const settings = {
+      priority: 2 as const,
+      ...(this.#signal === undefined ? {} : { signal: this.#signal }),
+    };
+    const result = await this.#context.io.read(readOf(ops.map(stretchOf), null, settings));
+    this.#signal?.throwIfAborted();
+    const suspects = suspectsOf(ops, result.faults);
     if (suspects.length > 0) await this.#judge(batch, suspects);
     return byteLength;
   }
 
-  #stretch({ extent, copy }: CopyOp, sums: BigUint64Array, bufferOffset: number): Stretch {
-    const place = extent.copies[copy];
-    assert(place !== undefined, 'an operation names a copy');
-    const slot = usableSlot(this.#context, place.member, place.placementBirth);
-    assert(slot !== undefined, 'only usable copies are read');
-    return {
-      places: [{ slot, offsetBytes: place.sector * SECTOR_BYTES }],
-      storedBytes: extent.storedBytes,
-      segmentBytes: 2 ** extent.segmentShift,
-      fromBytes: 0,
-      byteLength: extent.storedBytes,
-      sums,
-      bufferOffset,
-    };
-  }
-
-  async #judge(
-    batch: readonly CopyOp[],
-    suspects: readonly { suspect: SuspectSegments; kind: string }[],
-  ): Promise<void> {
-    const kinds = new Map<string, string>();
-    for (const { suspect, kind } of suspects) kinds.set(`${suspect.member}:${suspect.sector}`, kind);
-    const extentOf = new Map(batch.map((op) => [op.id, op.extent]));
+  async #judge(batch: readonly Part[], suspects: readonly Suspect[]): Promise<void> {
     if (this.#context.catalog.writable && this.#context.catalog.poisoned === null) {
+      const kinds = new Map<string, string>();
+      for (const { suspect, kind } of suspects) kinds.set(`${suspect.member}:${suspect.sector}`, kind);
+      const extentOf = new Map(batch.map((part) => [part.id, part.extent]));
       const reports = await this.#context.healer.healNow(
         suspects.map(({ suspect }) => suspect),
         this.#signal,
@@ -204,11 +190,12 @@ export class WindowScrub {
       }
       return;
     }
+    const partOf = new Map(batch.map((part) => [part.id, part]));
     for (const { suspect, kind } of suspects) {
-      const extent = extentOf.get(suspect.extentId);
-      assert(extent !== undefined, 'a suspect is of the batch');
+      const part = partOf.get(suspect.extentId);
+      assert(part !== undefined, 'a suspect is of the batch');
+      const { extent, copies } = part;
       const others = suspects.filter((each) => each.suspect.extentId === suspect.extentId);
-      const copies = batch.filter((op) => op.id === suspect.extentId).length;
       for (const segment of suspect.segments) {
         const bad = others.filter((each) => each.suspect.segments.includes(segment)).length;
         const fromBytes = segment * 2 ** extent.segmentShift;
@@ -219,41 +206,92 @@ export class WindowScrub {
           lengthBytes: Math.min(2 ** extent.segmentShift, extent.storedBytes - fromBytes),
           fromBytes,
           kind,
-          verdict: bad >= copies ? 'lost' : 'reported',
+          verdict: bad >= copies.length ? 'lost' : 'reported',
         });
       }
     }
   }
 }
 
+function bytesOf({ byteLength, copies }: Part): number {
+  return byteLength * copies.length;
+}
+
+/** One operation for each copy of each part: in the order of the places on each member, the members by turns. */
+function inTurns(batch: readonly Part[]): PartOfCopy[] {
+  const bySlot = new Map<number, PartOfCopy[]>();
+  for (const part of batch) {
+    for (const copy of part.copies) {
+      const own = bySlot.get(copy.slot);
+      if (own === undefined) bySlot.set(copy.slot, [{ part, copy }]);
+      else own.push({ part, copy });
+    }
+  }
+  const lanes = [...bySlot.values()];
+  for (const lane of lanes) lane.sort((a, b) => placeOf(a) - placeOf(b));
+  const longest = Math.max(...lanes.map((lane) => lane.length));
+  const ops: PartOfCopy[] = [];
+  for (let turn = 0; turn < longest; turn++) {
+    for (const lane of lanes) {
+      const op = lane[turn];
+      if (op !== undefined) ops.push(op);
+    }
+  }
+  return ops;
+}
+
+function placeOf({ part, copy }: PartOfCopy): number {
+  return copy.place.sector * SECTOR_BYTES + part.fromBytes;
+}
+
+function stretchOf({ part, copy }: PartOfCopy): Stretch {
+  const { extent, fromBytes, byteLength, sums } = part;
+  return {
+    places: [{ slot: copy.slot, offsetBytes: copy.place.sector * SECTOR_BYTES }],
+    storedBytes: extent.storedBytes,
+    segmentBytes: 2 ** extent.segmentShift,
+    fromBytes,
+    byteLength,
+    sums,
+    bufferOffset: 0,
+  };
+}
+
+interface Suspect {
+  readonly suspect: SuspectSegments;
+  readonly kind: string;
+}
+
 /** The segments that faults name, copy by copy. */
 function suspectsOf(
-  batch: readonly CopyOp[],
+  ops: readonly PartOfCopy[],
   faults: readonly { op: number; offsetBytes: number; lengthBytes: number; kind: string }[],
-): { suspect: SuspectSegments; kind: string }[] {
-  const byOp = new Map<number, { segments: Set<number>; kind: string }>();
-  for (const { op, offsetBytes, lengthBytes, kind } of faults) {
+): Suspect[] {
+  const byPlace = new Map<string, { op: PartOfCopy; segments: Set<number>; kind: string }>();
+  for (const { op: index, offsetBytes, lengthBytes, kind } of faults) {
     if (!isHealable(kind as Parameters<typeof isHealable>[0])) continue;
-    const extent = batch[op]?.extent;
-    const place = extent?.copies[batch[op]?.copy ?? -1];
-    assert(extent !== undefined && place !== undefined, 'a fault names an operation of the batch');
+    const op = ops[index];
+    assert(op !== undefined, 'a fault names an operation of the batch');
+    const { extent } = op.part;
+    const { member, sector } = op.copy.place;
     const segmentBytes = 2 ** extent.segmentShift;
-    const entry = byOp.get(op) ?? { segments: new Set<number>(), kind };
-    const from = offsetBytes - place.sector * SECTOR_BYTES;
+    const key = `${member}:${sector}`;
+    const entry = byPlace.get(key) ?? { op, segments: new Set<number>(), kind };
+    const from = offsetBytes - sector * SECTOR_BYTES;
     const end = Math.min(from + lengthBytes, extent.storedBytes);
     for (let segment = Math.floor(from / segmentBytes); segment * segmentBytes < end; segment++)
       entry.segments.add(segment);
-    byOp.set(op, entry);
+    byPlace.set(key, entry);
   }
-  return [...byOp].map(([op, { segments, kind }]) => {
-    const { id, extent, copy } = batch[op] as CopyOp;
-    const place = extent.copies[copy];
-    assert(place !== undefined, 'an operation names a copy');
-    const { member, sector } = place;
-    return {
-      suspect: { extentId: id, member, sector, segments: [...segments].sort((a, b) => a - b) },
-      kind,
+  return [...byPlace.values()].map(({ op, segments, kind }) => {
+    const { member, sector } = op.copy.place;
+    const suspect = {
+      extentId: op.part.id,
+      member,
+      sector,
+      segments: [...segments].sort((a, b) => a - b),
     };
+    return { suspect, kind };
   });
 }
 

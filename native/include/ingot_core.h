@@ -29,6 +29,7 @@ extern "C" {
 #define INGOT_ABI_VERSION 1
 #define INGOT_MAX_COPIES 3
 #define INGOT_NO_MEMBER 0xffff
+#define INGOT_NO_DESTINATION 0xffffffffu
 #define INGOT_MAX_BATCH_OPS 65536
 #define INGOT_MAX_EXTENT_BYTES (64u * 1024u * 1024u)
 #define INGOT_MAX_MEMBERS 256
@@ -143,7 +144,7 @@ typedef struct ingot_read_columns {
   const uint32_t *sum_index;
   const uint64_t *sums;
   size_t sums_count;
-  const uint32_t *destination;
+  const uint32_t *destination;  /* INGOT_NO_DESTINATION: checked in the core's memory, nobody gets the bytes. */
   const double *destination_offset_bytes;
   const ingot_buffer *destinations;
   size_t destinations_count;

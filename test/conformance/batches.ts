@@ -3,7 +3,7 @@
 // Invariants
 //   1. What is built here follows engine/io/port.ts to the letter; the suite relies on it.
 
-import { MAX_COPIES, NO_MEMBER } from '../../engine/io/port.js';
+import { MAX_COPIES, NO_DESTINATION, NO_MEMBER } from '../../engine/io/port.js';
 import type { BatchOptions, IoBuffer, ReadBatch, SourceFile, WriteBatch } from '../../engine/io/port.js';
 
 export interface Copy {
@@ -19,7 +19,8 @@ export interface ReadSpec {
   readonly wantedBytes?: number;
   /** Sums of all segments of the extent. */
   readonly sums: readonly bigint[];
-  readonly destination: IoBuffer;
+  /** null: checked only. */
+  readonly destination: IoBuffer | null;
   readonly destinationOffsetBytes?: number;
 }
 
@@ -47,7 +48,7 @@ function putCopies(index: number, copies: readonly Copy[], member: Uint16Array, 
 
 export function readBatch(specs: readonly ReadSpec[], options: BatchOptions = {}): ReadBatch {
   const count = specs.length;
-  const destinations = [...new Set(specs.map((spec) => spec.destination))];
+  const destinations = [...new Set(specs.map((spec) => spec.destination))].filter((each) => each !== null);
   const sums: bigint[] = [];
   const batch = {
     ...options,
@@ -72,7 +73,8 @@ export function readBatch(specs: readonly ReadSpec[], options: BatchOptions = {}
     batch.sumIndex[index] = sums.length;
     // The column counts from the first touched segment.
     for (const sum of spec.sums.slice(Math.floor(wantedOffset / spec.segmentBytes))) sums.push(sum);
-    batch.destination[index] = destinations.indexOf(spec.destination);
+    batch.destination[index] =
+      spec.destination === null ? NO_DESTINATION : destinations.indexOf(spec.destination);
     batch.destinationOffsetBytes[index] = spec.destinationOffsetBytes ?? 0;
   });
   return { ...batch, sums: BigUint64Array.from(sums), destinations };

@@ -63,7 +63,11 @@ export interface Written {
 
 const padded = (bytes: number) => Math.max(4096, Math.ceil(bytes / 4096) * 4096);
 export const same = (left: Uint8Array, right: Uint8Array) => Buffer.compare(left, right) === 0;
-export const reading = (written: Written, destination: IoBuffer, more: Partial<ReadSpec> = {}): ReadSpec => ({
+export const reading = (
+  written: Written,
+  destination: IoBuffer | null,
+  more: Partial<ReadSpec> = {},
+): ReadSpec => ({
   ...written,
   destination,
   ...more,
@@ -440,6 +444,27 @@ function copies(it: It): void {
       [{ copy: 0, slot: member(0).slot, offsetBytes: MIB + 2 * SEGMENT_BYTES, kind: 'checksum' }],
     );
     assert.equal(io.stats().perSlot.find(({ slot }) => slot === member(0).slot)?.checksumErrors, 1);
+  });
+
+  it('what has no destination is checked, part by part, and named where it is bad', 2, async (world) => {
+    const { io, member, write, corrupt } = world;
+    const bytes = pattern(40 * SEGMENT_BYTES, 21);
+    const both = [0, 1].map((index) => ({ slot: member(index).slot, offsetBytes: (1 + index) * MIB }));
+    const written = await write({ copies: both, pieces: [{ offsetBytes: 0, source: bytes }] });
+    await io.flush(both.map(({ slot }) => slot));
+    await corrupt(member(1).path, 2 * MIB + 17 * SEGMENT_BYTES + 5, Uint8Array.of(1, 2, 3));
+    const alone = both.flatMap((copy) =>
+      Array.from({ length: 10 }, (_, part) => {
+        const range = { wantedOffsetBytes: part * 4 * SEGMENT_BYTES, wantedBytes: 4 * SEGMENT_BYTES };
+        return reading({ ...written, copies: [copy] }, null, range);
+      }),
+    );
+    const result = await io.read(readBatch([...alone, reading(written, null)]));
+    assert.deepEqual([...result.status], [...Array.from({ length: 20 }, (_, op) => (op === 14 ? 1 : 0)), 0]);
+    assert.deepEqual(
+      result.faults.map(({ op, slot, offsetBytes, kind }) => ({ op, slot, offsetBytes, kind })),
+      [{ op: 14, slot: both[1]?.slot, offsetBytes: 2 * MIB + 17 * SEGMENT_BYTES, kind: 'checksum' }],
+    );
   });
 
   it(

@@ -12,6 +12,7 @@ import {
   MAX_BATCH_OPS,
   MAX_COPIES,
   MAX_EXTENT_BYTES,
+  NO_DESTINATION,
   NO_MEMBER,
 } from '../../engine/io/port.js';
 import type {
@@ -130,7 +131,9 @@ async function readOp(state: BatchState, batch: ReadBatch, op: number): Promise<
     `op ${op}: wanted range outside the extent`,
   );
   if (wanted === 0) return;
-  const destination = viewOf(batch.destinations[batch.destination[op]!]!);
+  const destinationIndex = batch.destination[op]!;
+  const destination =
+    destinationIndex === NO_DESTINATION ? null : viewOf(batch.destinations[destinationIndex]!);
   const firstSegment = Math.floor(wantedOffset / segmentBytes);
   const endSegment = Math.ceil((wantedOffset + wanted) / segmentBytes);
   let missing: number[] = [];
@@ -170,7 +173,7 @@ async function readOp(state: BatchState, batch: ReadBatch, op: number): Promise<
       if (kind === null) {
         const low = Math.max(start, wantedOffset);
         const high = Math.min(end, wantedOffset + wanted);
-        destination.set(
+        destination?.set(
           staging.subarray(low - from, high - from),
           batch.destinationOffsetBytes[op]! + low - wantedOffset,
         );
@@ -191,7 +194,7 @@ async function readOp(state: BatchState, batch: ReadBatch, op: number): Promise<
     const low = Math.max(k * segmentBytes, wantedOffset);
     const high = Math.min((k + 1) * segmentBytes, wantedOffset + wanted);
     const at = batch.destinationOffsetBytes[op]! - wantedOffset;
-    destination.fill(0, at + low, at + high);
+    destination?.fill(0, at + low, at + high);
   }
   state.status[op] = state.control.errno === ERRNO_ECANCELED ? STATUS_ABORTED : STATUS_FAILED;
 }

@@ -184,6 +184,16 @@ async function runJobs(
   }
 }
 
+/** One file of a mounted file system, made where it is not there; GB/s. */
+export async function runFioFile(direction: 'read' | 'write', stretch: FioStretch): Promise<number> {
+  const setting = { blockBytes: MEBIBYTE, depth: 8 };
+  const args = fioArguments(direction, [stretch], setting).map((each) =>
+    each === '--allow_file_create=0' ? '--allow_file_create=1' : each,
+  );
+  const { stdout } = await run('fio', args, { timeout: FIO_TIMEOUT_MS, maxBuffer: MAX_OUTPUT_BYTES });
+  return parseFio(stdout, direction).gigabytesPerSecond;
+}
+
 /** Reads and writes at the same time: all bytes from the start of the first job to the end of the last. */
 export async function runFioMix(
   reads: readonly FioStretch[],

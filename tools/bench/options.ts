@@ -11,6 +11,8 @@ export const SUBJECTS = ['io', 'catalog', 'peers', 'redundancy', 'codec', 'crypt
 export type Subject = (typeof SUBJECTS)[number];
 export const ROW_GROUPS = ['read', 'write', 'mirrored', 'import', 'memory'] as const;
 export type RowGroup = (typeof ROW_GROUPS)[number];
+export const REDUNDANCY_ROWS = ['write', 'read', 'scrub', 'heal', 'foreground', 'rebuild', 'peer'] as const;
+export type RedundancyRow = (typeof REDUNDANCY_ROWS)[number];
 export const PLACE_NAMES = ['disk', 'RAM'] as const;
 export type PlaceName = (typeof PLACE_NAMES)[number];
 const MEMBER_COUNTS = ['1', '2'] as const;
@@ -22,8 +24,9 @@ export const USAGE = `usage: npm run bench -- ${SUBJECTS.join('|')} [options]
   --pairs N         runs of either side (default 5)
   --sweep N         rounds of each fio setting before the pairs (default 1; 0 takes settings that were best before)
   --minutes N       of io: begins no round after so many minutes (default: no limit)
-  --only LIST       of io: read, write, mirrored, import, memory (default all)
-  --places LIST     of io, codec and crypto: disk, RAM (default both; io imports across where both are asked)
+  --only LIST       of io: ${ROW_GROUPS.join(', ')}; of redundancy:
+                    ${REDUNDANCY_ROWS.join(', ')} (default all)
+  --places LIST     of io, codec, crypto, redundancy: disk, RAM (default both; io imports across where both are asked)
   --members LIST    of io: 1, 2 (default both)
   --versions N      versions in the catalog (default 1000000)
   --tensors N       tensors in one version (default 100000)
@@ -39,6 +42,8 @@ export interface BenchOptions {
   readonly sweepRounds: number;
   /** Groups of rows of `io`, the places and the numbers of members to measure. */
   readonly only: readonly RowGroup[];
+  /** Rows of `redundancy`. */
+  readonly redundancyRows: readonly RedundancyRow[];
   readonly places: readonly PlaceName[];
   readonly memberCounts: readonly number[];
   readonly limitMinutes: number;
@@ -97,7 +102,9 @@ export function parseOptions(argv: readonly string[]): BenchOptions {
     sizeBytes: parseSize('--size', values.size ?? '1GiB'),
     pairs: whole('pairs', values.pairs, 5, 1),
     sweepRounds: whole('sweep', values.sweep, 1, 0),
-    only: listed('only', values.only, ROW_GROUPS),
+    only: subject === 'redundancy' ? [...ROW_GROUPS] : listed('only', values.only, ROW_GROUPS),
+    redundancyRows:
+      subject === 'redundancy' ? listed('only', values.only, REDUNDANCY_ROWS) : [...REDUNDANCY_ROWS],
     places: listed('places', values.places, PLACE_NAMES),
     memberCounts: listed('members', values.members, MEMBER_COUNTS).map(Number),
     limitMinutes: values.minutes === undefined ? Infinity : whole('minutes', values.minutes, 1, 1),

@@ -1,4 +1,4 @@
-// `bench redundancy`: what mirrors cost and give, on RAM-backed members, where software is the limit.
+// `bench redundancy`: what mirrors cost and give; most of it on RAM-backed members, where software is the limit.
 //
 // Invariants
 //   1. The two sides of a pair run next to each other, in an order drawn anew for every pair; what is reported is the
@@ -6,17 +6,18 @@
 //   2. fio reads the very stretches of the member files that the store reads.
 //   3. Everything made is removed, also after a failure.
 //
-// The peer mdadm RAID-1 + ext4 needs loop devices and root; where they cannot be had the row says why.
+// On the disk the device is the limit: reads and writes of mirrors. Other mirrors: mirror_peers.ts.
 
-import { execFile } from 'node:child_process';
 import { type ChildProcess, fork } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { promisify } from 'node:util';
 import { type FioStretch, fioVersion, runFio, runFioMix, settingText, sweep } from './fio.js';
 import type { RedundancyJob, RedundancyResult } from './redundancy_worker.js';
+import { benchIo } from './io.js';
+import { mirrorPeers } from './mirror_peers.js';
+import type { PlaceName, RedundancyRow } from './options.js';
 import { type Row, say } from './report.js';
 import {
   gigabytesPerSecond,
@@ -42,45 +43,91 @@ const REBUILD_PAIRS_MAX = 50;
 const WORKER = fileURLToPath(new URL('./redundancy_worker.js', import.meta.url));
 
 export interface RedundancyOptions {
+  /** On the disk that is measured. */
+  readonly directory: string;
   readonly ramDirectory: string | null;
+  readonly places: readonly PlaceName[];
   readonly sizeBytes: number;
   readonly pairs: number;
   readonly sweepRounds: number;
   readonly seed: number;
+  readonly redundancyRows: readonly RedundancyRow[];
 }
 
 export async function benchRedundancy(options: RedundancyOptions): Promise<Row[]> {
-  if (options.ramDirectory === null)
-    return [{ what: 'redundancy', note: 'skipped: it is measured on a RAM disk' }];
+  const rows: Row[] = [];
   const hasFio = (await fioVersion()) !== null;
-  const directory = join(options.ramDirectory, `ingot-redundancy-${process.pid}`);
+  const { directory, ramDirectory, places } = options;
+  if (places.includes('disk')) {
+    if (hasFio) rows.push(...(await onDisk(options)));
+    else rows.push({ what: 'mirrors on the disk', note: 'skipped: fio is not installed' });
+    await rm(ownDirectory(directory), { recursive: true, force: true });
+  }
+  if (!places.includes('RAM')) return rows;
+  if (ramDirectory === null)
+    return [...rows, { what: 'mirrors in RAM', note: 'skipped: there is no RAM disk' }];
+  return [...rows, ...(await inMemory(ownDirectory(ramDirectory), options, hasFio))];
+}
+
+const ownDirectory = (directory: string): string => join(directory, `ingot-redundancy-${process.pid}`);
+
+async function onDisk(options: RedundancyOptions): Promise<Row[]> {
+  const { directory, redundancyRows } = options;
+  const rows: Row[] = [];
+  if (redundancyRows.includes('write')) {
+    const mirrored = { only: ['mirrored'], places: ['disk'], memberCounts: [2] } as const;
+    rows.push(...(await benchIo({ ...options, ...mirrored })));
+  }
+  if (redundancyRows.includes('read'))
+    rows.push(...(await withMirror(ownDirectory(directory), options, besideFio('disk', ['read'], options))));
+  return rows;
+}
+
+async function inMemory(directory: string, options: RedundancyOptions, hasFio: boolean): Promise<Row[]> {
+  const wanted = new Set(options.redundancyRows);
+  const rows: Row[] = [];
+  const mirror = (body: OnMirror): Promise<Row[]> => withMirror(directory, options, body);
+  const compared = (['read', 'scrub'] as const).filter((row) => wanted.has(row));
+  if (compared.length > 0 && hasFio) rows.push(...(await mirror(besideFio('RAM', compared, options))));
+  if (compared.length > 0 && !hasFio)
+    rows.push({ what: 'mirrored read and scrub beside fio', note: 'skipped: fio is not installed' });
+  if (wanted.has('heal')) rows.push(...(await mirror((worker) => healing(worker, options))));
+  if (wanted.has('foreground')) rows.push(...(await mirror((worker) => foreground(worker, options))));
+  if (wanted.has('rebuild') && hasFio) {
+    await mkdir(directory, { recursive: true });
+    try {
+      rows.push(await rebuilding(directory, options));
+    } finally {
+      await rm(directory, { recursive: true, force: true });
+    }
+  }
+  if (wanted.has('peer')) rows.push(...(await mirrorPeers(directory, options)));
+  return rows;
+}
+
+type OnMirror = (worker: RedundancyWorker, stretches: readonly FioStretch[]) => Promise<Row[]>;
+
+/** A store of two members with two copies of everything, made for this and removed after it. */
+async function withMirror(directory: string, options: RedundancyOptions, body: OnMirror): Promise<Row[]> {
   await mkdir(directory, { recursive: true });
   const worker = new RedundancyWorker();
   try {
     const members = [0, 1].map((index) => join(directory, `${index}.member`));
     const sizeBytes = Math.ceil(options.sizeBytes / BLOCK_BYTES) * BLOCK_BYTES;
-    say(`RAM, 2 members: writing ${sizeBytes} bytes with two copies`);
+    say(`${directory}, 2 members: writing ${sizeBytes} bytes with two copies`);
     const memberBytes = HEAD_BYTES + sizeBytes + SPARE_BYTES;
     await worker.ask({ kind: 'prepare', members, memberBytes, sizeBytes });
     const stretches = members.map(
       (path): FioStretch => ({ path, offsetBytes: HEAD_BYTES, lengthBytes: sizeBytes }),
     );
-    const rows: Row[] = [];
-    if (hasFio) rows.push(...(await besideFio(worker, stretches, options)));
-    else rows.push({ what: 'mirrored read and scrub beside fio', note: 'skipped: fio is not installed' });
-    rows.push(await healing(worker, options), await foreground(worker, options));
-    await worker.close();
-    await rm(directory, { recursive: true, force: true });
-    if (hasFio) rows.push(await rebuilding(directory, options));
-    rows.push(await mirrorPeer());
-    return rows;
+    return await body(worker, stretches);
   } finally {
     await worker.close();
     await rm(directory, { recursive: true, force: true });
   }
 }
 
-class RedundancyWorker {
+export class RedundancyWorker {
   readonly #child: ChildProcess = fork(WORKER, [], { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] });
   #nextId = 1;
 
@@ -107,8 +154,8 @@ class RedundancyWorker {
 }
 
 /** Runs both sides of `pairs` pairs, in an order drawn for each. */
-async function paired(
-  options: RedundancyOptions,
+export async function paired(
+  options: Pick<RedundancyOptions, 'pairs' | 'seed'>,
   ours: (pair: number) => Promise<number>,
   theirs: (pair: number) => Promise<number>,
 ): Promise<{ ours: number[]; theirs: number[] }> {
@@ -121,7 +168,7 @@ async function paired(
   return taken;
 }
 
-function pairRow(
+export function pairRow(
   taken: { ours: number[]; theirs: number[] },
   rest: Partial<Row> & { readonly what: string },
 ): Row {
@@ -142,38 +189,34 @@ function pairRow(
 
 const rateOf = ({ bytes, durationMs }: RedundancyResult): number => gigabytesPerSecond(bytes, durationMs);
 
-async function besideFio(
-  worker: RedundancyWorker,
-  stretches: readonly FioStretch[],
+const WANTED = { read: '>= 0.95', scrub: '>= 0.9' } as const;
+const NAMES = { read: 'mirrored verified read', scrub: 'scrub of every copy' } as const;
+
+function besideFio(
+  place: PlaceName,
+  kinds: readonly ('read' | 'scrub')[],
   options: RedundancyOptions,
-): Promise<Row[]> {
-  say(`fio's best of 9 settings, ${options.sweepRounds} rounds each`);
-  const { best } = await sweep('read', stretches, Math.max(options.sweepRounds, 1), options.seed);
-  const fio = async (): Promise<number> => (await runFio('read', stretches, best)).gigabytesPerSecond;
-  await worker.ask({ kind: 'read' });
-  await worker.ask({ kind: 'scrub' });
-  const against = `fio read of both members, ${settingText(best)}`;
-  say('mirrored reads beside fio');
-  const reads = await paired(options, async () => rateOf(await worker.ask({ kind: 'read' })), fio);
-  say('scrubs beside fio');
-  const scrubs = await paired(options, async () => rateOf(await worker.ask({ kind: 'scrub' })), fio);
-  return [
-    pairRow(reads, {
-      what: 'RAM, 2 members: mirrored verified read',
-      unit: 'GB/s',
-      against,
-      wanted: '>= 0.95',
-    }),
-    pairRow(scrubs, {
-      what: 'RAM, 2 members: scrub of every copy',
-      unit: 'GB/s',
-      against,
-      wanted: '>= 0.9',
-    }),
-  ];
+): OnMirror {
+  return async (worker, stretches) => {
+    say(`fio's best of its settings, ${options.sweepRounds} rounds each`);
+    const { best } = await sweep('read', stretches, Math.max(options.sweepRounds, 1), options.seed);
+    const fio = async (): Promise<number> => (await runFio('read', stretches, best)).gigabytesPerSecond;
+    const rows: Row[] = [];
+    for (const kind of kinds) {
+      await worker.ask({ kind });
+      say(`${NAMES[kind]} beside fio`);
+      const taken = await paired(options, async () => rateOf(await worker.ask({ kind })), fio);
+      const what = `${place}, 2 members: ${NAMES[kind]}`;
+      const against = `fio read of both members, ${settingText(best)}`;
+      // Two processors that copy as fast as they can have nothing left for sums: in RAM the read has no bound to reach.
+      const wanted = place === 'disk' || kind === 'scrub' ? { wanted: WANTED[kind] } : {};
+      rows.push(pairRow(taken, { what, unit: 'GB/s', against, ...wanted }));
+    }
+    return rows;
+  };
 }
 
-async function healing(worker: RedundancyWorker, options: RedundancyOptions): Promise<Row> {
+async function healing(worker: RedundancyWorker, options: RedundancyOptions): Promise<Row[]> {
   say('a read that heals 1 % beside a clean one');
   let healed = 0;
   const taken = await paired(
@@ -185,16 +228,17 @@ async function healing(worker: RedundancyWorker, options: RedundancyOptions): Pr
     },
     async () => (await worker.ask({ kind: 'read' })).durationMs,
   );
-  return pairRow(taken, {
+  const row = pairRow(taken, {
     what: 'RAM, 2 members: read and heal of 1 % damaged segments',
     unit: 'ms',
     against: 'the same read, undamaged',
     wanted: '<= 1.10',
     note: `${healed} segments were healed within the time`,
   });
+  return [row];
 }
 
-async function foreground(worker: RedundancyWorker, options: RedundancyOptions): Promise<Row> {
+async function foreground(worker: RedundancyWorker, options: RedundancyOptions): Promise<Row[]> {
   say('foreground reads with and without a throttled scrub');
   const run =
     (scrubBytesPerSec: number) =>
@@ -204,12 +248,13 @@ async function foreground(worker: RedundancyWorker, options: RedundancyOptions):
       return (await worker.ask(job)).p99Ms;
     };
   const taken = await paired(options, run(QUIET_SCRUB_BYTES_PER_SEC), run(0));
-  return pairRow(taken, {
+  const row = pairRow(taken, {
     what: 'RAM, 2 members: p99 of 256 KiB reads with a scrub at 16 MiB/s',
     unit: 'ms',
     against: 'without a scrub',
     wanted: '<= 1.05',
   });
+  return [row];
 }
 
 /** Rebuilds of one of four members, each time the oldest, beside fio reading and writing as much at once. */
@@ -250,23 +295,4 @@ async function rebuilding(directory: string, options: RedundancyOptions): Promis
   } finally {
     await worker.close();
   }
-}
-
-/** mdadm RAID-1 + ext4 over loop devices, or why it cannot be had here. */
-async function mirrorPeer(): Promise<Row> {
-  const what = 'peer: mdadm RAID-1 + ext4 over loop devices';
-  const run = promisify(execFile);
-  const missing: string[] = [];
-  for (const [command, args] of [
-    ['mdadm', ['--version']],
-    ['losetup', ['--find']],
-    ['mkfs.ext4', ['-V']],
-  ] as const) {
-    await run(command, [...args]).catch((error: Error & { stderr?: string }) => {
-      const why = (error.stderr ?? '').trim().split('\n')[0];
-      missing.push(`${command}: ${why === undefined || why === '' ? error.message : why}`);
-    });
-  }
-  if (missing.length > 0) return { what, note: `not measured: ${missing.join('; ')}` };
-  return { what, note: 'not measured: this machine has the tools; the comparison itself is not written yet' };
 }

@@ -19,15 +19,19 @@ const SEGMENT_BYTES = 64 * 1024;
 /** What a foreground reader of the latency rows asks for at a time, and how many it keeps under way. */
 const REQUEST_BYTES = 256 * 1024;
 const REQUESTS_UNDER_WAY = 2;
+const ROOTS_UNTIL_FREE = 4;
 
 export type RedundancyJob =
   | {
       readonly kind: 'prepare';
       readonly members: readonly string[];
-      readonly memberBytes: number;
+      /** null: devices, as long as they are. */
+      readonly memberBytes: number | null;
       readonly sizeBytes: number;
     }
   | { readonly kind: 'read' }
+  /** The same bytes again as another version, acknowledged; it is removed after the time was taken. */
+  | { readonly kind: 'write' }
   | { readonly kind: 'heal'; readonly share: number; readonly seed: number }
   | { readonly kind: 'scrub' }
   /** The oldest of four members is gone; a new one is there: how fast the copies are made again. */
@@ -60,8 +64,12 @@ function opened(): Store {
   return store;
 }
 
-async function prepare(members: readonly string[], memberBytes: number, sizeBytes: number): Promise<void> {
-  const listed = members.map((path) => ({ path, sizeBytes: memberBytes }));
+async function prepare(
+  members: readonly string[],
+  memberBytes: number | null,
+  sizeBytes: number,
+): Promise<void> {
+  const listed = members.map((path) => (memberBytes === null ? { path } : { path, sizeBytes: memberBytes }));
   paths = [...members];
   await create({ members }, { members: listed, redundancy: 2 });
   store = await open({ members }, { mode: 'rw' });
@@ -69,12 +77,29 @@ async function prepare(members: readonly string[], memberBytes: number, sizeByte
   const random = seededRandom(7);
   const words = new Uint32Array(target.buffer, target.byteOffset, target.byteLength / 4);
   for (let at = 0; at < words.length; at++) words[at] = (at * 2_654_435_761) ^ (random() * 2 ** 32);
-  const transaction = await store.begin(RUN, { redundancy: 2 });
-  for (let at = 0; at < sizeBytes; at += TENSOR_BYTES) {
-    const shape = [Math.min(TENSOR_BYTES, sizeBytes - at)];
-    await transaction.put(`t${at}`, target.subarray(at, at + TENSOR_BYTES), { dtype: 'U8', shape });
+  await put(RUN);
+}
+
+async function put(run: string): Promise<void> {
+  const transaction = await opened().begin(run, { redundancy: 2 });
+  const puts: Promise<void>[] = [];
+  for (let at = 0; at < target.byteLength; at += TENSOR_BYTES) {
+    const source = target.subarray(at, at + TENSOR_BYTES);
+    const meta = { dtype: 'U8', shape: [source.byteLength] } as const;
+    puts.push(transaction.put(`t${at}`, source, meta, { buffer: 'borrow' }));
   }
+  await Promise.all(puts);
   await transaction.commit();
+}
+
+async function write(): Promise<RedundancyResult> {
+  const startMs = performance.now();
+  await put(`${RUN}-again`);
+  const durationMs = performance.now() - startMs;
+  await opened().remove(`${RUN}-again`, { force: true });
+  // Freed space can be placed again a few roots later.
+  for (let root = 0; root < ROOTS_UNTIL_FREE; root++) await opened().catalog.commit(async () => undefined);
+  return { ...NOTHING, bytes: target.byteLength, durationMs };
 }
 
 async function read(): Promise<RedundancyResult> {
@@ -199,6 +224,8 @@ async function perform(job: RedundancyJob): Promise<RedundancyResult> {
       return NOTHING;
     case 'read':
       return read();
+    case 'write':
+      return write();
     case 'heal':
       return heal(job.share, job.seed);
     case 'scrub':

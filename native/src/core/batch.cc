@@ -47,7 +47,7 @@ void Batch::pump(std::unique_lock<std::mutex>& lock) {
   if (pumping_) return;
   pumping_ = true;
   const auto room = [this] {
-    return active_ops_ == 0 || (active_ops_ < kBatchWindowOps && active_bytes_ < kBatchWindowBytes);
+    return active_ops_ == 0 || (active_ops_ < kBatchWindowOps && active_bytes_ < window_bytes_);
   };
   while (next_op_ < op_count_ && room()) {
     const uint32_t op = next_op_++;

@@ -1,7 +1,7 @@
 // What every batch has in common: a window of ops under way, faults, and one delivery at the end.
 //
 // Invariants
-//   1. At most kBatchWindowOps ops and kBatchWindowBytes are under way at once.
+//   1. At most kBatchWindowOps ops and `window_bytes_` are under way at once, but for one op.
 //   2. The result is delivered once, after the last op ended; the batch then deletes itself.
 //   3. Ops end in any order and on any thread; `op_finished` is the only way.
 #pragma once
@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "context.h"
+#include "core_limits.h"
 
 namespace ingot {
 
@@ -44,6 +45,7 @@ class Batch {
   const Call call_;
   uint32_t op_count_ = 0;
   uint8_t* status_ = nullptr;
+  uint64_t window_bytes_ = kBatchWindowBytes;
 
  private:
   void pump(std::unique_lock<std::mutex>& lock);

@@ -1,7 +1,8 @@
 // Verified reads: whole segments in, exactly the wanted bytes out, the next copy when one fails.
 //
 // An op is cut into runs of whole segments. A run goes straight into the caller's memory where
-// every byte of it is wanted and the address is aligned, else through pool memory.
+// every byte of it is wanted and the address is aligned, else through pool memory. An op without a destination is
+// only checked: its runs pass through pool memory, few at a time, and nobody gets their bytes.
 //
 // Invariants
 //   1. A run's bytes count as delivered only after each segment's sum matched; what could not be
@@ -61,6 +62,7 @@ class ReadBatch final : public Batch {
     status_ = columns.status;
     hold_members(columns.copy_member, size_t{columns.count} * INGOT_MAX_COPIES);
   }
+  void limit_checked();
   ReadOp& op(uint32_t index) { return ops_[index]; }
 
  protected:
@@ -104,7 +106,23 @@ bool ReadBatch::next_copy(uint32_t index, uint32_t& copy, uint64_t segment, uint
   return false;
 }
 
+/// Ops without a destination hold pool memory: so much of it as keeps the slowest kind of member here busy, and where
+/// all members are in memory so little that it stays in the caches.
+void ReadBatch::limit_checked() {
+  bool any = false, all_in_memory = true;
+  for (uint32_t index = 0; index < op_count_; ++index) {
+    const ReadOp& op = ops_[index];
+    if (op.destination != nullptr || op.wanted_bytes == 0) continue;
+    any = true;
+    for (const uint16_t slot : op.slot) {
+      if (slot != INGOT_NO_MEMBER && member(slot) != nullptr) all_in_memory &= member(slot)->file.in_memory;
+    }
+  }
+  if (any) window_bytes_ = all_in_memory ? kCheckMemoryWindowBytes : kCheckWindowBytes;
+}
+
 bool ReadBatch::direct_allowed(const ReadOp& op, uint64_t segment, uint32_t copy) const {
+  if (op.destination == nullptr) return false;
   const uint64_t start = segment_start(op, segment);
   const uint64_t end = segment_end(op, segment);
   if (start < op.wanted_offset_bytes || end > op.wanted_offset_bytes + op.wanted_bytes) return false;
@@ -225,6 +243,7 @@ bool ReadBatch::segment_matches(const ReadRun& run, uint64_t segment) const {
 
 void ReadBatch::deliver_bytes(const ReadRun& run, uint64_t segment) {
   const ReadOp& op = ops_[run.op];
+  if (op.destination == nullptr) return;
   const uint64_t start = std::max(segment_start(op, segment), op.wanted_offset_bytes);
   const uint64_t end = std::min(segment_end(op, segment), op.wanted_offset_bytes + op.wanted_bytes);
   const std::byte* from = run.memory + (start - segment_start(op, run.segment));
@@ -294,6 +313,7 @@ void ReadBatch::give_up(uint32_t index, uint64_t segment, uint64_t count) {
   ReadOp& op = ops_[index];
   uint8_t expected = INGOT_OP_OK;
   op.outcome.compare_exchange_strong(expected, INGOT_OP_FAILED);
+  if (op.destination == nullptr) return;
   const uint64_t start = std::max(segment_start(op, segment), op.wanted_offset_bytes);
   const uint64_t end = std::min(segment_end(op, segment + count - 1), op.wanted_offset_bytes + op.wanted_bytes);
   if (end > start) std::memset(op.destination + (start - op.wanted_offset_bytes), 0, end - start);
@@ -330,11 +350,16 @@ Status check_op(const ingot_read_columns& columns, uint32_t i, ReadOp& op) {
       return bad("copyOffsetBytes");
     }
   }
-  if (columns.destination[i] >= columns.destinations_count) return bad("destination");
-  const ingot_buffer& target = columns.destinations[columns.destination[i]];
-  const uint64_t offset = whole(columns.destination_offset_bytes[i]);
-  if (offset > target.length_bytes || op.wanted_bytes > target.length_bytes - offset) return bad("destination range");
-  op.destination = static_cast<std::byte*>(target.data) + offset;
+  if (columns.destination[i] != INGOT_NO_DESTINATION) {
+    if (columns.destination[i] >= columns.destinations_count) return bad("destination");
+    const ingot_buffer& target = columns.destinations[columns.destination[i]];
+    const uint64_t offset = whole(columns.destination_offset_bytes[i]);
+    if (offset > target.length_bytes || op.wanted_bytes > target.length_bytes - offset) return bad("destination range");
+    op.destination = static_cast<std::byte*>(target.data) + offset;
+    if (op.destination == nullptr && op.wanted_bytes > 0) return bad("destination");
+  } else if (columns.unverified != 0) {
+    return bad("a destination, as nothing is checked");
+  }
   op.first_segment = op.wanted_offset_bytes / op.segment_bytes;
   if (columns.unverified != 0 || op.wanted_bytes == 0) return {};
   const uint64_t last = (op.wanted_offset_bytes + op.wanted_bytes - 1) / op.segment_bytes;
@@ -356,6 +381,7 @@ Status make_read_batch(Context& context, const ingot_read_columns& columns, cons
       return status;
     }
   }
+  batch->limit_checked();
   batch.release()->begin();
   return {};
 }
