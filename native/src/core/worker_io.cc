@@ -9,6 +9,8 @@ namespace ingot {
 namespace {
 /// What the mover on this thread has read and not yet handed back.
 thread_local std::vector<IoRequest*>* read_by_mover = nullptr;
+/// This thread is handing back what its mover has read.
+thread_local bool handing_back = false;
 }  // namespace
 
 /// Outlives the queue for as long as a mover is queued.
@@ -49,7 +51,9 @@ struct WorkerIo::Mover : Task {
     }
     // Verified by the thread that has it in its cache. Its end may be that of the queue, which is not touched again.
     lock.unlock();
+    handing_back = true;
     for (IoRequest* request : ended) request->run(request);
+    handing_back = false;
   }
 };
 
@@ -68,7 +72,9 @@ WorkerIo::~WorkerIo() {
 }
 
 void WorkerIo::wake() {
-  if (WorkerPool::on_worker()) {
+  // What a read's end asks for next (another copy, the next operation of its batch) goes to a mover: moved here and now
+  // with all that waits behind it, it would be verified long after it left the caches.
+  if (WorkerPool::on_worker() && !handing_back) {
     while (move_one()) continue;
     return;
   }

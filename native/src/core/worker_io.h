@@ -5,9 +5,9 @@
 // as the thread path.
 //
 // Invariants
-//   1. A request submitted by a worker is performed before `submit` returns; any other caller (JavaScript's thread)
-//      returns at once and wakes one worker, which wakes the next; at most kMemoryMoversMin workers (of many, a
-//      share) take its requests, one transfer at a time.
+//   1. A request submitted by a worker is performed before `submit` returns, but for one that hands back what it read;
+//      any other caller (JavaScript's thread) returns at once and wakes one worker, which wakes the next; at most
+//      kMemoryMoversMin workers (of many, a share) take its requests, one transfer at a time.
 //   2. What a mover has read it hands back itself, so that it is verified by the thread that has it in its cache; the
 //      queue may be gone by then.
 //   3. A mover that is still queued when the queue is destroyed finds it gone and does nothing; one that runs is
