@@ -35,6 +35,7 @@ import type { CatalogChange, SpaceGrant } from './contract.js';
 import { type HeadFields, sealHead } from './keys/extent_heads.js';
 import type { NewAttempt } from './keys/key_ring.js';
 import { sealManifest } from './keys/manifest_seal.js';
+import type { LinkedCopies } from './linked_copies.js';
 import { type FileDraft, type ObjectDraft, draftPieces, draftSum, fileTotals } from './object_draft.js';
 import { oweResilver } from './repair/resilver_record.js';
 import type { StoreContext } from './store_context.js';
@@ -67,6 +68,8 @@ export interface CommitPlan {
   readonly manifest: ManifestPlan;
   /** Sum leaves of the chunks, placed before the change begins. */
   readonly leaves: SumLeafPlan;
+  /** Copies that linked extents lacked, placed before the change begins. */
+  readonly linkedCopies: LinkedCopies;
 }
 
 function firstPlace(pieces: readonly Piece[]): number {
@@ -158,6 +161,7 @@ export async function applyCommit(
   change: CatalogChange,
   plan: CommitPlan,
 ): Promise<{ record: VersionRecord; manifest: Manifest }> {
+  await plan.linkedCopies.apply(change);
   const linkedBytes = await referenceLinked(change, plan);
   const leafWrites = startSumLeaves(context, change, plan.leaves);
   try {

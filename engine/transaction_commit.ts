@@ -11,6 +11,7 @@
 import { validateTagName } from '../format/index.js';
 import { partsNow } from './chunk_cutter.js';
 import { type CommitPlan, applyCommit, buildManifest } from './commit_change.js';
+import { LinkedCopies } from './linked_copies.js';
 import { recordsOf } from './put_records.js';
 import { placeSumLeaves, planSumLeaves } from './sum_leaves.js';
 import type { TransactionState } from './transaction_state.js';
@@ -36,6 +37,8 @@ export async function commitTransaction(
     const plan = planOf(state, options.tags ?? []);
     state.leaves = plan.leaves;
     await placeSumLeaves(state.context, plan.leaves);
+    state.linkedCopies = plan.linkedCopies;
+    await plan.linkedCopies.place(options.signal ?? state.options.signal);
     await options.beforeVisible?.(plan.manifest.manifest.files);
     state.throwIfAborted(options.signal);
     // The store was closed meanwhile and took the space back: nothing may be committed on it.
@@ -47,6 +50,7 @@ export async function commitTransaction(
       signal === undefined ? {} : { signal },
     );
     state.phase = 'committed';
+    plan.linkedCopies.settle();
     state.writer?.close();
     state.leave();
     state.context.counters.commits++;
@@ -65,6 +69,8 @@ function planOf(state: TransactionState, extraTags: readonly string[]): CommitPl
   const { context, options, settings, drafts, writer } = state;
   for (const draft of drafts.objects()) draft.parts = [...partsNow(draft.parts)];
   const tensors = [...drafts.tensors.values()];
+  const manifest = buildManifest(context, tensors, [...drafts.blobs.values()], drafts.files);
+  const { linkedIds } = manifest;
   return {
     run: state.run,
     step: options.step ?? null,
@@ -82,7 +88,12 @@ function planOf(state: TransactionState, extraTags: readonly string[]): CommitPl
     attempt: state.attemptOf(),
     chunks: writer === null ? [] : writer.chunks,
     leaves: planSumLeaves(writer === null ? [] : writer.chunks),
-    manifest: buildManifest(context, tensors, [...drafts.blobs.values()], drafts.files),
+    manifest,
+    linkedCopies: new LinkedCopies(context, {
+      object: state.run,
+      linkedIds,
+      redundancy: settings.redundancy,
+    }),
   };
 }
 

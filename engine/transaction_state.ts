@@ -10,6 +10,7 @@
 
 import { StoreError, validateRunName } from '../format/index.js';
 import type { NewAttempt } from './keys/key_ring.js';
+import type { LinkedCopies } from './linked_copies.js';
 import type { ObjectDraft } from './object_draft.js';
 import type { ObjectHost, TransactionSettings } from './object_puts.js';
 import type { PutHost } from './put_tracker.js';
@@ -37,6 +38,7 @@ export class TransactionState implements ObjectHost, PutHost {
   sources: SourceFiles | null = null;
   /** Placed by the commit that runs. */
   leaves: SumLeafPlan | null = null;
+  linkedCopies: LinkedCopies | null = null;
 
   constructor(
     context: StoreContext,
@@ -102,6 +104,7 @@ export class TransactionState implements ObjectHost, PutHost {
     if (this.leaves !== null && this.context.catalog.poisoned === null)
       releaseSumLeaves(this.context, this.leaves);
     this.leaves = null;
+    this.linkedCopies?.release();
     this.leave();
   }
 

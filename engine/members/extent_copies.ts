@@ -80,6 +80,39 @@ export async function rewriteCopies(
   return 'rewritten';
 }
 
+export interface CopyRaise extends CopyMove {
+  /** The record's copies when the new ones were placed: one that was changed since keeps what it has. */
+  readonly seen: readonly ExtentCopy[];
+  readonly wantedCopies: number;
+}
+
+/**
+ * Raises how many copies an extent wants, and names new ones, inside a change. Resolves to the copies that it then has
+ * and whether the new ones are among them; null when the extent is gone. As for `rewriteCopies`, cached records are
+ * out of date from this change on.
+ */
+export async function raiseCopies(
+  change: CatalogChange,
+  raise: CopyRaise,
+): Promise<{ readonly copies: readonly ExtentCopy[]; readonly isPlaced: boolean } | null> {
+  const key = extentKey(raise.id);
+  const found = change.get(2, key);
+  const bytes = found instanceof Promise ? await found : found;
+  if (bytes === undefined || identifierOf(bytes) !== 'IGEX') return null;
+  const extent = decodeExtent(bytes);
+  const isAsSeen =
+    extent.copies.length === raise.seen.length &&
+    extent.copies.every((copy) => raise.seen.some((seen) => isSamePlace(copy, seen)));
+  const isPlaced = raise.add.length > 0 && isAsSeen && (await rewriteCopies(change, raise)) === 'rewritten';
+  const again = isPlaced ? change.get(2, key) : bytes;
+  const after = again instanceof Promise ? await again : again;
+  assert(after !== undefined, 'an extent whose copies were rewritten is there');
+  const { copies, wantedCopies, ...rest } = decodeExtent(after);
+  const record = { ...rest, copies, wantedCopies: Math.max(wantedCopies, raise.wantedCopies) };
+  await change.put(2, key, encodeExtent(record));
+  return { copies, isPlaced };
+}
+
 function isSamePlace(a: ExtentCopy, b: ExtentCopy): boolean {
   return a.member === b.member && a.sector === b.sector && a.placementBirth === b.placementBirth;
 }

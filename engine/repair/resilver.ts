@@ -3,7 +3,7 @@
 //   window: scan ids -> needs (members/copies.ts) -> batches: read a good copy, verify, write anew -> one change
 //
 // Invariants
-//   1. What is written was verified in engine memory against the record's sums, and the write computed the same.
+//   1. What is written was verified first (copy_extents.ts).
 //   2. A new copy goes to space of its own, never over an old one. A record names it only in a root that was made
 //      durable after it was written: a crash at any point loses work, never a copy.
 //   3. Old copies go in the change that adds the new ones, and only when nothing is missing any more for them.
@@ -14,23 +14,15 @@
 // New copies are spread over all members that take writes, fewest bytes of this job first, so that a rebuild is as
 // fast as all of them together. It never changes a member's state (the member commands do).
 
-import { StoreError, assert, isStoreError } from '../../format/errors.js';
+import { StoreError, isStoreError } from '../../format/errors.js';
 import type { Extent } from '../../format/index.js';
 import { BufferPool } from '../buffer_pool.js';
 import type { CatalogSnapshot, MemberState, SpaceGrant } from '../contract.js';
-import { sumCount } from '../extent_source.js';
-import {
-  type CopyNeed,
-  type CopyStanding,
-  copyNeed,
-  isActionable,
-  readableCopies,
-  standingsOf,
-} from '../members/copies.js';
+import { type CopyNeed, type CopyStanding, copyNeed, isActionable, standingsOf } from '../members/copies.js';
 import { extentItems, rewriteCopies } from '../members/extent_copies.js';
 import type { SnapshotLease, StoreContext } from '../store_context.js';
 import type { MaintEvent, OpOptions, Progress } from '../types.js';
-import { type Stretch, readOf, writeOf } from './batches.js';
+import { batchesOf, copyExtents } from './copy_extents.js';
 import {
   MOVE_BATCHES_IN_FLIGHT,
   MOVE_BATCH_BYTES,
@@ -285,7 +277,7 @@ class MoveJob {
     const moves: Move[] = [];
     let committed = false;
     try {
-      for (const batch of batchesOf(wanting)) {
+      for (const batch of batchesOf(wanting, MOVE_BATCH_BYTES)) {
         this.#signal?.throwIfAborted();
         await this.#throttle.take(
           batch.reduce((sum, each) => sum + each.extent.storedBytes * each.need.place.length, 0),
@@ -366,107 +358,33 @@ class MoveJob {
     for (const grant of grants) this.#context.catalog.release(grant);
   }
 
-  /** Reads, verifies and writes one batch; resolves to the moves that are wholly written. */
+  /** Copies one batch; resolves to the moves that are wholly written. */
   async #copy(moves: readonly Move[], snapshot: CatalogSnapshot, pool: BufferPool): Promise<Move[]> {
     const copying = moves.filter((move) => move.grants.length > 0);
     const ready = moves.filter((move) => move.grants.length === 0);
     if (copying.length === 0) return ready;
-    const { io } = this.#context;
-    const sums = await this.#sums(copying, snapshot);
-    const buffer = pool.take(
-      Math.max(
-        copying.reduce((sum, { extent }) => sum + extent.storedBytes, 0),
-        MOVE_BATCH_BYTES,
-      ),
-    );
-    const balanced = this.#context.balance.begin();
+    const byteLength = copying.reduce((sum, { extent }) => sum + extent.storedBytes, 0);
+    const buffer = pool.take(Math.max(byteLength, MOVE_BATCH_BYTES));
     try {
       const settings = {
         priority: 2 as const,
+        what: 'resilver',
         ...(this.#signal === undefined ? {} : { signal: this.#signal }),
       };
-      const standings = standingsOf(this.#context.catalog.members);
-      let at = 0;
-      const stretches = copying.map(({ extent }, index): Stretch => {
-        const places = readableCopies(extent.copies, standings).flatMap(({ member, sector }) => {
-          const slot = this.#context.slotOfMember(member);
-          return slot === undefined ? [] : [{ slot, offsetBytes: sector * SECTOR_BYTES }];
-        });
-        const bufferOffset = at;
-        at += extent.storedBytes;
-        return {
-          places: places.length > 1 ? balanced.order(places, 0, extent.storedBytes) : places,
-          storedBytes: extent.storedBytes,
-          segmentBytes: 2 ** extent.segmentShift,
-          fromBytes: 0,
-          byteLength: extent.storedBytes,
-          sums: sums[index] ?? new BigUint64Array(0),
-          bufferOffset,
-        };
-      });
-      const read = await io.read(readOf(stretches, buffer, settings));
-      const good = copying.flatMap((_move, op) => (read.status[op] === 0 ? [op] : []));
-      await this.#tellLost(copying, good, snapshot);
-      return [...ready, ...(await this.#write(copying, stretches, good, buffer, settings))];
+      const outcome = await copyExtents(this.#context, snapshot, copying, buffer, settings);
+      await this.#tellLost(outcome.unreadable, snapshot);
+      // The space of a failed write is not used again in this session (commit.md C1).
+      for (const { task } of outcome.unwritten) this.#givenUpOn.add(task.id);
+      return [...ready, ...outcome.written];
     } catch (error) {
       for (const move of moves) this.#giveBack(move.grants);
       throw error;
     } finally {
-      balanced.settle();
       pool.give(buffer);
     }
   }
 
-  async #sums(moves: readonly Move[], snapshot: CatalogSnapshot): Promise<BigUint64Array[]> {
-    const view = await this.#context.extents.sums(
-      snapshot,
-      moves.map((move) => move.extent),
-      'resilver',
-    );
-    return moves.map(({ extent }) => {
-      const own = new BigUint64Array(sumCount(extent));
-      view.copy(extent, 0, own.length, own, 0);
-      return own;
-    });
-  }
-
-  async #write(
-    moves: readonly Move[],
-    stretches: readonly Stretch[],
-    good: readonly number[],
-    buffer: Uint8Array,
-    settings: { priority: 2; signal?: AbortSignal },
-  ): Promise<Move[]> {
-    if (good.length === 0) return [];
-    const targets = good.map((op): Stretch => {
-      const places = (moves[op]?.grants ?? []).map(({ member, sector }) => {
-        const slot = this.#context.slotOfMember(member);
-        assert(slot !== undefined, 'space was granted on a member that is here');
-        return { slot, offsetBytes: sector * SECTOR_BYTES };
-      });
-      return { ...(stretches[op] as Stretch), places };
-    });
-    const batch = writeOf(targets, buffer, settings);
-    const result = await this.#context.io.write(batch);
-    const done: Move[] = [];
-    for (const [index, op] of good.entries()) {
-      const move = moves[op] as Move;
-      const { sums } = targets[index] as Stretch;
-      const first = batch.sumIndex[index] ?? 0;
-      const intact = isSame(batch.segmentSums.subarray(first, first + sums.length), sums);
-      if (result.status[index] === 0 && intact) done.push(move);
-      // The space of a failed write is not used again in this session (commit.md C1).
-      else this.#givenUpOn.add(move.id);
-    }
-    for (const fault of result.faults) {
-      if (fault.kind === 'aborted') continue;
-      this.#context.catalog.noteError(this.#context.memberOfSlot(fault.slot), 'write');
-    }
-    return done;
-  }
-
-  async #tellLost(moves: readonly Move[], good: readonly number[], snapshot: CatalogSnapshot): Promise<void> {
-    const lost = moves.filter((_move, op) => !good.includes(op));
+  async #tellLost(lost: readonly Move[], snapshot: CatalogSnapshot): Promise<void> {
     if (lost.length === 0) return;
     const owners = await ownersOf(
       snapshot,
@@ -545,28 +463,4 @@ class MoveJob {
     this.#options.onProgress?.(progress);
     return { type: 'progress', progress };
   }
-}
-
-function isSame(written: BigUint64Array, wanted: readonly bigint[] | BigUint64Array): boolean {
-  return Buffer.compare(bytesOf(written), bytesOf(BigUint64Array.from(wanted))) === 0;
-}
-
-function bytesOf({ buffer, byteOffset, byteLength }: BigUint64Array): Buffer {
-  return Buffer.from(buffer, byteOffset, byteLength);
-}
-
-/** Stretches of the window that are read and written together. */
-function* batchesOf(wanting: readonly Wanting[]): Generator<Wanting[]> {
-  let batch: Wanting[] = [];
-  let bytes = 0;
-  for (const each of wanting) {
-    if (batch.length > 0 && bytes + each.extent.storedBytes > MOVE_BATCH_BYTES) {
-      yield batch;
-      batch = [];
-      bytes = 0;
-    }
-    batch.push(each);
-    bytes += each.extent.storedBytes;
-  }
-  if (batch.length > 0) yield batch;
 }

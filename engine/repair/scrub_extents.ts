@@ -1,8 +1,8 @@
 // The data half of a scrub: every copy of the extents of one window, several batches under way.
 //
 // Invariants
-//   1. Each copy is read alone, whole, and checked where it was read, in the I/O core's memory: a bad one shows beside a
-//      good one, and no byte of it comes here.
+//   1. Each copy is read alone, whole, and checked where it was read, in the I/O core's memory: a bad one shows beside
+//      a good one, and no byte of it comes here.
 //   2. At most SCRUB_BATCHES_IN_FLIGHT batches of SCRUB_BATCH_BYTES are under way; of a capped scrub one.
 //   3. The snapshot of the window stays pinned until its last heal is done.
 //   4. What is found is healed in a store open for writing, and judged without touching it in one that is not.
@@ -67,7 +67,7 @@ export async function windowFrom(
   return found;
 }
 
-/** A range of whole segments of one extent; every usable copy of it is in one batch, so that what is lost can be told. */
+/** A range of whole segments of one extent; its usable copies are in one batch, so that what is lost can be told. */
 interface Part {
   readonly id: number;
   readonly extent: Extent;
