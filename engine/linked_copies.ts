@@ -79,6 +79,9 @@ export class LinkedCopies {
       let left = this.#weak.filter(({ need }) => need.place.length > 0);
       for (let tries = 1; left.length > 0; tries += 1)
         left = await this.#try(left, lease.snapshot, pool, tries, signal);
+    } catch (error) {
+      // A linked version was removed: the change finds it gone and says so, whatever was placed.
+      if (!isStoreError(error, 'E_NOT_FOUND')) throw error;
     } finally {
       pool.close();
       lease.release();
@@ -154,7 +157,7 @@ export class LinkedCopies {
     return again;
   }
 
-  /** Nobody else takes the copy: as for new data (members.md M4) the root calls the member stale, or nothing is done. */
+  /** Nobody else takes the copy: as for new data (members.md M4) the root calls the member stale, or all fails. */
   #setAside(task: Weak, failed: readonly number[]): void {
     const error = this.#unwritten(task, failed);
     if (failed.length === 0) throw error;

@@ -4,7 +4,8 @@
 //   1. What is written was verified in engine memory against the record's sums, and the write computed the same.
 //   2. Only granted space is written. Nothing is named here: the caller's change does that, in a root that is made
 //      durable after this.
-//   3. A copy that gave no good bytes while another did is told to the healer, and every error counts for its member.
+//   3. A copy that gave no good bytes while another did is told to the healer and counts for its member; so does a
+//      write that failed. Where no copy is good nobody is blamed: the only source is not given up for its errors.
 //   4. Grants are the caller's: none is given back here, and those of `unwritten` may hold anything.
 //
 // It chooses neither extents nor members (resilver.ts, linked_copies.ts).
@@ -70,7 +71,11 @@ export async function copyExtents<T extends CopyTask>(
     assert(at <= buffer.byteLength, 'a batch fits its buffer');
     const read = await context.io.read(readOf(stretches, buffer, settings));
     settings.signal?.throwIfAborted();
-    tellFaults(context, tasks, read.faults);
+    tellFaults(
+      context,
+      tasks,
+      read.faults.filter(({ op }) => read.status[op] === 0),
+    );
     const good = tasks.flatMap((_task, op) => (read.status[op] === 0 ? [op] : []));
     const unreadable = tasks.filter((_task, op) => read.status[op] !== 0);
     return { unreadable, ...(await write(context, tasks, stretches, good, buffer, settings)) };

@@ -76,7 +76,7 @@ async function onDisk(options: RedundancyOptions): Promise<Row[]> {
   const rows: Row[] = [];
   if (redundancyRows.includes('write')) {
     const mirrored = { only: ['mirrored'], places: ['disk'], memberCounts: [2] } as const;
-    rows.push(...(await benchIo({ ...options, ...mirrored })));
+    await benchIo({ ...options, ...mirrored, limitMinutes: Infinity }, (row) => rows.push(row));
   }
   if (redundancyRows.includes('read'))
     rows.push(...(await withMirror(ownDirectory(directory), options, besideFio('disk', ['read'], options))));
