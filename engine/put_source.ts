@@ -6,7 +6,7 @@
 //
 // This file never waits for anything but the caller's stream.
 
-import { StoreError } from '../format/errors.js';
+import { StoreError, assert } from '../format/errors.js';
 import type { IoBuffer } from './io/port.js';
 import type { TensorDesc } from './types.js';
 
@@ -25,11 +25,7 @@ export function bufferOf(src: ArrayBufferView | TensorDesc, name: string): IoBuf
 }
 
 function rawBufferOf(src: TensorDesc, name: string): IoBuffer {
-  if (src.device.type === 'cuda') {
-    throw new StoreError('E_UNSUPPORTED', `${name}: device memory cannot be stored by this version`, {
-      where: { tensor: name },
-    });
-  }
+  assert(src.device.type !== 'cuda', `${name} comes by way of gpu_source.ts`);
   const pointer = src.ptr + BigInt(src.byteOffset ?? 0);
   return src.owner === undefined
     ? { pointer, byteLength: src.byteLength }

@@ -135,6 +135,19 @@ function namingBase(error: unknown, parts: readonly ReadPart[]): unknown {
   return new StoreError(code, message, { where: place, retryable, safe, next, cause: error });
 }
 
+/** A part as an op, for its copies alone. */
+function wholeOp(part: ReadPart, extent: Extent): ReadOp {
+  const { offset, bytes } = part;
+  return {
+    extent,
+    offset,
+    bytes,
+    destination: NO_MEMORY,
+    destinationOffset: 0,
+    parts: [{ ...part, destination: NO_MEMORY }],
+  };
+}
+
 interface UsableCopy {
   readonly slot: number;
   readonly offsetBytes: number;
@@ -181,6 +194,12 @@ export class PartReader {
       const host: HostReads = {
         read: (hostParts) => this.read(snapshot, object, hostParts, own),
         readUnverified: (hostParts) => this.#readUnverified(object, hostParts, extents, own),
+        readBases: (bases) => this.read(snapshot, object, bases, options),
+        placeOf: (part, extent) => {
+          const usable = this.#usable(wholeOp(part, extent), object, own);
+          assert(usable[0] !== undefined, 'an extent that may be read has a copy');
+          return usable[0];
+        },
         sums: await this.#source.sums(snapshot, extents.values(), object),
       };
       await readToGpu(this.#context.gpus, host, onGpu, extents, options);

@@ -13,6 +13,7 @@
 
 import { tensorByteLength } from '../format/dtype.js';
 import { StoreError } from '../format/index.js';
+import { withGpuBytes } from './gpu/gpu_source.js';
 import type { ObjectDraft } from './object_draft.js';
 import { ObjectPuts, type TransactionSettings } from './object_puts.js';
 import { bufferOf, wrongSize } from './put_source.js';
@@ -57,7 +58,7 @@ export class Transaction implements AsyncDisposable {
 
   /**
    * Stores a tensor. `src` is C-contiguous bytes of exactly the size that dtype and shape give,
-   * else E_RANGE. Errors: E_EXISTS (name used), E_NO_SPACE, E_IO.
+   * else E_RANGE; memory of a GPU comes through registered host memory. Errors: E_EXISTS (name used), E_NO_SPACE, E_IO.
    */
   put(
     name: string,
@@ -68,6 +69,15 @@ export class Transaction implements AsyncDisposable {
     return this.#tracker.track(async (ticket) => {
       const described = meta ?? ('dtype' in src ? src : undefined);
       if (described === undefined) throw new StoreError('E_USAGE', `put of ${name} needs { dtype, shape }`);
+      if ('ptr' in src && src.device.type === 'cuda') {
+        const byteLength = src.byteLength - (src.byteOffset ?? 0);
+        const draft = this.#draft(ticket, { name, meta: described, byteLength, options, contentType: null });
+        draft.base = await this.#puts.findBase(draft, options);
+        const { gpus } = this.#state.context;
+        return withGpuBytes(gpus, src, options.signal, (bytes) =>
+          this.#puts.putStreamed(ticket, draft, bytes, options),
+        );
+      }
       const buffer = bufferOf(src, name);
       const draft = this.#draft(ticket, {
         name,

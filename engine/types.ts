@@ -31,7 +31,7 @@ export type Device =
   | { readonly type: 'cuda_host' }
   | { readonly type: 'cuda'; readonly id: number };
 
-/** Memory named by address; mirrors DLTensor, minus ownership. GPU memory is a destination of reads only. */
+/** Memory named by address, the host's or a GPU's; mirrors DLTensor, minus ownership. */
 export interface BufferDesc {
   /** Address of the first byte, in the host's memory or the GPU's. */
   readonly ptr: bigint;
@@ -40,7 +40,7 @@ export interface BufferDesc {
   readonly device: Device;
   /** Keeps the owner of the memory alive until the operation settles. */
   readonly owner?: object;
-  /** cudaStream_t, GPU memory only: what is queued on it ends before the memory is written. */
+  /** cudaStream_t, GPU memory only: what is queued on it ends before the memory is written, or read. 0n: the default stream. */
   readonly stream?: bigint;
 }
 /** GPU memory of the engine's own (`store.alloc`). Reads that use it hold it until they settle. */

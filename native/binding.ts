@@ -103,6 +103,8 @@ export interface NativeGpu {
   /** 90 is compute capability 9.0. */
   readonly capability: number;
   readonly totalBytes: number;
+  /** -1: unknown. */
+  readonly numaNode: number;
 }
 
 /** GPUs, through the driver's library (ingot_core.h). */
@@ -111,10 +113,21 @@ export interface NativeGpuFunctions {
   list(): { readonly gpus: readonly NativeGpu[]; readonly reason: string; readonly kernels: string };
   /** `pinned` is registered with the GPU until the core is closed. */
   open(handle: NativeHandle, id: number, gpu: number, pinned: Uint8Array): void;
+  /** After an `open` that failed: its memory is not needed any more. */
+  forget(handle: NativeHandle, pinned: Uint8Array): void;
+  /** Registers the member with cuFile; path -1: it cannot be used, and why. */
+  cufile(handle: NativeHandle, slot: number): { readonly path: number; readonly reason: string };
   allocate(handle: NativeHandle, gpu: number, byteLength: number): bigint;
   free(handle: NativeHandle, gpu: number, address: bigint): void;
   copy(handle: NativeHandle, id: number, batch: object, status: Uint8Array): void;
-  fetch(handle: NativeHandle, id: number, gpu: number, address: bigint, bytes: Uint8Array): void;
+  fetch(
+    handle: NativeHandle,
+    id: number,
+    gpu: number,
+    address: bigint,
+    bytes: Uint8Array,
+    stream: bigint | undefined,
+  ): void;
 }
 
 /** Secret memory and the small messages of encrypted stores (native/src/addon_keys.cc). Outputs have exact lengths. */

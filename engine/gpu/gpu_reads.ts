@@ -1,4 +1,5 @@
-// Reads into GPU memory by the path `pinned`: into registered host memory, then summed and decoded on the GPU.
+// Reads into GPU memory: what each part takes, and the path `pinned`, through registered host memory. (cuFile:
+// cufile_reads.ts; the batches: gpu_batch.ts.)
 //
 // Invariants
 //   1. Whole segments are summed on the GPU, before anything else is done with them there; parts of segments are
@@ -8,20 +9,24 @@
 //      engine memory, with other copies and healing, and decoded on the CPU, whose verdict stands.
 //   4. Windows of at most WINDOW_BYTES go through the registered memory side by side; all have ended, and so has
 //      the GPU, when the read settles.
-//   5. What the CPU decodes on its way (LZ4, zstd, deltas, parts of chunks, what is encrypted) is counted and told
+//   5. What the CPU decodes on its way (LZ4, zstd, parts of chunks, what is encrypted) is counted and told
 //      (`stats().gpu`).
+//   6. A difference is decoded over its base, which is in place and verified before; what is suspect is read again whole.
+//   7. A path that is demanded is taken by everything that the GPU verifies itself, or the read fails; what only the
+//      CPU can decode or verify goes through `pinned`, and is counted as that.
 //
 // This file never computes a sum and never chooses how much is in flight.
 
-import { StoreError, assert } from '../../format/errors.js';
+import { StoreError } from '../../format/errors.js';
 import type { Extent } from '../../format/extent_record.js';
 import { PLANE_CODEC } from '../../format/index.js';
-import { codingIds } from '../coded_reads.js';
-import type { GpuBatch, GpuBuffer } from '../io/gpu_port.js';
+import type { GpuBuffer } from '../io/gpu_port.js';
 import { DECODE_RIGHT } from '../io/port.js';
 import type { SumView } from '../extent_source.js';
 import type { HostPart, ReadPart } from '../reader.js';
 import type { ReadOptions } from '../types.js';
+import { isCufile, placeItems, readFromFiles } from './cufile_reads.js';
+import { batchOf } from './gpu_batch.js';
 import { GpuMemory, type Gpus, type OpenGpu, bytesBatch } from './gpus.js';
 import { ARENA_ALIGNMENT_BYTES } from './pinned_arena.js';
 
@@ -42,10 +47,14 @@ export interface HostReads {
   read(parts: readonly HostPart[]): Promise<void>;
   /** As they are stored, from the first copies: whether each arrived. */
   readUnverified(parts: readonly HostPart[]): Promise<readonly boolean[]>;
+  /** Bases of differences, into GPU memory. */
+  readBases(parts: readonly GpuPart[]): Promise<void>;
+  /** The copy to read first: its member and where the extent begins there. */
+  placeOf(part: GpuPart, extent: Extent): { readonly slot: number; readonly offsetBytes: number };
   readonly sums: SumView;
 }
 
-interface Item {
+export interface Item {
   readonly part: GpuPart;
   readonly extent: Extent;
   /** Bytes in host memory: of the stored stream that the GPU decodes, or of the part itself. */
@@ -53,14 +62,24 @@ interface Item {
   readonly isStream: boolean;
   /** The GPU compares the sums of its segments. */
   readonly isSummedThere: boolean;
+  /** Read by cuFile, from here. */
+  readonly from?: FilePlace;
+}
+
+/** A stretch of whole segments on a member, and where the part begins in it. */
+export interface FilePlace {
+  readonly slot: number;
+  readonly offsetBytes: number;
+  readonly byteLength: number;
+  readonly skipBytes: number;
 }
 
 const aligned = (bytes: number): number => Math.ceil(bytes / ARENA_ALIGNMENT_BYTES) * ARENA_ALIGNMENT_BYTES;
 
-/** Whether a GPU with kernels decodes this part: a whole chunk of planes that it knows, no difference to another. */
+/** Whether a GPU with kernels decodes this part: a whole chunk of planes that it knows. */
 function decodesThere(part: GpuPart, extent: Extent, gpu: OpenGpu): boolean {
   const { coding } = extent;
-  if (coding === undefined || !gpu.hasKernels || coding.base !== undefined) return false;
+  if (coding === undefined || !gpu.hasKernels) return false;
   // Ciphertext is opened on the CPU, and then decoded there, too.
   if (extent.sealing !== undefined) return false;
   return part.offset === 0 && part.bytes === extent.rawBytes && coding.codec <= PLANE_CODEC.RANS32;
@@ -74,11 +93,12 @@ function sumsThere(part: GpuPart, extent: Extent, gpu: OpenGpu): boolean {
   return part.offset % segment === 0 && (end % segment === 0 || end === extent.storedBytes);
 }
 
-function* windowsOf(items: readonly Item[]): Generator<Item[]> {
+/** Windows of at most WINDOW_BYTES, or of one part; `bytesOf` says what a part takes. */
+export function* windowsOf(items: readonly Item[], bytesOf: (item: Item) => number): Generator<Item[]> {
   let window: Item[] = [];
   let bytes = 0;
   for (const item of items) {
-    const more = aligned(item.hostBytes);
+    const more = bytesOf(item);
     if (window.length > 0 && bytes + more > WINDOW_BYTES) {
       yield window;
       window = [];
@@ -90,7 +110,7 @@ function* windowsOf(items: readonly Item[]): Generator<Item[]> {
   if (window.length > 0) yield window;
 }
 
-/** Reads all parts or throws; waits for everything that it started. */
+/** Reads all parts or throws; waits for everything that it started. GPUs are read to side by side. */
 export async function readToGpu(
   gpus: Gpus,
   host: HostReads,
@@ -99,39 +119,77 @@ export async function readToGpu(
   options: ReadOptions,
 ): Promise<void> {
   const { path = 'auto' } = options;
-  if (path !== 'auto' && path !== 'pinned') {
-    throw new StoreError('E_UNSUPPORTED', `GPU memory is reached by pinned; ${path} was demanded`, {
+  if (path !== 'auto' && path !== 'pinned' && !isCufile(path)) {
+    throw new StoreError('E_UNSUPPORTED', `GPU memory is not reached by ${path}, which was demanded`, {
       next: "read with path 'auto' or 'pinned'; `ingot doctor` says which paths there are",
     });
   }
-  for (const id of new Set(parts.map((part) => part.destination.gpu))) {
-    const mine = parts.filter((part) => part.destination.gpu === id);
-    const gpu = await gpus.open(id);
-    const items = mine.map((part): Item => {
-      const extent = extents.get(part.extentId);
-      if (extent === undefined) throw new StoreError('E_NOT_FOUND', `extent ${part.extentId} is gone`);
-      const isStream = decodesThere(part, extent, gpu);
-      const hostBytes = isStream ? extent.storedBytes : part.bytes;
-      return { part, extent, isStream, hostBytes, isSummedThere: isStream || sumsThere(part, extent, gpu) };
-    });
-    await holding(mine, async () => {
-      const suspects = await readItems(gpu, host, items, options.signal);
-      gpus.counters.suspects += suspects.length;
-      const again = suspects.map((item) => ({
-        ...item,
-        isStream: false,
-        isSummedThere: false,
-        hostBytes: item.part.bytes,
-      }));
-      await readItems(gpu, host, again, options.signal);
-      const doubted = new Set(suspects);
-      for (const item of items) {
-        if (item.extent.coding === undefined) continue;
-        if (item.isStream && !doubted.has(item)) gpus.counters.decodedOnGpuBytes += item.part.bytes;
-        else gpus.counters.decodedOnHostBytes += item.part.bytes;
-      }
-    });
+  const ids = [...new Set(parts.map((part) => part.destination.gpu))];
+  const settled = await Promise.allSettled(
+    ids.map(async (id) => {
+      const mine = ids.length === 1 ? parts : parts.filter((part) => part.destination.gpu === id);
+      await holding(mine, async () => readToOne(gpus, await gpus.open(id), host, mine, extents, options));
+    }),
+  );
+  for (const each of settled) if (each.status === 'rejected') throw each.reason;
+}
+
+async function readToOne(
+  gpus: Gpus,
+  gpu: OpenGpu,
+  host: HostReads,
+  parts: readonly GpuPart[],
+  extents: ReadonlyMap<number, Extent>,
+  options: ReadOptions,
+): Promise<void> {
+  const { path = 'auto', signal } = options;
+  const items = parts.map((part): Item => {
+    const extent = extents.get(part.extentId);
+    if (extent === undefined) throw new StoreError('E_NOT_FOUND', `extent ${part.extentId} is gone`);
+    const isStream = decodesThere(part, extent, gpu);
+    const hostBytes = isStream ? extent.storedBytes : part.bytes;
+    return { part, extent, isStream, hostBytes, isSummedThere: isStream || sumsThere(part, extent, gpu) };
+  });
+  const bases = items.flatMap(baseOf);
+  if (bases.length > 0) await host.readBases(bases);
+  const byFile = isCufile(path) ? placeItems(gpu, host, items, path) : [];
+  const taken = new Set(byFile.map(({ part }) => part));
+  const rest = byFile.length === 0 ? items : items.filter(({ part }) => !taken.has(part));
+  // Both are waited for, whichever fails.
+  const [fromFiles, fromHost] = await Promise.allSettled([
+    readFromFiles(gpu, host.sums, byFile, signal),
+    readItems(gpu, host, rest, signal),
+  ]);
+  if (fromFiles.status === 'rejected') throw fromFiles.reason;
+  if (fromHost.status === 'rejected') throw fromHost.reason;
+  const suspects = [...fromFiles.value, ...fromHost.value];
+  gpus.counters.suspects += suspects.length;
+  const again = suspects.map(
+    ({ part, extent }): Item => ({
+      part,
+      extent,
+      isStream: false,
+      isSummedThere: false,
+      hostBytes: part.bytes,
+    }),
+  );
+  await readItems(gpu, host, again, signal);
+  const doubted = new Set(suspects.map(({ part }) => part));
+  for (const item of items) {
+    if (item.extent.coding === undefined) continue;
+    if (item.isStream && !doubted.has(item.part)) gpus.counters.decodedOnGpuBytes += item.part.bytes;
+    else gpus.counters.decodedOnHostBytes += item.part.bytes;
   }
+}
+
+/** What goes to the destination of a difference before it. */
+function baseOf({ part, extent, isStream }: Item): GpuPart[] {
+  const base = extent.coding?.base;
+  if (base === undefined || !isStream) return [];
+  // Ids of bases are smaller, so a chain ends.
+  if (base.extentId >= part.extentId)
+    throw new StoreError('E_FORMAT', `extent ${part.extentId} is based on extent ${base.extentId}`);
+  return [{ ...part, extentId: base.extentId, offset: base.offsetBytes + part.offset }];
 }
 
 /** A few bytes that live in the catalog, to a GPU. */
@@ -159,7 +217,9 @@ async function readItems(
   items: readonly Item[],
   signal: AbortSignal | undefined,
 ): Promise<readonly Item[]> {
-  const windows = [...windowsOf(items)].map((window) => readWindow(gpu, host, window, signal));
+  const windows = [...windowsOf(items, ({ hostBytes }) => aligned(hostBytes))].map((window) =>
+    readWindow(gpu, host, window, signal),
+  );
   const settled = await Promise.allSettled(windows);
   for (const each of settled) if (each.status === 'rejected') throw each.reason;
   return settled.flatMap((each) => (each.status === 'fulfilled' ? each.value : []));
@@ -225,73 +285,4 @@ async function readHost(
     await verified;
   }
   return arrived;
-}
-
-/**
- * The batch that moves, sums and decodes a window. Plain loops: this runs three thousand times a second, and `from`
- * of a typed array with a function took a tenth of JavaScript's time.
- */
-function batchOf(
-  gpu: number,
-  memory: Uint8Array,
-  items: readonly Item[],
-  offsets: readonly number[],
-  view: SumView,
-  signal: AbortSignal | undefined,
-): GpuBatch {
-  const count = items.length;
-  const destinations: GpuBuffer[] = [];
-  let sumCount = 0;
-  for (const item of items) sumCount += segmentsThere(item);
-  const batch = {
-    count,
-    gpu,
-    destinations,
-    source: new Uint32Array(count),
-    sources: [memory],
-    sourceOffsetBytes: Float64Array.from(offsets),
-    sourceBytes: new Float64Array(count),
-    rawBytes: new Float64Array(count),
-    ids: new Uint32Array(count),
-    rawSums: new BigUint64Array(count),
-    segmentBytes: new Uint32Array(count),
-    sumIndex: new Uint32Array(count),
-    sums: new BigUint64Array(sumCount),
-    destination: new Uint32Array(count),
-    destinationOffsetBytes: new Float64Array(count),
-    verdict: new Uint32Array(count),
-  };
-  let sumAt = 0;
-  let last: GpuBuffer | null = null;
-  for (let index = 0; index < count; index++) {
-    const item = items[index];
-    assert(item !== undefined, 'a window has its items');
-    const { part, extent, isStream, isSummedThere, hostBytes } = item;
-    batch.sourceBytes[index] = hostBytes;
-    if (isStream) {
-      batch.rawBytes[index] = part.bytes;
-      batch.ids[index] = codingIds(extent);
-      batch.rawSums[index] = extent.rawSum;
-    }
-    if (isSummedThere) {
-      const segment = 2 ** extent.segmentShift;
-      const segments = segmentsThere(item);
-      batch.segmentBytes[index] = segment;
-      batch.sumIndex[index] = sumAt;
-      view.copy(extent, isStream ? 0 : part.offset / segment, segments, batch.sums, sumAt);
-      sumAt += segments;
-    }
-    // Parts of one tensor come one after the other.
-    if (part.destination !== last) destinations.push(part.destination);
-    last = part.destination;
-    batch.destination[index] = destinations.length - 1;
-    batch.destinationOffsetBytes[index] = part.destinationOffset;
-  }
-  assert(sumAt === sumCount, 'every segment that is summed there has its sum');
-  return signal === undefined ? batch : { ...batch, signal };
-}
-
-/** Segments of an item that the GPU sums. */
-function segmentsThere({ extent, hostBytes, isSummedThere }: Item): number {
-  return isSummedThere ? Math.ceil(hostBytes / 2 ** extent.segmentShift) : 0;
 }

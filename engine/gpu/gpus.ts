@@ -8,7 +8,7 @@
 // This file never reads a member.
 
 import { StoreError, assert } from '../../format/errors.js';
-import type { GpuBatch, GpuBuffer, GpuPort } from '../io/gpu_port.js';
+import { GPU_NO_MEMBER, type GpuBatch, type GpuBuffer, type GpuPort } from '../io/gpu_port.js';
 import type { Io } from '../io/port.js';
 import type { BufferDesc, Device, DeviceBuffer } from '../types.js';
 import { PinnedArena } from './pinned_arena.js';
@@ -183,6 +183,9 @@ export function bytesBatch(
     count: 1,
     gpu: destination.gpu,
     source: new Uint32Array(1),
+    member: Uint32Array.of(GPU_NO_MEMBER),
+    skipBytes: new Float64Array(1),
+    wantedBytes: new Float64Array(1),
     sourceOffsetBytes: new Float64Array(1),
     sourceBytes: Float64Array.of(bytes.byteLength),
     rawBytes: new Float64Array(1),

@@ -28,6 +28,8 @@ export interface GpuInfo {
   /** 90 is compute capability 9.0. */
   readonly capability: number;
   readonly totalBytes: number;
+  /** -1: unknown. */
+  readonly numaNode: number;
 }
 export interface GpuList {
   readonly gpus: readonly GpuInfo[];
@@ -37,18 +39,32 @@ export interface GpuList {
   readonly kernels: string;
 }
 
+/** What cuFile does with a member: its path, or null where it cannot be used, and why. */
+export interface CufilePath {
+  readonly path: 'cufile-direct' | 'cufile-compat' | null;
+  readonly reason: string;
+}
+
+/** No member: an op takes host memory. */
+export const GPU_NO_MEMBER = 0xffff;
+
 /**
- * Op i takes sourceBytes of host memory. rawBytes 0: they go to the destination as they are. Else they are the stored
+ * Op i takes sourceBytes of host memory, or, with a member's slot, of that member, which cuFile reads straight into the
+ * GPU: then in whole sectors, with sums, and without rawBytes the destination gets wantedBytes from skipBytes on. rawBytes 0: they go to the destination as they are. Else they are the stored
  * stream of a chunk of so many raw bytes with these ids (transform | delta << 8 | codec << 16) and raw sum, and are
- * decoded into it. segmentBytes 0: the bytes were verified. Else they are compared, segment by segment, with
+ * decoded into it; with a delta in the ids the destination has the base, and they are XORed into it. segmentBytes 0: the bytes were verified. Else they are compared, segment by segment, with
  * sums[sumIndex...].
  */
 export interface GpuBatch {
   readonly count: number;
   readonly gpu: number;
   readonly source: Uint32Array;
+  /** Slot, or GPU_NO_MEMBER. */
+  readonly member: Uint32Array;
   readonly sourceOffsetBytes: Float64Array;
   readonly sourceBytes: Float64Array;
+  readonly skipBytes: Float64Array;
+  readonly wantedBytes: Float64Array;
   readonly rawBytes: Float64Array;
   readonly ids: Uint32Array;
   readonly rawSums: BigUint64Array;
@@ -59,23 +75,33 @@ export interface GpuBatch {
   readonly destinationOffsetBytes: Float64Array;
   readonly sources: readonly Uint8Array[];
   readonly destinations: readonly GpuBuffer[];
-  /** Filled in: DECODE_RIGHT and so on (port.ts), or GPU_WRONG_STORED; what is not right is zeroed where it ends. */
+  /** Filled in: DECODE_RIGHT and so on (port.ts), GPU_WRONG_STORED or GPU_NOT_ARRIVED; what is not right is zeroed where it ends. */
   readonly verdict: Uint32Array;
   readonly signal?: AbortSignal;
 }
 
 /** A verdict: the sum of a stored segment was wrong on the GPU. */
 export const GPU_WRONG_STORED = 4;
+/** A verdict: cuFile did not bring all bytes. */
+export const GPU_NOT_ARRIVED = 5;
 
 export interface GpuPort {
   list(): GpuList;
   /** Once for each GPU. `pinned`, of `allocate`, stays registered until the Io is closed. E_UNSUPPORTED, E_GPU. */
   open(gpu: number, pinned: Uint8Array): Promise<void>;
+  /** What cuFile does with the member in this slot. */
+  cufile(slot: number): CufilePath;
   /** Device memory of the core's own. E_GPU. */
   allocate(gpu: number, byteLength: number): bigint;
   free(gpu: number, pointer: bigint): void;
   /** Rejects with E_GPU (the driver refused) or E_USAGE (not memory of that GPU); else `verdict` has the outcome. */
   copy(batch: GpuBatch): Promise<void>;
-  /** GPU memory to host memory. */
-  fetch(gpu: number, pointer: bigint, bytes: Uint8Array, signal?: AbortSignal): Promise<void>;
+  /** GPU memory to host memory, once what is queued on `stream` has ended. */
+  fetch(
+    gpu: number,
+    pointer: bigint,
+    bytes: Uint8Array,
+    signal?: AbortSignal,
+    stream?: bigint,
+  ): Promise<void>;
 }

@@ -53,7 +53,14 @@ import type {
 import { MAX_BATCH_OPS, MAX_COPIES, MAX_EXTENT_BYTES, NO_MEMBER } from './port.js';
 
 /** In the order of ingot_path in ingot_core.h. */
-const PATHS: readonly IoPath[] = ['io_uring', 'threads', 'buffered', 'pinned'];
+const PATHS: readonly IoPath[] = [
+  'io_uring',
+  'threads',
+  'buffered',
+  'pinned',
+  'cufile-direct',
+  'cufile-compat',
+];
 /** In the order of ingot_fault_kind. */
 const FAULT_KINDS: readonly FaultKind[] = [
   'io',
@@ -387,9 +394,19 @@ export class NativeIo implements Io {
   readonly gpu: GpuPort = {
     list: () => this.#native.gpu.list(),
     open: async (gpu, pinned) => {
-      this.#require(
-        await this.#batch({}, [pinned], (id) => this.#native.gpu.open(this.#handle, id, gpu, pinned)),
-      );
+      try {
+        this.#require(
+          await this.#batch({}, [pinned], (id) => this.#native.gpu.open(this.#handle, id, gpu, pinned)),
+        );
+      } catch (error) {
+        if (!this.#closed) this.#native.gpu.forget(this.#handle, pinned);
+        throw error;
+      }
+    },
+    cufile: (slot) => {
+      const { path, reason } = this.#native.gpu.cufile(this.#openHandle(), slot);
+      const named = path < 0 ? null : pathOf(path);
+      return { path: named === 'cufile-direct' || named === 'cufile-compat' ? named : null, reason };
     },
     allocate: (gpu, byteLength) =>
       translate({}, () => this.#native.gpu.allocate(this.#openHandle(), gpu, byteLength)),
@@ -406,10 +423,10 @@ export class NativeIo implements Io {
         ),
       );
     },
-    fetch: async (gpu, pointer, bytes, signal) => {
+    fetch: async (gpu, pointer, bytes, signal, stream) => {
       this.#require(
         await this.#batch(signal === undefined ? {} : { signal }, [bytes], (id) =>
-          this.#native.gpu.fetch(this.#handle, id, gpu, pointer, bytes),
+          this.#native.gpu.fetch(this.#handle, id, gpu, pointer, bytes, stream),
         ),
       );
     },

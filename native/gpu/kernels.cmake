@@ -12,7 +12,7 @@ set(INGOT_FATBINS ${CMAKE_CURRENT_BINARY_DIR}/kernels)
 file(MAKE_DIRECTORY ${INGOT_FATBINS})
 set(INGOT_FATBIN_FILES)
 set(here ${CMAKE_CURRENT_SOURCE_DIR})
-foreach(name decode_fast decode_any crc64)
+foreach(name decode_fast decode_any crc64 xor)
   set(output ${INGOT_FATBINS}/${name}.fatbin)
   add_custom_command(OUTPUT ${output}
     COMMAND ${INGOT_NVCC} -std=c++20 -O3 -fatbin -I${here}/native/gpu -I${here}/native/src/codec

@@ -46,7 +46,8 @@ typedef struct ingot_error {
 
 enum ingot_backend { INGOT_BACKEND_AUTO = 0, INGOT_BACKEND_RING = 1, INGOT_BACKEND_THREADS = 2 };
 enum ingot_path {
-  INGOT_PATH_RING = 0, INGOT_PATH_THREADS = 1, INGOT_PATH_BUFFERED = 2, INGOT_PATH_PINNED = 3, INGOT_PATH_COUNT = 4
+  INGOT_PATH_RING = 0, INGOT_PATH_THREADS = 1, INGOT_PATH_BUFFERED = 2, INGOT_PATH_PINNED = 3,
+  INGOT_PATH_CUFILE_DIRECT = 4, INGOT_PATH_CUFILE_COMPAT = 5, INGOT_PATH_COUNT = 6
 };
 enum ingot_status { INGOT_OP_OK = 0, INGOT_OP_FAILED = 1, INGOT_OP_ABORTED = 2 };
 enum ingot_fault_kind {
@@ -231,6 +232,7 @@ typedef struct ingot_gpu_info {
   uint32_t id, capability;      /* capability: 90 is 9.0 */
   uint64_t total_bytes;
   char name[96], pci[24];
+  int32_t numa_node;            /* -1 unknown */
 } ingot_gpu_info;
 
 typedef struct ingot_gpu_buffer { uint64_t address, length_bytes; } ingot_gpu_buffer;
@@ -240,13 +242,18 @@ typedef struct ingot_gpu_buffer { uint64_t address, length_bytes; } ingot_gpu_bu
  * are. Else they are the stored stream of a chunk of so many raw bytes, which is decoded into the destination; ids and
  * raw_sum are those of its record. segment_bytes 0: the source was verified. Else each segment of it is summed on the
  * GPU and compared with sums[sum_index...] before anything else is done with it. verdict as in ingot_decode_columns,
- * and 4 for a stored segment with a wrong sum; where it is not 0 the destination is zeroed. The result is `failed` when
- * the driver refused something: then no destination can be relied on.
+ * and 4 for a stored segment with a wrong sum, 5 for bytes that did not arrive; where it is not 0 the destination is
+ * zeroed. The result is `failed` when the driver refused something: then no destination can be relied on.
+ * With a member (a slot; INGOT_NO_MEMBER: none) cuFile reads source_bytes, whole sectors, at source_offset_bytes of it
+ * straight into the GPU; such an op has sums, and without raw_bytes its destination gets wanted_bytes from skip_bytes on.
+ * delta in `ids`: the destination has the base, and the decoded difference is XORed into it.
  */
 typedef struct ingot_gpu_columns {
   uint32_t count, gpu;
   const uint32_t *source;       /* index into sources */
+  const uint32_t *member;       /* slot, or INGOT_NO_MEMBER */
   const double *source_offset_bytes, *source_bytes, *raw_bytes;
+  const double *skip_bytes, *wanted_bytes;
   const uint32_t *ids;          /* transform | delta << 8 | codec << 16 */
   const uint64_t *raw_sums;
   const uint32_t *segment_bytes, *sum_index;
@@ -375,9 +382,15 @@ int ingot_gpu_allocate(ingot_context *context, uint32_t gpu, uint64_t length_byt
 int ingot_gpu_free(ingot_context *context, uint32_t gpu, uint64_t address, ingot_error *error);
 int ingot_gpu_copy(ingot_context *context, const ingot_gpu_columns *columns, const ingot_call *call,
                    ingot_error *error);
+/*
+ * The path that cuFile takes from a member (INGOT_PATH_CUFILE_*), with the reason; -1 with the reason where cuFile cannot
+ * be used for it at all. The member is registered with cuFile by the first call.
+ */
+int ingot_gpu_cufile(ingot_context *context, uint32_t slot, char *reason, size_t reason_bytes);
 /* GPU memory to host memory. */
-int ingot_gpu_fetch(ingot_context *context, uint32_t gpu, uint64_t address, ingot_buffer to, const ingot_call *call,
-                    ingot_error *error);
+/* What is queued on `stream` ends before; 0: no stream is waited for. */
+int ingot_gpu_fetch(ingot_context *context, uint32_t gpu, uint64_t address, ingot_buffer to, uint64_t stream,
+                    const ingot_call *call, ingot_error *error);
 
 /*
  * Fault injection for tests, as comma separated rules `kind[@slot]:k:effect:once|sticky`:

@@ -496,6 +496,23 @@ Napi::Value gpu_open(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
+/// gpu.forget(handle, pinned): a GPU that could not be opened does not need its memory any more.
+Napi::Value gpu_forget(const Napi::CallbackInfo& info) {
+  Store& store = store_of(info);
+  const std::vector<std::shared_ptr<Allocation>> memory = allocations_of({parse_buffer(info[1])});
+  for (const std::shared_ptr<Allocation>& each : memory) std::erase(store.pinned, each);
+  return info.Env().Undefined();
+}
+
+/// gpu.cufile(handle, slot): {path: -1 or a path, reason}.
+Napi::Value gpu_cufile(const Napi::CallbackInfo& info) {
+  char reason[512] = "";
+  Napi::Object out = Napi::Object::New(info.Env());
+  out.Set("path", ingot_gpu_cufile(store_of(info).context, word(info, 1), reason, sizeof reason));
+  out.Set("reason", Napi::String::New(info.Env(), reason));
+  return out;
+}
+
 Napi::Value gpu_allocate(const Napi::CallbackInfo& info) {
   Store& store = store_of(info);
   uint64_t address = 0;
@@ -528,13 +545,14 @@ Napi::Value gpu_copy(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
-/// gpu.fetch(handle, id, gpu, address, bytes).
+/// gpu.fetch(handle, id, gpu, address, bytes, stream or undefined).
 Napi::Value gpu_fetch(const Napi::CallbackInfo& info) {
   Store& store = store_of(info);
   const ingot_buffer to = parse_buffer(info[4]);
   const ingot_call call = begin_call(info, store, 1, 5, info[4], {to});
   ingot_error error{};
-  const int result = ingot_gpu_fetch(store.context, word(info, 2), address_argument(info, 3), to, &call, &error);
+  const int result = ingot_gpu_fetch(store.context, word(info, 2), address_argument(info, 3), to,
+                                     stream_argument(info, 5), &call, &error);
   settle_call(info.Env(), store, call, result, error);
   return info.Env().Undefined();
 }
@@ -711,6 +729,8 @@ Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   };
   add_gpu("list", gpu_list);
   add_gpu("open", gpu_open);
+  add_gpu("forget", gpu_forget);
+  add_gpu("cufile", gpu_cufile);
   add_gpu("allocate", gpu_allocate);
   add_gpu("free", gpu_free);
   add_gpu("copy", gpu_copy);

@@ -16,7 +16,17 @@ uint64_t big_of(const Napi::Value& value, const char* name) {
   return found;
 }
 
+/// 0 is the default stream, whose name of its own is 1 (CU_STREAM_LEGACY); 0 is no stream in the core.
+uint64_t stream_of(const Napi::Value& value) {
+  const uint64_t stream = big_of(value, "stream");
+  return stream == 0 ? 1 : stream;
+}
+
 }  // namespace
+
+uint64_t stream_argument(const Napi::CallbackInfo& info, size_t index) {
+  return info[index].IsUndefined() ? 0 : stream_of(info[index]);
+}
 
 uint64_t address_argument(const Napi::CallbackInfo& info, size_t index) { return big_of(info[index], "an address"); }
 
@@ -25,6 +35,9 @@ void parse_gpu(const Napi::Object& batch, GpuColumns& out) {
   const uint32_t count = columns.count = count_of(batch);
   columns.gpu = batch.Get("gpu").ToNumber().Uint32Value();
   columns.source = words(batch, "source", count);
+  columns.member = words(batch, "member", count);
+  columns.skip_bytes = doubles(batch, "skipBytes", count);
+  columns.wanted_bytes = doubles(batch, "wantedBytes", count);
   columns.source_offset_bytes = doubles(batch, "sourceOffsetBytes", count);
   columns.source_bytes = doubles(batch, "sourceBytes", count);
   columns.raw_bytes = doubles(batch, "rawBytes", count);
@@ -51,7 +64,7 @@ void parse_gpu(const Napi::Object& batch, GpuColumns& out) {
     }
     out.destinations.push_back({big_of(each.Get("pointer"), "pointer"), static_cast<uint64_t>(bytes)});
     const Napi::Value stream = each.Get("stream");
-    if (!stream.IsUndefined()) out.streams.push_back(big_of(stream, "stream"));
+    if (!stream.IsUndefined()) out.streams.push_back(stream_of(stream));
   }
   columns.destinations = out.destinations.data();
   columns.destinations_count = out.destinations.size();
@@ -71,6 +84,7 @@ Napi::Value gpu_list(const Napi::CallbackInfo& info) {
     each.Set("name", Napi::String::New(env, found[i].name));
     each.Set("pci", Napi::String::New(env, found[i].pci));
     each.Set("capability", found[i].capability);
+    each.Set("numaNode", found[i].numa_node);
     each.Set("totalBytes", static_cast<double>(found[i].total_bytes));
     gpus.Set(i, each);
   }

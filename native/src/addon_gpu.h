@@ -21,6 +21,8 @@ void parse_gpu(const Napi::Object& batch, GpuColumns& out);
 /// {kernels, reason, gpus: [...]}.
 Napi::Value gpu_list(const Napi::CallbackInfo& info);
 /// A bigint argument that fits 64 bits.
+/// A stream, or 0 where there is none.
+uint64_t stream_argument(const Napi::CallbackInfo& info, size_t index);
 uint64_t address_argument(const Napi::CallbackInfo& info, size_t index);
 
 }  // namespace ingot_addon

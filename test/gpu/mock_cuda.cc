@@ -7,7 +7,8 @@
 //   1. What is queued on a stream happens only when somebody waits for it (an event or the stream), in order: bytes
 //      that are looked at too early are the poison of a fresh allocation.
 //   2. Every access is checked against what was allocated, or registered: a stray one ends the process with a message.
-//   3. INGOT_MOCK_CUDA, read at each call, is a list of `call:k=result`, `call` one of alloc, copy, launch, event,
+//   3. With INGOT_MOCK_GPUS there are two GPUs, each with memory of its own.
+//   4. INGOT_MOCK_CUDA, read at each call, is a list of `call:k=result`, `call` one of alloc, copy, launch, event,
 //      register, module: the k-th such call from now on returns that result; `late=MS` delays every wait.
 //      A changed text counts anew. `flip:k=1` spoils a byte of the k-th copy to the GPU of kFlippedBytesMin and more.
 #include <chrono>
@@ -31,6 +32,7 @@ namespace {
 
 using ingot::gpu::ChunkJob;
 using ingot::gpu::Segment;
+using ingot::gpu::XorJob;
 using Address = unsigned long long;
 
 constexpr uint8_t kPoison = 0xa5;
@@ -44,12 +46,17 @@ struct Event { Queue* stream = nullptr; size_t behind = 0; };
 struct World {
   std::recursive_mutex mutex;
   std::map<Address, size_t> device;             // allocations
+  std::map<Address, int> ordinal;               // and whose they are
   std::map<uintptr_t, size_t> registered;
   Queue legacy;
   uint64_t device_bytes = 0;
   std::string rules;
   std::map<std::string, int> calls;
 };
+/// Contexts of the GPUs, by their addresses; what is current is of the thread.
+char contexts[2];
+thread_local std::vector<int> current;
+
 World& world() {
   static auto* instance = new World;
   return *instance;
@@ -93,7 +100,10 @@ int injected(const char* call, int* late_ms = nullptr) {
   return 0;
 }
 
-Queue& stream_of(void* stream) { return stream == nullptr ? world().legacy : *static_cast<Queue*>(stream); }
+Queue& stream_of(void* stream) {
+  const bool is_legacy = stream == nullptr || stream == reinterpret_cast<void*>(1);
+  return is_legacy ? world().legacy : *static_cast<Queue*>(stream);
+}
 
 void run_all(Queue& stream) {
   while (!stream.queued.empty()) {
@@ -147,21 +157,27 @@ const std::string& name_of(void* function) { return *static_cast<std::string*>(f
 
 MOCK cuInit(unsigned) { return 0; }
 MOCK cuDriverGetVersion(int* version) { return *version = 13000, 0; }
-MOCK cuDeviceGetCount(int* count) { return *count = 1, 0; }
-MOCK cuDeviceGet(int* device, int ordinal) { return *device = ordinal, ordinal == 0 ? 0 : kInvalid; }
+MOCK cuDeviceGetCount(int* count) {
+  const char* text = std::getenv("INGOT_MOCK_GPUS");
+  return *count = text == nullptr ? 1 : 2, 0;
+}
+MOCK cuDeviceGet(int* device, int ordinal) { return *device = ordinal, ordinal < 2 ? 0 : kInvalid; }
 MOCK cuDeviceGetName(char* name, int bytes, int) {
   std::snprintf(name, static_cast<size_t>(bytes), "mock GPU");
   return 0;
 }
 MOCK cuDeviceTotalMem_v2(size_t* bytes, int) { return *bytes = kTotalBytes, 0; }
-MOCK cuDeviceGetAttribute(int* value, int attribute, int) {
-  *value = attribute == 16 ? 4 : attribute == 75 ? 9 : 0;
+MOCK cuDeviceGetAttribute(int* value, int attribute, int device) {
+  *value = attribute == 16 ? 4 : attribute == 75 ? 9 : attribute == 33 ? device + 1 : 0;
   return 0;
 }
-MOCK cuDevicePrimaryCtxRetain(void** context, int) { return *context = &world(), 0; }
+MOCK cuDevicePrimaryCtxRetain(void** context, int device) { return *context = contexts + device, 0; }
 MOCK cuDevicePrimaryCtxRelease_v2(int) { return 0; }
-MOCK cuCtxPushCurrent_v2(void*) { return 0; }
-MOCK cuCtxPopCurrent_v2(void** context) { return *context = nullptr, 0; }
+MOCK cuCtxPushCurrent_v2(void* context) {
+  current.push_back(static_cast<int>(static_cast<char*>(context) - contexts));
+  return 0;
+}
+MOCK cuCtxPopCurrent_v2(void** context) { return *context = nullptr, current.pop_back(), 0; }
 
 MOCK cuMemAlloc_v2(Address* address, size_t bytes) {
   const std::lock_guard lock(world().mutex);
@@ -173,6 +189,7 @@ MOCK cuMemAlloc_v2(Address* address, size_t bytes) {
   std::memset(memory, kPoison, bytes);
   *address = reinterpret_cast<Address>(memory);
   world().device[*address] = bytes;
+  world().ordinal[*address] = current.empty() ? 0 : current.back();
   world().device_bytes += bytes;
   return 0;
 }
@@ -182,6 +199,7 @@ MOCK cuMemFree_v2(Address address) {
   if (found == world().device.end()) return kInvalid;
   world().device_bytes -= found->second;
   world().device.erase(found);
+  world().ordinal.erase(address);
   std::free(reinterpret_cast<void*>(address));
   return 0;
 }
@@ -211,6 +229,15 @@ MOCK cuMemcpyDtoHAsync_v2(void* to, Address from, size_t bytes, void* stream) {
   if (const int result = injected("copy"); result != 0) return result;
   if (!inside(world().device, from, bytes)) stray("a copy", from, bytes);
   stream_of(stream).queued.emplace_back([=] { std::memcpy(to, reinterpret_cast<void*>(from), bytes); });
+  return 0;
+}
+MOCK cuMemcpyDtoDAsync_v2(Address to, Address from, size_t bytes, void* stream) {
+  const std::lock_guard lock(world().mutex);
+  if (const int result = injected("copy"); result != 0) return result;
+  if (!inside(world().device, to, bytes)) stray("a copy", to, bytes);
+  if (!inside(world().device, from, bytes)) stray("a copy", from, bytes);
+  stream_of(stream).queued.emplace_back(
+      [=] { std::memmove(reinterpret_cast<void*>(to), reinterpret_cast<void*>(from), bytes); });
   return 0;
 }
 MOCK cuMemsetD8Async(Address to, unsigned char value, size_t bytes, void* stream) {
@@ -263,6 +290,20 @@ MOCK cuLaunchKernel(void* function, unsigned, unsigned height, unsigned, unsigne
     });
     return 0;
   }
+  if (name == "ingot_xor") {
+    const Address jobs = address(0), verdicts = address(1);
+    stream_of(stream).queued.emplace_back([=] {
+      for (unsigned i = 0; i < height; ++i) {
+        const XorJob& job = reinterpret_cast<const XorJob*>(jobs)[i];
+        if (reinterpret_cast<const uint32_t*>(verdicts)[job.chunk] != 0) continue;
+        if (!inside(world().device, reinterpret_cast<Address>(job.to), job.bytes)) {
+          stray("a join", reinterpret_cast<Address>(job.to), job.bytes);
+        }
+        for (uint32_t at = 0; at < job.bytes; ++at) job.to[at] ^= job.from[at];
+      }
+    });
+    return 0;
+  }
   const Address segments = address(1), sums = address(3);
   const uint32_t count = *static_cast<uint32_t*>(parameters[2]);
   stream_of(stream).queued.emplace_back([=] {
@@ -279,7 +320,8 @@ MOCK cuLaunchKernel(void* function, unsigned, unsigned height, unsigned, unsigne
 MOCK cuPointerGetAttribute(void* value, int attribute, Address address) {
   const std::lock_guard lock(world().mutex);
   if (!inside(world().device, address, 1)) return kInvalid;
-  *static_cast<unsigned*>(value) = attribute == 2 ? 2 : 0;
+  const int ordinal = std::prev(world().ordinal.upper_bound(address))->second;
+  *static_cast<int*>(value) = attribute == 2 ? 2 : ordinal;
   return 0;
 }
 MOCK cuGetErrorName(int error, const char** name) {

@@ -35,6 +35,14 @@ function build(): string | false {
   if (done.error !== undefined) return `a C++ compiler is missing: ${done.error.message}`;
   if (done.status !== 0) throw new Error(`the stand-in driver does not compile: ${done.stderr}`);
   process.env['INGOT_CUDA_LIBRARY'] = library;
+  const cufile = join(directory, 'libcufile_mock.so');
+  const second = spawnSync(
+    process.env['CXX'] ?? 'c++',
+    ['-std=c++20', '-O2', '-shared', '-fPIC', '-o', cufile, 'test/gpu/mock_cufile.cc', '-lpthread'],
+    { cwd: CHECKOUT, encoding: 'utf8' },
+  );
+  if (second.status !== 0) throw new Error(`the stand-in of cuFile does not compile: ${second.stderr}`);
+  process.env['INGOT_CUFILE_LIBRARY'] = cufile;
   return false;
 }
 
@@ -45,12 +53,16 @@ export const noFaults: string | false = isRealGpu
   ? 'faults are injected by the stand-in driver alone'
   : noGpu;
 
-/** Runs `body` with the stand-in's faults (mock_cuda.cc, invariant 3). */
-export async function withFaults<T>(rules: string, body: () => Promise<T>): Promise<T> {
-  process.env['INGOT_MOCK_CUDA'] = rules;
+/** Runs `body` with the faults of a stand-in: the driver's (mock_cuda.cc) or cuFile's (mock_cufile.cc). */
+export async function withFaults<T>(
+  rules: string,
+  body: () => Promise<T>,
+  of: 'INGOT_MOCK_CUDA' | 'INGOT_MOCK_CUFILE' = 'INGOT_MOCK_CUDA',
+): Promise<T> {
+  process.env[of] = rules;
   try {
     return await body();
   } finally {
-    delete process.env['INGOT_MOCK_CUDA'];
+    delete process.env[of];
   }
 }

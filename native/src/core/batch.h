@@ -69,7 +69,8 @@ Status make_encode_batch(Context& context, const ingot_encode_columns& columns, 
 Status make_decode_batch(Context& context, const ingot_decode_columns& columns, const ingot_call& call);
 /// In native/src/device/gpu_batch.cc.
 Status make_gpu_copy(Context& context, const ingot_gpu_columns& columns, const ingot_call& call);
-Status make_gpu_fetch(Context& context, uint32_t gpu, uint64_t address, ingot_buffer to, const ingot_call& call);
+Status make_gpu_fetch(Context& context, uint32_t gpu, uint64_t address, ingot_buffer to, uint64_t stream,
+                      const ingot_call& call);
 Status make_crypt_batch(Context& context, const ingot_crypt_columns& columns, const ingot_call& call);
 Status make_flush_batch(Context& context, const uint32_t* slots, size_t slot_count, const ingot_call& call);
 

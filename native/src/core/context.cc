@@ -32,6 +32,7 @@ Member::~Member() {
   // The queue first: nothing may be in flight when descriptors and locks go.
   if (queue != nullptr) context.closed_transfers_.fetch_add(queue->transfers());
   queue.reset();
+  cufile.reset();
   file.data = Descriptor();
   file.writer_lock = Descriptor();
   file.pin_lock = Descriptor();
@@ -304,9 +305,22 @@ gpu::GpuDevice* Context::gpu(uint32_t id) {
   return found == gpus_.end() ? nullptr : found->second.get();
 }
 
-void Context::count_gpu(uint64_t bytes) {
-  ops_by_path_[INGOT_PATH_PINNED].fetch_add(1, std::memory_order_relaxed);
-  bytes_by_path_[INGOT_PATH_PINNED].fetch_add(bytes, std::memory_order_relaxed);
+void Context::count_gpu(int path, uint64_t bytes) {
+  ops_by_path_[path].fetch_add(1, std::memory_order_relaxed);
+  bytes_by_path_[path].fetch_add(bytes, std::memory_order_relaxed);
+}
+
+const gpu::CufileHandle* Context::cufile_of(Member& member) {
+  std::call_once(member.cufile_once, [&member] {
+    const gpu::Cufile* library = gpu::cufile(member.cufile_reason);
+    if (library == nullptr) return;
+    if (Status status = gpu::CufileHandle::make(*library, member.file.data.get(), member.cufile); !status.ok()) {
+      member.cufile_reason = status.message();
+      return;
+    }
+    member.cufile_path = gpu::cufile_path(member.file, member.cufile_reason);
+  });
+  return member.cufile.get();
 }
 
 Status Context::adopt(DirectFile file, ingot_member_info& info) {

@@ -22,6 +22,7 @@
 
 #include "buffer_pool.h"
 #include "device_queue.h"
+#include "cufile.h"
 #include "direct_file.h"
 #include "gpu_device.h"
 #include "range_lock.h"
@@ -63,6 +64,11 @@ struct Member {
   int path = INGOT_PATH_THREADS;
   std::unique_ptr<DeviceQueue> queue;
   std::unique_ptr<Call> closing;
+  std::once_flag cufile_once;
+  /// Made with the first look at it; nullptr: `cufile_reason` says why.
+  std::unique_ptr<gpu::CufileHandle> cufile;
+  int cufile_path = -1;
+  std::string cufile_reason;
   std::atomic<uint64_t> read_errors{0}, write_errors{0}, checksum_errors{0};
 };
 
@@ -92,7 +98,9 @@ class Context {
   Status open_gpu(uint32_t id, ingot_buffer pinned, const ingot_call& call);
   /// nullptr: not open.
   gpu::GpuDevice* gpu(uint32_t id);
-  void count_gpu(uint64_t bytes);
+  void count_gpu(int path, uint64_t bytes);
+  /// The member's handle of cuFile, or nullptr with the reason in the member.
+  const gpu::CufileHandle* cufile_of(Member& member);
 
   Status register_call(const ingot_call& call, Call& out);
   /// Takes back the registration of a call that was refused after all.

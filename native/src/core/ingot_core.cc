@@ -218,9 +218,20 @@ int ingot_gpu_copy(ingot_context* context, const ingot_gpu_columns* columns, con
   return guarded(error, [&] { return ingot::make_gpu_copy(context->core, *columns, *call); });
 }
 
-int ingot_gpu_fetch(ingot_context* context, uint32_t gpu, uint64_t address, ingot_buffer to, const ingot_call* call,
-                    ingot_error* error) {
-  return guarded(error, [&] { return ingot::make_gpu_fetch(context->core, gpu, address, to, *call); });
+int ingot_gpu_cufile(ingot_context* context, uint32_t slot, char* reason, size_t reason_bytes) {
+  const std::shared_ptr<ingot::Member> member = context->core.member(slot);
+  if (member == nullptr) {
+    std::snprintf(reason, reason_bytes, "the member is not open");
+    return -1;
+  }
+  static_cast<void>(context->core.cufile_of(*member));
+  std::snprintf(reason, reason_bytes, "%s", member->cufile_reason.c_str());
+  return member->cufile_path;
+}
+
+int ingot_gpu_fetch(ingot_context* context, uint32_t gpu, uint64_t address, ingot_buffer to, uint64_t stream,
+                    const ingot_call* call, ingot_error* error) {
+  return guarded(error, [&] { return ingot::make_gpu_fetch(context->core, gpu, address, to, stream, *call); });
 }
 
 int ingot_fault_configure(ingot_context* context, const char* rules, ingot_error* error) {

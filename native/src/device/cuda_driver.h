@@ -60,6 +60,7 @@ inline constexpr unsigned kCuMemoryDevice = 2;
   ENTRY(host_unregister, "cuMemHostUnregister", (void* data))                                                 \
   ENTRY(copy_to_device, "cuMemcpyHtoDAsync_v2", (CuAddress to, const void* from, size_t bytes, CuStream on))  \
   ENTRY(copy_to_host, "cuMemcpyDtoHAsync_v2", (void* to, CuAddress from, size_t bytes, CuStream on))          \
+  ENTRY(copy_on_device, "cuMemcpyDtoDAsync_v2", (CuAddress to, CuAddress from, size_t bytes, CuStream on))    \
   ENTRY(fill, "cuMemsetD8Async", (CuAddress to, unsigned char value, size_t bytes, CuStream on))              \
   ENTRY(stream_create, "cuStreamCreate", (CuStream * stream, unsigned flags))                                 \
   ENTRY(stream_destroy, "cuStreamDestroy_v2", (CuStream stream))                                              \

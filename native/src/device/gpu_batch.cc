@@ -23,7 +23,7 @@ using gpu::CuAddress;
 using gpu::GpuDevice;
 using gpu::Lane;
 
-enum Verdict : uint32_t { kRight = 0, kBroken = 1, kOther = 2, kWrongSum = 3, kWrongStored = 4 };
+enum Verdict : uint32_t { kRight = 0, kBroken = 1, kOther = 2, kWrongSum = 3, kWrongStored = 4, kNotArrived = 5 };
 
 class GpuCopy final : public gpu::GpuJob {
  public:
@@ -35,22 +35,19 @@ class GpuCopy final : public gpu::GpuJob {
   const char* adopt() {
     for (uint32_t i = 0; i < columns_.count; ++i) {
       Chunk& chunk = chunks_.emplace_back();
-      if (columns_.source[i] >= columns_.sources_count) return "source";
-      const ingot_buffer& source = columns_.sources[columns_.source[i]];
-      const uint64_t from = whole(columns_.source_offset_bytes[i]);
       const uint64_t raw_bytes = whole(columns_.raw_bytes[i]);
       chunk.stored_bytes = whole(columns_.source_bytes[i]);
-      if (from > source.length_bytes || chunk.stored_bytes > source.length_bytes - from) return "source range";
-      chunk.stream = static_cast<const uint8_t*>(source.data) + from;
+      if (const char* fault = adopt_source(i, chunk); fault != nullptr) return fault;
       if (raw_bytes > INGOT_MAX_EXTENT_BYTES) return "rawBytes";
       chunk.raw_bytes = static_cast<uint32_t>(raw_bytes);
       if (raw_bytes != 0 && chunk.stored_bytes > INGOT_MAX_EXTENT_BYTES) return "stored bytes";
       chunk.ids = columns_.ids[i];
+      chunk.is_delta = raw_bytes != 0 && (chunk.ids >> 8 & 0xff) != 0;
       raw_sums_.push_back(columns_.raw_sums[i]);
       if (columns_.destination[i] >= columns_.destinations_count) return "destination";
       const ingot_gpu_buffer& target = columns_.destinations[columns_.destination[i]];
       const uint64_t at = whole(columns_.destination_offset_bytes[i]);
-      const uint64_t needed = raw_bytes != 0 ? raw_bytes : chunk.stored_bytes;
+      const uint64_t needed = raw_bytes != 0 ? raw_bytes : chunk.wanted_bytes;
       if (at > target.length_bytes || needed > target.length_bytes - at) return "destination range";
       chunk.out = target.address + at;
       chunk.segment_bytes = columns_.segment_bytes[i];
@@ -61,6 +58,39 @@ class GpuCopy final : public gpu::GpuJob {
       if (columns_.sum_index[i] + sums > columns_.sums_count) return "sumIndex";
       chunk.sums = columns_.sums + columns_.sum_index[i];
     }
+    return nullptr;
+  }
+
+  /// Host memory, or a stretch of a member.
+  const char* adopt_source(uint32_t i, Chunk& chunk) {
+    const uint64_t from = whole(columns_.source_offset_bytes[i]);
+    const uint32_t slot = columns_.member[i];
+    if (slot == INGOT_NO_MEMBER) {
+      if (columns_.source[i] >= columns_.sources_count) return "source";
+      const ingot_buffer& source = columns_.sources[columns_.source[i]];
+      if (from > source.length_bytes || chunk.stored_bytes > source.length_bytes - from) return "source range";
+      chunk.stream = static_cast<const uint8_t*>(source.data) + from;
+      chunk.wanted_bytes = chunk.stored_bytes;
+      return nullptr;
+    }
+    const std::shared_ptr<Member> member = context_.member(slot);
+    if (member == nullptr) return "member";
+    const uint64_t size = member->file.size_bytes;
+    if (from % kSectorBytes != 0 || chunk.stored_bytes % kSectorBytes != 0) return "member sectors";
+    if (chunk.stored_bytes > INGOT_MAX_EXTENT_BYTES || from > size || chunk.stored_bytes > size - from) {
+      return "member range";
+    }
+    chunk.file = context_.cufile_of(*member);
+    if (chunk.file == nullptr) return "a member that cuFile does not take";
+    path_ = member->cufile_path;
+    chunk.file_offset_bytes = from;
+    chunk.skip_bytes = whole(columns_.skip_bytes[i]);
+    chunk.wanted_bytes = whole(columns_.wanted_bytes[i]);
+    if (columns_.segment_bytes[i] == 0) return "a member's bytes without sums";
+    if (chunk.skip_bytes > chunk.stored_bytes || chunk.wanted_bytes > chunk.stored_bytes - chunk.skip_bytes) {
+      return "wanted range";
+    }
+    members_.insert(member);
     return nullptr;
   }
 
@@ -82,8 +112,8 @@ class GpuCopy final : public gpu::GpuJob {
       }
       result->head.failed = status.ok() ? 0 : 1;
       status.report(&result->head.error);
-      if (status.ok()) result->head.bytes_by_path[INGOT_PATH_PINNED] = moved_;
-      context_.count_gpu(moved_);
+      if (status.ok()) result->head.bytes_by_path[path_] = moved_;
+      context_.count_gpu(path_, moved_);
     }
     Context& context = context_;
     const Call call = call_;
@@ -106,12 +136,13 @@ class GpuCopy final : public gpu::GpuJob {
       const Chunk& chunk = chunks_[i];
       moved_ += chunk.stored_bytes;
       uint32_t& verdict = columns_.verdict[i];
-      if (!chunk.stored_right) verdict = kWrongStored;
+      if (!chunk.arrived) verdict = kNotArrived;
+      else if (!chunk.stored_right) verdict = kWrongStored;
       else if (!chunk.is_right) verdict = kOther;
       else if (chunk.verdict != gpu::kRight) verdict = kBroken;
       else if (chunk.raw_bytes != 0 && chunk.raw_sum != raw_sums_[i]) verdict = kWrongSum;
       if (verdict == kRight) continue;
-      status = lane.clear(chunk.out, chunk.raw_bytes != 0 ? chunk.raw_bytes : chunk.stored_bytes);
+      status = lane.clear(chunk.out, chunk.raw_bytes != 0 ? chunk.raw_bytes : chunk.wanted_bytes);
     }
     const Status ended = lane.wait();
     if (!status.ok()) return status;
@@ -130,6 +161,9 @@ class GpuCopy final : public gpu::GpuJob {
   const std::vector<uint64_t> streams_;
   std::vector<Chunk> chunks_;
   std::vector<uint64_t> raw_sums_;
+  /// Members that cuFile reads: they cannot end before the batch.
+  std::set<std::shared_ptr<Member>> members_;
+  int path_ = INGOT_PATH_PINNED;
   bool needs_kernels_ = false;
   uint64_t moved_ = 0;
 };
@@ -137,15 +171,16 @@ class GpuCopy final : public gpu::GpuJob {
 /// GPU memory to host memory.
 class GpuFetch final : public gpu::GpuJob {
  public:
-  GpuFetch(Context& context, Call call, CuAddress from, ingot_buffer to)
-      : context_(context), call_(std::move(call)), from_(from), to_(to) {}
+  GpuFetch(Context& context, Call call, CuAddress from, ingot_buffer to, uint64_t stream)
+      : context_(context), call_(std::move(call)), from_(from), to_(to), stream_(stream) {}
 
   void run(GpuDevice& device, Lane& lane) override {
     auto result = std::make_unique<ResultBox>();
     result->head.kind = INGOT_RESULT_GPU;
     Status status = device.check_memory(from_, to_.length_bytes);
     if (status.ok() && call_.cancel->refusal() == 0) {
-      status = lane.copy_out(to_.data, from_, to_.length_bytes);
+      if (stream_ != 0) status = lane.follow(reinterpret_cast<gpu::CuStream>(stream_));
+      if (status.ok()) status = lane.copy_out(to_.data, from_, to_.length_bytes);
       const Status ended = lane.wait();
       if (status.ok()) status = ended;
     }
@@ -162,6 +197,7 @@ class GpuFetch final : public gpu::GpuJob {
   const Call call_;
   const CuAddress from_;
   const ingot_buffer to_;
+  const uint64_t stream_;
 };
 
 }  // namespace
@@ -189,12 +225,13 @@ Status make_gpu_copy(Context& context, const ingot_gpu_columns& columns, const i
   return {};
 }
 
-Status make_gpu_fetch(Context& context, uint32_t gpu, uint64_t address, ingot_buffer to, const ingot_call& call) {
+Status make_gpu_fetch(Context& context, uint32_t gpu, uint64_t address, ingot_buffer to, uint64_t stream,
+                      const ingot_call& call) {
   GpuDevice* device = context.gpu(gpu);
   if (device == nullptr) return contract_failure("fetch from a GPU that is not open");
   Call pending;
   if (Status status = context.register_call(call, pending); !status.ok()) return status;
-  device->submit(new GpuFetch(context, pending, address, to));
+  device->submit(new GpuFetch(context, pending, address, to, stream));
   return {};
 }
 

@@ -7,6 +7,7 @@
 
 #include "crc64_constants.h"
 #include "kernels.h"
+#include "numa.h"
 
 namespace ingot::gpu {
 
@@ -32,6 +33,7 @@ Status describe_gpu(const CudaDriver& driver, uint32_t ordinal, ingot_gpu_info& 
   out.total_bytes = bytes;
   out.capability = static_cast<uint32_t>(major * 10 + minor);
   std::snprintf(out.pci, sizeof out.pci, "%04x:%02x:%02x.0", domain, bus, slot);
+  out.numa_node = node_of_pci(out.pci);
   return {};
 }
 
@@ -58,6 +60,9 @@ Status GpuDevice::start(ingot_buffer pinned) {
   context_ = context;
   const Current current(driver_, context_);
   if (Status status = current.status(); !status.ok()) return status;
+  ingot_gpu_info info{};
+  const int node = describe_gpu(driver_, ordinal_, info).ok() ? info.numa_node : -1;
+  prefer_node(pinned.data, pinned.length_bytes, node);
   if (CuResult result = driver_.host_register(pinned.data, pinned.length_bytes, kCuHostRegisterPortable);
       result != kCuSuccess) {
     return driver_.failure("cuMemHostRegister of " + std::to_string(pinned.length_bytes) + " bytes", result);
@@ -71,6 +76,7 @@ Status GpuDevice::start(ingot_buffer pinned) {
   for (auto& lane : lanes_) {
     threads_.emplace_back([this, &lane] { work(*lane); });
     pthread_setname_np(threads_.back().native_handle(), "ingot-gpu");
+    run_on_node(threads_.back().native_handle(), node);
   }
   return {};
 }
@@ -106,6 +112,7 @@ Status GpuDevice::load_kernels() {
   find(kernels_.fast[2], kImageFast, "ingot_decode_fp32");
   find(kernels_.fast[3], kImageFast, "ingot_decode_byte");
   find(kernels_.any, kImageAny, "ingot_decode_any");
+  find(kernels_.join, kImageXor, "ingot_xor");
   find(kernels_.sums, kImageSums, kernels_.tensor_sums ? "ingot_sum_tensor" : "ingot_sum_table");
   if (!status.ok()) return status;
   for (CuFunction function : kernels_.fast) {

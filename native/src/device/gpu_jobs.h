@@ -47,6 +47,16 @@ struct Segment {
   uint32_t zero;
 };
 
+/// A decoded difference and the base that it is joined to, where the chunk's verdict (verdicts[chunk]) is kRight.
+struct XorJob {
+  const uint8_t* from;
+  uint8_t* to;
+  uint32_t bytes;
+  uint32_t chunk;
+};
+/// Bytes that one block of threads joins.
+inline constexpr uint32_t kXorBytesEach = 64u << 10;
+
 /// Blocks of threads for a chunk of at most so many bytes. Elements: two bytes (BF16E, FP16H), four (FP32E), one.
 inline uint32_t fast_grid_width(uint32_t transform, uint32_t raw_bytes_max) {
   const uint32_t size = transform == 3 ? 4 : transform == 5 ? 1 : 2;

@@ -8,12 +8,14 @@
 
 namespace ingot::gpu {
 
-/// Up to the GPU go jobs and segments, in that order; back come verdicts and sums.
+/// Up to the GPU go jobs and segments, in that order; back come verdicts, sums and heads.
 struct Lane::Control {
   ChunkJob jobs[kChunksPerRound];
+  XorJob joins[kChunksPerRound];
   Segment segments[kSegmentsPerRound];
   uint32_t verdicts[kChunksPerRound];
   uint64_t sums[kSegmentsPerRound];
+  uint8_t heads[kChunksPerRound][kHeadBytes];
 };
 
 int fast_index(uint32_t transform) {
@@ -29,6 +31,8 @@ int fast_index(uint32_t transform) {
 namespace {
 uint64_t rounded(uint64_t bytes, uint64_t unit) { return (bytes + unit - 1) / unit * unit; }
 uint64_t pieces(uint64_t bytes, uint64_t unit) { return (bytes + unit - 1) / unit; }
+/// Not straight to its destination.
+bool is_staged(const Chunk& chunk) { return chunk.raw_bytes != 0 || chunk.file != nullptr; }
 }  // namespace
 
 Status Lane::check(const char* what, CuResult result) const {
@@ -47,6 +51,8 @@ Status Lane::open() {
 Lane::~Lane() {
   // Errors have nobody left to be told to; the context goes next and takes what is left.
   if (stream_ != nullptr) driver_.stream_synchronize(stream_);
+  if (registered_ != nullptr) registered_->buffer_deregister(reinterpret_cast<void*>(staging_));
+  if (scratch_ != 0) driver_.free(scratch_);
   if (staging_ != 0) driver_.free(staging_);
   if (control_on_gpu_ != 0) driver_.free(control_on_gpu_);
   if (control_ != nullptr) {
@@ -72,6 +78,10 @@ Status Lane::copy_out(void* to, CuAddress from, uint64_t bytes) {
   queued_ = true;
   return check("cuMemcpyDtoHAsync", driver_.copy_to_host(to, from, bytes, stream_));
 }
+Status Lane::copy_within(CuAddress to, CuAddress from, uint64_t bytes) {
+  queued_ = true;
+  return check("cuMemcpyDtoDAsync", driver_.copy_on_device(to, from, bytes, stream_));
+}
 Status Lane::clear(CuAddress at, uint64_t bytes) {
   queued_ = true;
   return check("cuMemsetD8Async", driver_.fill(at, 0, bytes, stream_));
@@ -89,27 +99,43 @@ Status Lane::wait() {
 
 /// How many of `chunks` from `first` on fit one round; at least one.
 size_t Lane::fits(const std::vector<Chunk>& chunks, size_t first) {
-  uint64_t bytes = 0, stored_segments = 0, output_segments = 0;
+  uint64_t bytes = 0, scratch = 0, stored_segments = 0, output_segments = 0;
   size_t count = 0;
   while (first + count < chunks.size() && count < kChunksPerRound) {
     const Chunk& chunk = chunks[first + count];
-    if (chunk.raw_bytes != 0) bytes += rounded(chunk.stored_bytes, kStreamAlignment);
+    if (is_staged(chunk)) bytes += rounded(chunk.stored_bytes, kStreamAlignment);
+    if (chunk.is_delta) scratch += rounded(chunk.raw_bytes, kStreamAlignment);
     if (chunk.sums != nullptr) stored_segments += pieces(chunk.stored_bytes, chunk.segment_bytes);
     output_segments += pieces(chunk.raw_bytes, kOutputSegmentBytes);
     const uint64_t segments = std::max(stored_segments, output_segments);
-    if (count > 0 && (bytes > kStagingBytes || segments > kSegmentsPerRound)) break;
+    const bool fits = bytes <= kStagingBytes && scratch <= kScratchBytes && segments <= kSegmentsPerRound;
+    if (count > 0 && !fits) break;
     ++count;
   }
   return count;
 }
 
-Status Lane::prepare(bool with_staging) {
+Status Lane::prepare(bool with_staging, bool with_scratch, bool with_files) {
   if (staging_ == 0 && with_staging) {
     CuAddress made = 0;
     if (Status status = check("cuMemAlloc for coded streams", driver_.allocate(&made, kStagingBytes)); !status.ok()) {
       return status;
     }
     staging_ = made;
+  }
+  if (scratch_ == 0 && with_scratch) {
+    CuAddress made = 0;
+    const CuResult result = driver_.allocate(&made, kScratchBytes);
+    if (Status status = check("cuMemAlloc for differences", result); !status.ok()) return status;
+    scratch_ = made;
+  }
+  if (with_files && registered_ == nullptr) {
+    std::string reason;
+    const Cufile* library = cufile(reason);
+    if (library == nullptr) return {"E_UNSUPPORTED", 0, "cuFile cannot be used: " + reason};
+    const CufileError made = library->buffer_register(reinterpret_cast<void*>(staging_), kStagingBytes, 0);
+    if (made.error != 0) return {"E_GPU", 0, "cuFileBufRegister failed (cuFile's error " + std::to_string(made.error) + ")"};
+    registered_ = library;
   }
   if (control_on_gpu_ == 0) {
     CuAddress made = 0;
@@ -137,8 +163,9 @@ Status Lane::stage(std::vector<Chunk>& chunks, size_t first, size_t count) {
   const auto flush = [&]() -> Status { return pending == 0 ? Status() : copy_in(to, from, pending); };
   for (size_t i = first; i < first + count; ++i) {
     Chunk& chunk = chunks[i];
-    chunk.staged = chunk.raw_bytes == 0 ? chunk.out : free;
-    if (chunk.raw_bytes != 0) free += rounded(chunk.stored_bytes, kStreamAlignment);
+    chunk.staged = is_staged(chunk) ? free : chunk.out;
+    if (is_staged(chunk)) free += rounded(chunk.stored_bytes, kStreamAlignment);
+    if (chunk.file != nullptr) continue;
     if (pending == 0 || chunk.stream != from + pending || chunk.staged != to + pending) {
       if (Status status = flush(); !status.ok()) return status;
       from = chunk.stream;
@@ -148,6 +175,41 @@ Status Lane::stage(std::vector<Chunk>& chunks, size_t first, size_t count) {
     pending += chunk.stored_bytes;
   }
   return flush();
+}
+
+/// What lies side by side on a member is read at once. What did not come is told in `arrived`.
+void Lane::read_files(std::vector<Chunk>& chunks, size_t first, size_t count) {
+  for (size_t i = first; i < first + count;) {
+    const Chunk& head = chunks[i];
+    size_t end = i + 1;
+    uint64_t bytes = head.stored_bytes;
+    while (head.file != nullptr && end < first + count) {
+      const Chunk& next = chunks[end];
+      const bool follows = next.file == head.file && next.file_offset_bytes == head.file_offset_bytes + bytes &&
+                           next.staged == head.staged + bytes;
+      if (!follows || bytes + next.stored_bytes > kFileReadBytes) break;
+      bytes += next.stored_bytes;
+      ++end;
+    }
+    if (head.file != nullptr) {
+      uint64_t left = head.file->read(staging_, head.staged - staging_, head.file_offset_bytes, bytes);
+      for (; i < end; ++i) {
+        chunks[i].arrived = left >= chunks[i].stored_bytes;
+        left -= std::min(left, chunks[i].stored_bytes);
+      }
+    }
+    i = end;
+  }
+}
+
+Status Lane::spread(const std::vector<Chunk>& chunks, size_t first, size_t count) {
+  Status status;
+  for (size_t i = first; status.ok() && i < first + count; ++i) {
+    const Chunk& chunk = chunks[i];
+    if (chunk.file == nullptr || chunk.raw_bytes != 0 || !chunk.stored_right) continue;
+    status = copy_within(chunk.out, chunk.staged + chunk.skip_bytes, chunk.wanted_bytes);
+  }
+  return status;
 }
 
 Status Lane::launch(CuFunction function, uint32_t width, uint32_t height, void** parameters) {
@@ -172,16 +234,20 @@ Status Lane::sum(uint32_t segments) {
 
 Status Lane::check_stored(std::vector<Chunk>& chunks, size_t first, size_t count) {
   uint32_t segments = 0;
+  Status status;
   for (size_t i = first; i < first + count; ++i) {
     const Chunk& chunk = chunks[i];
     if (chunk.sums == nullptr) continue;
+    if (chunk.file != nullptr && chunk.raw_bytes != 0 && status.ok()) {
+      status = copy_out(control_->heads[i - first], chunk.staged, std::min<uint64_t>(kHeadBytes, chunk.stored_bytes));
+    }
     for (uint64_t at = 0; at < chunk.stored_bytes; at += chunk.segment_bytes) {
       const auto bytes = static_cast<uint32_t>(std::min(chunk.segment_bytes, chunk.stored_bytes - at));
       control_->segments[segments++] = {reinterpret_cast<const uint8_t*>(chunk.staged + at), bytes, 0};
     }
   }
   if (segments == 0) return {};
-  const Status status = sum(segments);
+  if (status.ok()) status = sum(segments);
   const Status ended = wait();
   if (!status.ok()) return status;
   if (!ended.ok()) return ended;
@@ -190,7 +256,8 @@ Status Lane::check_stored(std::vector<Chunk>& chunks, size_t first, size_t count
     Chunk& chunk = chunks[i];
     if (chunk.sums == nullptr) continue;
     const auto own = static_cast<uint32_t>(pieces(chunk.stored_bytes, chunk.segment_bytes));
-    chunk.stored_right = std::equal(chunk.sums, chunk.sums + own, control_->sums + segments);
+    chunk.stored_right = chunk.arrived && std::equal(chunk.sums, chunk.sums + own, control_->sums + segments);
+    if (chunk.file != nullptr) chunk.stream = control_->heads[i - first];
     segments += own;
   }
   return {};
@@ -220,12 +287,33 @@ Status Lane::launch_decoders(const std::vector<Chunk*>& chunks, bool fast) {
   return {};
 }
 
+/// Decoded differences into their bases.
+Status Lane::join(const std::vector<Chunk*>& chunks) {
+  uint32_t count = 0, most = 0;
+  for (size_t i = 0; i < chunks.size(); ++i) {
+    if (!chunks[i]->is_delta) continue;
+    control_->joins[count++] = {control_->jobs[i].out, reinterpret_cast<uint8_t*>(chunks[i]->out), chunks[i]->raw_bytes,
+                                static_cast<uint32_t>(i)};
+    most = std::max(most, chunks[i]->raw_bytes);
+  }
+  if (count == 0) return {};
+  CuAddress jobs = control_on_gpu_ + offsetof(Control, joins);
+  CuAddress verdicts = control_on_gpu_ + offsetof(Control, verdicts);
+  Status status = copy_in(jobs, control_->joins, count * sizeof(XorJob));
+  void* parameters[] = {&jobs, &verdicts};
+  if (status.ok()) status = launch(kernels_.join, (most + kXorBytesEach - 1) / kXorBytesEach, count, parameters);
+  return status;
+}
+
 /// One pass over staged chunks, sorted by transform.
 Status Lane::decode(const std::vector<Chunk*>& chunks, bool fast) {
   uint32_t segments = 0;
+  CuAddress scratch = scratch_;
   for (size_t i = 0; i < chunks.size(); ++i) {
     const Chunk& chunk = *chunks[i];
-    control_->jobs[i] = {reinterpret_cast<const uint8_t*>(chunk.staged), reinterpret_cast<uint8_t*>(chunk.out),
+    const CuAddress out = chunk.is_delta ? scratch : chunk.out;
+    if (chunk.is_delta) scratch += rounded(chunk.raw_bytes, kStreamAlignment);
+    control_->jobs[i] = {reinterpret_cast<const uint8_t*>(chunk.staged), reinterpret_cast<uint8_t*>(out),
                          static_cast<uint32_t>(chunk.stored_bytes), chunk.raw_bytes, chunk.transform, 0};
     for (uint32_t at = 0; at < chunk.raw_bytes; at += kOutputSegmentBytes) {
       const uint32_t bytes = std::min(kOutputSegmentBytes, chunk.raw_bytes - at);
@@ -236,6 +324,7 @@ Status Lane::decode(const std::vector<Chunk*>& chunks, bool fast) {
   Status status = copy_in(control_on_gpu_ + offsetof(Control, jobs), control_->jobs, chunks.size() * sizeof(ChunkJob));
   if (status.ok()) status = clear(verdicts, chunks.size() * sizeof(uint32_t));
   if (status.ok()) status = launch_decoders(chunks, fast);
+  if (status.ok()) status = join(chunks);
   if (status.ok()) status = copy_out(control_->verdicts, verdicts, chunks.size() * sizeof(uint32_t));
   if (status.ok()) status = sum(segments);
   const Status ended = wait();
@@ -258,18 +347,22 @@ Status Lane::move(std::vector<Chunk>& chunks, bool (*look)(Chunk&)) {
   Status status;
   for (size_t first = 0; status.ok() && first < chunks.size();) {
     const size_t count = fits(chunks, first);
-    bool coded = false, needs_control = false;
+    bool staged = false, deltas = false, files = false, needs_control = false;
     for (size_t i = first; i < first + count; ++i) {
-      coded = coded || chunks[i].raw_bytes != 0;
-      needs_control = needs_control || coded || chunks[i].sums != nullptr;
+      staged = staged || is_staged(chunks[i]);
+      deltas = deltas || chunks[i].is_delta;
+      files = files || chunks[i].file != nullptr;
+      needs_control = needs_control || staged || chunks[i].sums != nullptr;
     }
-    if (needs_control) status = prepare(coded);
+    if (needs_control) status = prepare(staged, deltas, files);
     if (status.ok()) status = stage(chunks, first, count);
+    if (status.ok() && files) read_files(chunks, first, count);
     if (status.ok()) status = check_stored(chunks, first, count);
+    if (status.ok() && files) status = spread(chunks, first, count);
     std::vector<Chunk*> round;
     for (size_t i = first; status.ok() && i < first + count; ++i) {
       if (chunks[i].raw_bytes == 0 || !chunks[i].stored_right) continue;
-      chunks[i].is_right = look(chunks[i]);
+      chunks[i].is_right = chunks[i].stream != nullptr && look(chunks[i]);
       if (chunks[i].is_right) round.push_back(&chunks[i]);
     }
     first += count;

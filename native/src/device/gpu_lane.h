@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "cuda_driver.h"
+#include "cufile.h"
 #include "gpu_jobs.h"
 #include "gpu_limits.h"
 #include "kernels.h"
@@ -31,6 +32,7 @@ struct Kernels {
   CuFunction fast[4] = {};      // by fast_index
   CuFunction any = nullptr;
   CuFunction sums = nullptr;
+  CuFunction join = nullptr;    // XOR of differences
   CuAddress constants = 0;
 };
 
@@ -39,11 +41,17 @@ int fast_index(uint32_t transform);
 
 /// A chunk of a round, or a stretch of bytes that goes as it is: what is asked and what came out.
 struct Chunk {
-  const uint8_t* stream = nullptr;      // host memory
+  const uint8_t* stream = nullptr;      // host memory; nullptr: they come from `file`
+  /// A member that cuFile reads straight into staging memory, and where; `out` gets [skip, skip + wanted) of a stretch.
+  const CufileHandle* file = nullptr;
+  uint64_t file_offset_bytes = 0, skip_bytes = 0, wanted_bytes = 0;
+  bool arrived = true;
   CuAddress out = 0;
-  uint64_t stored_bytes = 0;            // in host memory
+  uint64_t stored_bytes = 0;
   uint32_t raw_bytes = 0;               // 0: a stretch
   uint32_t ids = 0;
+  /// The stream is a difference: `out` has its base.
+  bool is_delta = false;
   uint32_t transform = 0;
   /// Sums of the stored bytes, segment by segment, to be compared on the GPU; nullptr: they were.
   const uint64_t* sums = nullptr;
@@ -67,6 +75,7 @@ class Lane {
   Status follow(CuStream stream);
   Status copy_in(CuAddress to, const void* from, uint64_t bytes);
   Status copy_out(void* to, CuAddress from, uint64_t bytes);
+  Status copy_within(CuAddress to, CuAddress from, uint64_t bytes);
   Status clear(CuAddress at, uint64_t bytes);
   Status wait();
   /// Moves, checks and decodes, round by round, and waits for the end. `look` is asked of each chunk whose stored
@@ -77,13 +86,17 @@ class Lane {
   /// The small arrays of a round, once in host memory that the GPU reads, once on the GPU.
   struct Control;
   static size_t fits(const std::vector<Chunk>& chunks, size_t first);
-  Status prepare(bool with_staging);
+  Status prepare(bool with_staging, bool with_scratch, bool with_files);
   Status stage(std::vector<Chunk>& chunks, size_t first, size_t count);
+  void read_files(std::vector<Chunk>& chunks, size_t first, size_t count);
+  /// Stretches that came by way of staging memory, and whose sums are right, to their destinations.
+  Status spread(const std::vector<Chunk>& chunks, size_t first, size_t count);
   /// Launches the sums of what `control_->segments` has; they are in control_->sums after `wait`.
   Status sum(uint32_t segments);
   Status check_stored(std::vector<Chunk>& chunks, size_t first, size_t count);
   Status decode(const std::vector<Chunk*>& chunks, bool fast);
   Status launch_decoders(const std::vector<Chunk*>& chunks, bool fast);
+  Status join(const std::vector<Chunk*>& chunks);
   Status launch(CuFunction function, uint32_t width, uint32_t height, void** parameters);
   [[nodiscard]] Status check(const char* what, CuResult result) const;
 
@@ -94,6 +107,8 @@ class Lane {
   CuEvent follow_ = nullptr;
   bool queued_ = false;                 // something was queued since the last wait
   CuAddress staging_ = 0;
+  CuAddress scratch_ = 0;
+  const Cufile* registered_ = nullptr;  // the library that `staging_` is registered with
   Control* control_ = nullptr;
   CuAddress control_on_gpu_ = 0;
 };

@@ -10,8 +10,14 @@ namespace ingot::gpu {
 inline constexpr unsigned kLanesPerGpu = 4;
 /// Device memory of a lane for coded streams: the largest extent fits. Taken when the first one comes.
 inline constexpr uint64_t kStagingBytes = 64ull << 20;
-/// Streams lie on multiples of it: their sections want 256 bytes.
-inline constexpr uint64_t kStreamAlignment = 256;
+/// Device memory of a lane for decoded differences, before they are joined to their bases. Taken with the first one.
+inline constexpr uint64_t kScratchBytes = 64ull << 20;
+/// Neighbours on a member are read at once up to so many bytes.
+inline constexpr uint64_t kFileReadBytes = 16ull << 20;
+/// Of a stream that was never in host memory the host looks at so many bytes: the head and the directory of planes.
+inline constexpr uint32_t kHeadBytes = 256;
+/// What is staged lies on multiples of it: sections of streams want 256 bytes, reads from members whole sectors.
+inline constexpr uint64_t kStreamAlignment = 4096;
 /// Chunks of one round of a lane, and stretches that are summed at once: 64 MiB in segments of 4 KiB.
 inline constexpr uint32_t kChunksPerRound = 1024;
 inline constexpr uint32_t kSegmentsPerRound = 16384;

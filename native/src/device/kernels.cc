@@ -10,13 +10,14 @@
 INGOT_EMBED(ingot_fatbin_fast, "decode_fast.fatbin")
 INGOT_EMBED(ingot_fatbin_any, "decode_any.fatbin")
 INGOT_EMBED(ingot_fatbin_sums, "crc64.fatbin")
+INGOT_EMBED(ingot_fatbin_xor, "xor.fatbin")
 #endif
 
 namespace ingot::gpu {
 
 const KernelImages& kernel_images() {
 #ifdef INGOT_FATBINS
-  static const KernelImages images{ingot_fatbin_fast, ingot_fatbin_any, ingot_fatbin_sums};
+  static const KernelImages images{ingot_fatbin_fast, ingot_fatbin_any, ingot_fatbin_sums, ingot_fatbin_xor};
 #else
   static const KernelImages images{};
 #endif

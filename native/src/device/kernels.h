@@ -9,7 +9,7 @@
 
 namespace ingot::gpu {
 
-enum Image : size_t { kImageFast = 0, kImageAny = 1, kImageSums = 2, kImageCount = 3 };
+enum Image : size_t { kImageFast = 0, kImageAny = 1, kImageSums = 2, kImageXor = 3, kImageCount = 4 };
 
 /// What cuModuleLoadData takes; nullptr where this build has no kernels.
 using KernelImages = std::array<const void*, kImageCount>;

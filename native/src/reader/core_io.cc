@@ -198,7 +198,7 @@ class CoreIo final : public MemberIo {
       outcome.faults.push_back({static_cast<uint32_t>(first + fault.op), fault.copy, fault.slot, kind_of(fault.kind),
                                 fault.errno_value, fault.offset_bytes});
     }
-    for (int path = 0; path < INGOT_PATH_COUNT; ++path) outcome.bytes_by_path[path] = result.bytes_by_path[path];
+    for (int path = 0; path < 4; ++path) outcome.bytes_by_path[path] = result.bytes_by_path[path];
     return outcome;
   }
 
