@@ -40,7 +40,7 @@ export interface BufferDesc {
   readonly device: Device;
   /** Keeps the owner of the memory alive until the operation settles. */
   readonly owner?: object;
-  /** cudaStream_t, GPU memory only: what is queued on it ends before the memory is written, or read. 0n: the default stream. */
+  /** cudaStream_t, GPU memory only: what is queued on it ends before the memory is touched. 0n: the default stream. */
   readonly stream?: bigint;
 }
 /** GPU memory of the engine's own (`store.alloc`). Reads that use it hold it until they settle. */

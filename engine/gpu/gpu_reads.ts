@@ -11,7 +11,7 @@
 //      the GPU, when the read settles.
 //   5. What the CPU decodes on its way (LZ4, zstd, parts of chunks, what is encrypted) is counted and told
 //      (`stats().gpu`).
-//   6. A difference is decoded over its base, which is in place and verified before; what is suspect is read again whole.
+//   6. A difference is decoded over its base, which is in place and verified before; a suspect is read again whole.
 //   7. A path that is demanded is taken by everything that the GPU verifies itself, or the read fails; what only the
 //      CPU can decode or verify goes through `pinned`, and is counted as that.
 //

@@ -50,10 +50,11 @@ export const GPU_NO_MEMBER = 0xffff;
 
 /**
  * Op i takes sourceBytes of host memory, or, with a member's slot, of that member, which cuFile reads straight into the
- * GPU: then in whole sectors, with sums, and without rawBytes the destination gets wantedBytes from skipBytes on. rawBytes 0: they go to the destination as they are. Else they are the stored
- * stream of a chunk of so many raw bytes with these ids (transform | delta << 8 | codec << 16) and raw sum, and are
- * decoded into it; with a delta in the ids the destination has the base, and they are XORed into it. segmentBytes 0: the bytes were verified. Else they are compared, segment by segment, with
- * sums[sumIndex...].
+ * GPU: then in whole sectors, with sums, and without rawBytes the destination gets wantedBytes from skipBytes on.
+ * rawBytes 0: the bytes go to the destination as they are. Else they are the stored stream of a chunk of so many raw
+ * bytes with these ids (transform | delta << 8 | codec << 16) and raw sum, and are decoded into it; with a delta in the
+ * ids the destination has the base, and they are XORed into it. segmentBytes 0: the bytes were verified. Else they are
+ * compared, segment by segment, with sums[sumIndex...].
  */
 export interface GpuBatch {
   readonly count: number;
@@ -75,7 +76,7 @@ export interface GpuBatch {
   readonly destinationOffsetBytes: Float64Array;
   readonly sources: readonly Uint8Array[];
   readonly destinations: readonly GpuBuffer[];
-  /** Filled in: DECODE_RIGHT and so on (port.ts), GPU_WRONG_STORED or GPU_NOT_ARRIVED; what is not right is zeroed where it ends. */
+  /** Filled in: DECODE_RIGHT and so on (port.ts), or GPU_*; what is not right is zeroed where it ends. */
   readonly verdict: Uint32Array;
   readonly signal?: AbortSignal;
 }

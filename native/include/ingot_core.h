@@ -245,8 +245,8 @@ typedef struct ingot_gpu_buffer { uint64_t address, length_bytes; } ingot_gpu_bu
  * and 4 for a stored segment with a wrong sum, 5 for bytes that did not arrive; where it is not 0 the destination is
  * zeroed. The result is `failed` when the driver refused something: then no destination can be relied on.
  * With a member (a slot; INGOT_NO_MEMBER: none) cuFile reads source_bytes, whole sectors, at source_offset_bytes of it
- * straight into the GPU; such an op has sums, and without raw_bytes its destination gets wanted_bytes from skip_bytes on.
- * delta in `ids`: the destination has the base, and the decoded difference is XORed into it.
+ * straight into the GPU; such an op has sums, and without raw_bytes its destination gets wanted_bytes from skip_bytes
+ * on. delta in `ids`: the destination has the base, and the decoded difference is XORed into it.
  */
 typedef struct ingot_gpu_columns {
   uint32_t count, gpu;
@@ -383,8 +383,8 @@ int ingot_gpu_free(ingot_context *context, uint32_t gpu, uint64_t address, ingot
 int ingot_gpu_copy(ingot_context *context, const ingot_gpu_columns *columns, const ingot_call *call,
                    ingot_error *error);
 /*
- * The path that cuFile takes from a member (INGOT_PATH_CUFILE_*), with the reason; -1 with the reason where cuFile cannot
- * be used for it at all. The member is registered with cuFile by the first call.
+ * The path that cuFile takes from a member (INGOT_PATH_CUFILE_*), with the reason; -1 with the reason where cuFile
+ * cannot be used for it at all. The member is registered with cuFile by the first call.
  */
 int ingot_gpu_cufile(ingot_context *context, uint32_t slot, char *reason, size_t reason_bytes);
 /* GPU memory to host memory. */

@@ -1,6 +1,6 @@
-// Reads into GPU memory by cuFile: the CPU's bytes by every path, and right bytes or a typed error whatever cuFile does.
+// Reads into GPU memory by cuFile: the CPU's bytes by every path, and right bytes or a typed error whatever it does.
 //
-// Over the stand-ins of mock_cuda.cc and mock_cufile.cc, which end the process at a call that breaks cuFile's rules; with
+// Over the stand-ins of mock_cuda.cc and mock_cufile.cc, which end the process at a call that breaks its rules; with
 // INGOT_TEST_GPU=1 over the machine's own GPU and libcufile, where the tests that inject faults are skipped.
 
 import { isRealGpu, noFaults, noGpu, withFaults } from './mock_driver.js';

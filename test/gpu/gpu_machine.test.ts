@@ -1,6 +1,6 @@
 // Several GPUs, differences on the GPU, writes from GPU memory, what is near a GPU, and openings that fail.
 //
-// Over a stand-in driver with two GPUs; with INGOT_TEST_GPU=1 over the machine's own, where what needs two GPUs is skipped
+// Over a stand-in driver with two GPUs; with INGOT_TEST_GPU=1 over the machine's own, where what needs two is skipped
 // with one, and what injects faults is skipped.
 
 import './two_gpus.js';

@@ -3,10 +3,10 @@
 // It is loaded instead of libcufile.so.0 (INGOT_CUFILE_LIBRARY), beside mock_cuda.cc.
 //
 // Invariants
-//   1. A read needs an open driver, a registered handle of an open descriptor, a registered buffer that holds it all, and
-//      a file offset, length and buffer offset on sectors; anything else ends the process with a message.
+//   1. A read needs an open driver, a registered handle of an open descriptor, a registered buffer that holds it all,
+//      and a file offset, length and buffer offset on sectors; anything else ends the process with a message.
 //   2. A handle is deregistered once, and not while something reads from it; its descriptor is open until then.
-//   3. INGOT_MOCK_CUFILE, read at each call, is a list of `read:k=RESULT` (the k-th read returns that, nothing was read),
+//   3. INGOT_MOCK_CUFILE, read at each call, is a list of `read:k=RESULT` (the k-th read returns that, nothing is read),
 //      `short:k=BYTES` (it brings so many bytes), `spoil:k=1` (it brings a wrong byte), `register:k=ERROR`,
 //      `buffer:k=ERROR`, `late=MS`. A changed text counts anew.
 //   4. What a read does not bring is poison.
@@ -69,8 +69,11 @@ bool injected(const char* call, long& value) {
     int k = 0;
     char name[32] = "";
     if (std::strcmp(call, "late") == 0 && std::sscanf(rule.c_str(), "late=%ld", &value) == 1) return true;
-    if (std::sscanf(rule.c_str(), "%31[a-z]:%d=%ld", name, &k, &value) != 3) continue;
-    if (call == std::string(name) && k == count) return true;
+    long found = 0;
+    if (std::sscanf(rule.c_str(), "%31[a-z]:%d=%ld", name, &k, &found) != 3) continue;
+    if (call != std::string(name) || k != count) continue;
+    value = found;
+    return true;
   }
   return false;
 }

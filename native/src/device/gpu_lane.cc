@@ -134,7 +134,9 @@ Status Lane::prepare(bool with_staging, bool with_scratch, bool with_files) {
     const Cufile* library = cufile(reason);
     if (library == nullptr) return {"E_UNSUPPORTED", 0, "cuFile cannot be used: " + reason};
     const CufileError made = library->buffer_register(reinterpret_cast<void*>(staging_), kStagingBytes, 0);
-    if (made.error != 0) return {"E_GPU", 0, "cuFileBufRegister failed (cuFile's error " + std::to_string(made.error) + ")"};
+    if (made.error != 0) {
+      return {"E_GPU", 0, "cuFileBufRegister failed (cuFile's error " + std::to_string(made.error) + ")"};
+    }
     registered_ = library;
   }
   if (control_on_gpu_ == 0) {
