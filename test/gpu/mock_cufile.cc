@@ -6,7 +6,7 @@
 //   1. A read needs an open driver, a registered handle of an open descriptor, a registered buffer that holds it all,
 //      and a file offset, length and buffer offset on sectors; anything else ends the process with a message.
 //   2. A handle is deregistered once, and not while something reads from it; its descriptor is open until then.
-//   3. INGOT_MOCK_CUFILE, read at each call, is a list of `read:k=RESULT` (the k-th read returns that, nothing is read),
+//   3. INGOT_MOCK_CUFILE, read at each call, is a list of `read:k=RESULT` (the k-th read returns it, nothing is read),
 //      `short:k=BYTES` (it brings so many bytes), `spoil:k=1` (it brings a wrong byte), `register:k=ERROR`,
 //      `buffer:k=ERROR`, `late=MS`. A changed text counts anew.
 //   4. What a read does not bring is poison.
