@@ -6,9 +6,9 @@
 //
 // Invariants
 //   1. Keys are drawn by the system's generator, as in a store; everything else comes from the seed.
-//   2. A pair that comes a second time is an assertion failure at once. The segments of an extent have the indexes from 0
-//      on under one ordinal, so a bit for each key and ordinal stands for all of them; heads and manifests have keys of
-//      their own with one index each.
+//   2. A pair that comes a second time is an assertion failure at once. The segments of an extent have the indexes
+//      from 0 on under one ordinal, so a bit for each key and ordinal stands for all of them; heads and manifests have
+//      keys of their own with one index each.
 //   3. Nothing is encrypted; the native code's use of ordinal and index is compared elsewhere (crypt_vectors.test.ts).
 //
 // Run by itself: node dist/test/unit/nonce_audit.js SEGMENTS [SEED]

@@ -13,6 +13,8 @@ import { mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { NativeIo, type Store, type StoreKey, open } from '../../engine/index.js';
 import { evict } from '../quickstart/page_cache.js';
+import { benchOpening } from './crypto_keys.js';
+import { benchCryptoPeers } from './crypto_peers.js';
 import type { PlaceName } from './options.js';
 import { type Row, say } from './report.js';
 import { gigabytesPerSecond, median, pairRatios, seededRandom, shuffled, spread } from './statistics.js';
@@ -40,7 +42,7 @@ export interface CryptoOptions {
 }
 
 export async function benchCrypto(options: CryptoOptions): Promise<Row[]> {
-  const rows = await benchBulk();
+  const rows = [...(await benchBulk()), ...(await benchOpening(options.ramDirectory ?? options.directory))];
   const parents = { disk: options.directory, RAM: options.ramDirectory };
   for (const place of options.places) {
     const parent = parents[place];
@@ -49,6 +51,8 @@ export async function benchCrypto(options: CryptoOptions): Promise<Row[]> {
     try {
       await mkdir(directory, { recursive: true });
       rows.push(...(await benchPlace(place, directory, options)));
+      say(`${place}: peers`);
+      rows.push(...(await benchCryptoPeers(place, directory, options.sizeBytes)));
     } finally {
       await rm(directory, { recursive: true, force: true });
     }
