@@ -19,8 +19,9 @@ export interface ObjectDraft {
   readonly dtypeCode: number;
   readonly shape: readonly number[];
   readonly rawBytes: number;
-  readonly fileIndex: number;
-  readonly fileOffset: number;
+  /** Place in a file of the version; a kept file of the base gives it at commit (kept_files.ts). */
+  fileIndex: number;
+  fileOffset: number;
   readonly contentType: string | null;
   /** The source has fp32 numbers, twice as many bytes. */
   readonly narrows: boolean;
@@ -42,15 +43,15 @@ export interface FileDraft {
 /** `format` of a file that is made of a prefix and tensors (format F17). */
 export const FILE_OF_TENSORS = 1;
 
-/** A tensor of another version, referenced; its place in a file counts only with a file index. */
-export function linkedTensor(record: Tensor, name: string, fileIndex: number): ObjectDraft {
+/** A tensor of another version, referenced. It is in no file yet. */
+export function linkedTensor(record: Tensor, name: string): ObjectDraft {
   return {
     name,
     dtypeCode: record.dtype,
     shape: record.shape,
     rawBytes: record.rawBytes,
-    fileIndex,
-    fileOffset: fileIndex < 0 ? 0 : record.fileOffset,
+    fileIndex: -1,
+    fileOffset: 0,
     contentType: null,
     narrows: false,
     base: null,

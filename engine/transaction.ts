@@ -25,6 +25,7 @@ import type {
   BlobOptions,
   CommitOptions,
   FileSource,
+  LinkAllOptions,
   PutOptions,
   TensorDesc,
   TensorMeta,
@@ -159,7 +160,10 @@ export class Transaction implements AsyncDisposable {
     });
   }
 
-  /** References tensor `from` (default: the same name) of the base version instead of writing it again. */
+  /**
+   * References tensor `from` (default: the same name) of the base version instead of writing it again. A file of the
+   * base all of whose tensors are linked under their names is kept (kept_files.ts).
+   */
   link(name: string, from: string = name): Promise<void> {
     return this.#tracker.track(async () => {
       const base = this.#state.settings.base;
@@ -171,14 +175,16 @@ export class Transaction implements AsyncDisposable {
 
   /**
    * References everything of the base version: its tensors, its blobs and its files, so that what was imported can
-   * still be exported byte for byte. The transaction must not hold any of these names yet (E_EXISTS).
+   * still be exported byte for byte. The transaction must not hold any of these names yet (E_EXISTS). Objects named in
+   * `except` are left out, to be put anew: one of the same dtype and shape takes the old one's place in its file, else
+   * that file is no part of the version. Names that the base has not are passed over.
    */
-  linkAll(): Promise<void> {
+  linkAll(options: LinkAllOptions = {}): Promise<void> {
     return this.#tracker.track(async () => {
       const base = this.#state.settings.base;
       if (base === null)
         throw new StoreError('E_USAGE', 'linkAll: the transaction was begun without { base }');
-      this.#state.drafts.linkAll(base);
+      this.#state.drafts.linkAll(base, new Set(options.except));
     });
   }
 

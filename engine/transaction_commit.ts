@@ -11,6 +11,7 @@
 import { validateTagName } from '../format/index.js';
 import { partsNow } from './chunk_cutter.js';
 import { type CommitPlan, applyCommit, buildManifest } from './commit_change.js';
+import { keepFiles } from './kept_files.js';
 import { LinkedCopies } from './linked_copies.js';
 import { recordsOf } from './put_records.js';
 import { placeSumLeaves, planSumLeaves } from './sum_leaves.js';
@@ -68,6 +69,7 @@ export async function commitTransaction(
 function planOf(state: TransactionState, extraTags: readonly string[]): CommitPlan {
   const { context, options, settings, drafts, writer } = state;
   for (const draft of drafts.objects()) draft.parts = [...partsNow(draft.parts)];
+  if (settings.base !== null) keepFiles(settings.base, drafts);
   const tensors = [...drafts.tensors.values()];
   const manifest = buildManifest(context, tensors, [...drafts.blobs.values()], drafts.files);
   const { linkedIds } = manifest;

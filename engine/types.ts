@@ -251,6 +251,10 @@ export interface AddFileOptions {
   readonly prefix?: Uint8Array;
   readonly mode?: number;
 }
+export interface LinkAllOptions {
+  /** Names of tensors and blobs that are left out. */
+  readonly except?: Iterable<string>;
+}
 export interface CommitOptions {
   /** Tags moved to the new version in the same commit, besides `latest`. */
   readonly tags?: readonly string[];

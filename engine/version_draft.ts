@@ -8,15 +8,9 @@
 // This file never does I/O and never takes bytes in (object_puts.ts).
 
 import { dtypeCode, tensorByteLength } from '../format/dtype.js';
-import { StoreError, assert, validateObjectName } from '../format/index.js';
+import { StoreError, assert, fileNameProblem, validateObjectName } from '../format/index.js';
 import { BLOB_DTYPE_CODE } from './chunk_packer.js';
-import {
-  FILE_OF_TENSORS,
-  type FileDraft,
-  type ObjectDraft,
-  linkedBlob,
-  linkedTensor,
-} from './object_draft.js';
+import { type FileDraft, type ObjectDraft, linkedBlob, linkedTensor } from './object_draft.js';
 import { checkSaveAs } from './put_records.js';
 import { wrongSize } from './put_source.js';
 import type { AddFileOptions, PutOptions, TensorMeta } from './types.js';
@@ -44,6 +38,8 @@ export class VersionDraft {
   readonly tensors: Drafts = new Map();
   readonly blobs: Drafts = new Map();
   readonly files: FileDraft[] = [];
+  /** The version is its base with changes (kept_files.ts). */
+  linksAll = false;
 
   constructor(run: string) {
     this.#run = run;
@@ -91,28 +87,27 @@ export class VersionDraft {
     const record = base.tensorRecord(from);
     validateObjectName(name);
     this.checkNew(this.tensors, name);
-    this.tensors.set(name, linkedTensor(record, name, -1));
+    this.tensors.set(name, linkedTensor(record, name));
   }
 
-  /** References everything of `base`; E_EXISTS, and nothing is done, when one of its names is used here already. */
-  linkAll(base: Version): void {
-    const { tensors, blobs, files } = base.manifest;
+  /** References all of `base` but the names of `except`; E_EXISTS, and nothing is done, when one is used already. */
+  linkAll(base: Version, except: ReadonlySet<string>): void {
+    const tensors = base.manifest.tensors.filter(({ name }) => !except.has(name));
+    const blobs = base.manifest.blobs.filter(({ name }) => !except.has(name));
     for (const { name } of tensors) this.checkNew(this.tensors, name);
     for (const { name } of blobs) this.checkNew(this.blobs, name);
-    for (const file of files) this.#checkNewFile(file.name);
-    const firstFile = this.files.length;
-    for (const { name, format, prefix, mode } of files)
-      this.files.push({ name, prefix: format === FILE_OF_TENSORS ? prefix : null, mode });
-    for (const record of tensors) {
-      const fileIndex = record.fileIndex < 0 ? -1 : firstFile + record.fileIndex;
-      this.tensors.set(record.name, linkedTensor(record, record.name, fileIndex));
-    }
+    this.linksAll = true;
+    for (const record of tensors) this.tensors.set(record.name, linkedTensor(record, record.name));
     for (const record of blobs) this.blobs.set(record.name, linkedBlob(record));
   }
 
-  /** Names a file of the version; returns its index. Errors: E_EXISTS. */
+  /** Names a file of the version; returns its index. Errors: E_EXISTS, E_USAGE (no relative path). */
   addFile(options: AddFileOptions): number {
-    validateObjectName(options.name);
+    const problem = fileNameProblem(options.name);
+    if (problem !== null)
+      throw new StoreError('E_USAGE', `file name ${JSON.stringify(options.name.slice(0, 80))} ${problem}`, {
+        where: { file: options.name.slice(0, 512) },
+      });
     this.#checkNewFile(options.name);
     assert(this.files.length < MAX_OBJECTS_PER_VERSION, 'too many files in one version');
     return (

@@ -120,11 +120,17 @@ function tensorProblem(tensor: Tensor, fileCount: number): string | null {
   return bodyProblem(tensor, fileCount);
 }
 
+/** Why a file cannot have this name, or null: file names are object names and relative paths. */
+export function fileNameProblem(name: string): string | null {
+  const problem = objectNameProblem(name);
+  if (problem !== null) return problem;
+  const parts = name.split('/');
+  return parts.some((part) => part === '' || part === '.' || part === '..') ? 'is no relative path' : null;
+}
+
 function fileProblem(file: File): string | null {
-  const name = objectNameProblem(file.name);
+  const name = fileNameProblem(file.name);
   if (name !== null) return `name ${name}`;
-  const parts = file.name.split('/');
-  if (parts.some((part) => part === '' || part === '.' || part === '..')) return 'name is no relative path';
   if (file.format !== FILE_FORMAT_BLOB && file.format !== FILE_FORMAT_SAFETENSORS)
     return `format is ${file.format}`;
   if (file.format === FILE_FORMAT_BLOB && file.prefix.length !== 0) return 'a blob file has a prefix';

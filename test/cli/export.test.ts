@@ -16,7 +16,7 @@ import { before, test } from 'node:test';
 import { DTYPES } from '../../format/dtype.js';
 import { ensurePython, runPython } from '../python/venv.js';
 import { inspect } from '../../tools/safetensors/source.js';
-import { patternBytes, scratchDirectory, StoreUnderTest, writeSafetensors } from './harness.js';
+import { ingot, patternBytes, scratchDirectory, StoreUnderTest, writeSafetensors } from './harness.js';
 
 const base = scratchDirectory('export');
 let store: StoreUnderTest;
@@ -193,3 +193,98 @@ test(
     await runPython(python, 'compare.py', [one, join(base, 'numpy-out.safetensors'), '--bytes']);
   },
 );
+
+/** A model of two shards with an index and a config, as `names` in each shard. */
+function makeSharded(directory: string, seed: number): void {
+  mkdirSync(directory);
+  const shard = (index: number): { name: string; dtype: 'F32'; shape: number[] }[] =>
+    [0, 1, 2].map((at) => ({ name: `layer.${index}.${at}`, dtype: 'F32', shape: [100 + at, 7] }));
+  const weights: Record<string, string> = {};
+  for (const index of [1, 2]) {
+    const file = `model-0000${index}-of-00002.safetensors`;
+    writeSafetensors(join(directory, file), shard(index), seed + index);
+    for (const { name } of shard(index)) weights[name] = file;
+  }
+  writeFileSync(join(directory, 'model.safetensors.index.json'), JSON.stringify({ weight_map: weights }));
+  writeFileSync(join(directory, 'config.json'), '{}\n');
+}
+
+test('put on an imported model keeps its files: the export has every weight, byte for byte', async () => {
+  const model = join(base, 'sharded');
+  makeSharded(model, 40);
+  await store.ok('import', model, '--as', 'kept');
+  writeFileSync(join(base, 'notes.txt'), 'a note\n');
+  const put = await store.json('ingot.put/1', 'put', 'kept', 'notes.txt', join(base, 'notes.txt'));
+  assert.deepEqual(put.filesLost, []);
+  const out = join(base, 'kept-out');
+  await store.ok('export', 'kept', out);
+  writeFileSync(join(model, 'notes.txt'), 'a note\n');
+  assertSameFiles(model, out);
+  // Through stdin, in place of one that was imported.
+  const args = ['--store', store.path, 'put', 'kept', 'config.json', '-'];
+  assert.equal((await ingot(args, { input: '{"a":1}\n' })).code, 0);
+  writeFileSync(join(model, 'config.json'), '{"a":1}\n');
+  await store.ok('export', 'kept', join(base, 'kept-out-2'));
+  assertSameFiles(model, join(base, 'kept-out-2'));
+});
+
+test('a tensor put anew with the same layout takes the place of the old one in the exported file', async () => {
+  const model = join(base, 'replaced');
+  makeSharded(model, 50);
+  await store.ok('import', model, '--as', 'replaced');
+  const bytes = patternBytes(101 * 7 * 4, 99);
+  writeFileSync(join(base, 'anew.bin'), bytes);
+  const what = ['put', 'replaced', 'layer.2.1', join(base, 'anew.bin'), '--dtype', 'F32'];
+  const put = await store.json('ingot.put/1', ...what, '--shape', '101,7');
+  assert.deepEqual(put.filesLost, []);
+  await store.ok('export', 'replaced', join(base, 'replaced-out'));
+  const shard = join(model, 'model-00002-of-00002.safetensors');
+  const old = readFileSync(shard);
+  const { files } = await inspect(shard);
+  const place = files[0]!.tensors.find(({ name }) => name === 'layer.2.1')!;
+  old.set(bytes, place.fileOffset);
+  writeFileSync(shard, old);
+  assertSameFiles(model, join(base, 'replaced-out'));
+  await store.ok('verify', 'replaced');
+});
+
+test('an export that would leave a tensor out is refused, with the command that writes them all', async () => {
+  const model = join(base, 'loose');
+  makeSharded(model, 60);
+  await store.ok('import', model, '--as', 'loose');
+  writeFileSync(join(base, 'two.bin'), patternBytes(8, 1));
+  const what = ['put', 'loose', 'layer.2.1', join(base, 'two.bin'), '--dtype', 'F32', '--shape', '2'];
+  const put = await store.json('ingot.put/1', ...what);
+  assert.deepEqual(put.filesLost, ['model-00002-of-00002.safetensors']);
+  const out = join(base, 'loose-out');
+  const failed = await store.fails('E_UNSUPPORTED', 1, 'export', 'loose', out);
+  assert.match(failed.stderr, /3 of the 6 tensors .* \(layer\.2\.\d, layer\.2\.\d, layer\.2\.\d\)/);
+  assert.equal(existsSync(out), false);
+  const next = /next +(ingot export v:\d+ OUT --format safetensors)/.exec(failed.stderr)?.[1];
+  assert.ok(next !== undefined, failed.stderr);
+  await store.ok(...next.replace('OUT', out).split(' ').slice(1));
+  const names = (await inspect(out)).files.flatMap(({ tensors }) => tensors.map(({ name }) => name));
+  assert.deepEqual(
+    names.sort(),
+    [1, 2].flatMap((index) => [0, 1, 2].map((at) => `layer.${index}.${at}`)),
+  );
+  // One tensor more than the files have.
+  await store.ok('import', model, '--as', 'more');
+  await store.ok('put', 'more', 'head', join(base, 'two.bin'), '--dtype', 'F32', '--shape', '2');
+  await store.fails('E_UNSUPPORTED', 1, 'export', 'more', join(base, 'more-out'));
+});
+
+test('an import against a base is exported as its own source', async () => {
+  const [first, second] = [join(base, 'delta-1'), join(base, 'delta-2')];
+  makeSharded(first, 70);
+  makeSharded(second, 80);
+  await store.ok('import', first, '--as', 'delta', '--step', '1');
+  await store.ok('import', second, '--as', 'delta', '--step', '2', '--delta', 'delta@1');
+  await store.ok('export', 'delta@2', join(base, 'delta-out'));
+  assertSameFiles(second, join(base, 'delta-out'));
+});
+
+test('a blob whose name is no path inside a directory is stored, and no file of an export', async () => {
+  await store.ok('put', 'odd', '../up', join(base, 'notes.txt'));
+  assert.equal((await store.ok('get', 'odd', '../up')).stdout, 'a note\n');
+});

@@ -291,6 +291,19 @@ test('linkAll keeps files and blobs, so that the linked version is exported byte
     linked.manifest.tensors.filter(({ name }) => name !== 'extra'),
     base.manifest.tensors,
   );
+  // By name: all tensors of the file keep it, with one missing they are in no file.
+  const third = await rig.store.begin('third', { base: base.id });
+  for (const name of ['a', 'b', 'empty']) await third.link(name);
+  const byName = await third.commit();
+  assert.deepEqual(byName.manifest.files, [base.manifest.files[0]]);
+  assert.deepEqual(byName.manifest.tensors, base.manifest.tensors);
+  const fourth = await rig.store.begin('fourth', { base: base.id });
+  await fourth.link('a');
+  await fourth.link('empty');
+  await fourth.put('b', contents(5, 100_000), U8(100_000));
+  const part = await fourth.commit();
+  assert.deepEqual(part.manifest.files, []);
+  for (const id of [byName.id, part.id]) await rig.store.remove(id);
   await rig.store.remove(base.id);
   assert.deepEqual(await linked.blob('config.json').bytes(), contents(3, 9000));
   assert.deepEqual(await linked.tensor('b').read(), contents(1, 100_000));

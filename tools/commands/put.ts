@@ -2,8 +2,9 @@
 //
 // Invariants
 //   1. Versions are immutable: what is put becomes part of a new version, and `latest` moves to it. Everything else of
-//      the base (the run's latest, when there is one) is carried over: tensors by reference, blobs by copy.
-//   2. What cannot be carried over is said: files of tensors can be exported byte for byte from the base only.
+//      the base (the run's latest, when there is one) is carried over by reference, its files too.
+//   2. What cannot be carried over is said: a file of tensors one of which has another dtype or shape now, or became a
+//      blob, can be exported byte for byte from the base only.
 //   3. The base is the one that was read: a commit by somebody else in between is not overwritten silently, since
 //      the new version says what its base was (metadata `put.base`).
 
@@ -12,6 +13,7 @@ import { stat } from 'node:fs/promises';
 import { basename, resolve } from 'node:path';
 import type { Store, Transaction, Version } from '../../engine/index.js';
 import { isStoreError } from '../../format/errors.js';
+import { fileNameProblem } from '../../format/manifest_record.js';
 import type { CommandModule } from '../cli/program.js';
 import { collect, parseDType, parseRedundancy, parseShape, parseWhole, usageError } from '../cli/values.js';
 import { refOf, summaryJson } from '../cli/views.js';
@@ -61,16 +63,19 @@ export const register: CommandModule = (program, actions) => {
             ...(options.redundancy === undefined ? {} : { redundancy: parseRedundancy(options.redundancy) }),
           });
           try {
-            const left = base === null ? 0 : await carryOver(transaction, base, name);
-            await putFile(transaction, name, file, options);
+            if (base !== null) await transaction.linkAll({ except: [name] });
+            await putFile(transaction, name, file, options, base);
             const version = await transaction.commit({ signal, tags: options.tag ?? [] });
-            if (left > 0 && base !== null) {
-              session.log(
-                'warn',
-                `${left} files of tensors can be exported byte for byte from ${base.id} only`,
-              );
+            const filesLost = base === null ? [] : filesMissing(base, version);
+            for (const lost of filesLost) {
+              session.log('warn', `${lost} can be exported byte for byte from ${base?.id} only`);
             }
-            session.out.object('ingot.put/1', { ...summaryJson(version), name, base: base?.id ?? null });
+            session.out.object('ingot.put/1', {
+              ...summaryJson(version),
+              name,
+              base: base?.id ?? null,
+              filesLost,
+            });
             session.out.line(
               `${refOf(version)} (${version.id}): ${name}${base === null ? '' : `, the rest from ${base.id}`}`,
             );
@@ -93,18 +98,10 @@ async function baseOf(store: Store, run: string, ref: string | undefined): Promi
   }
 }
 
-/** Links tensors and copies blobs of `base`, except what `name` replaces. Resolves with the tensor files lost. */
-async function carryOver(transaction: Transaction, base: Version, name: string): Promise<number> {
-  for (const tensor of base.names) if (tensor !== name) await transaction.link(tensor);
-  const files = new Map(base.files.map((file) => [file.name, file]));
-  for (const blob of base.blobNames) {
-    if (blob === name) continue;
-    const file = files.get(blob);
-    if (file?.format === 'blob') transaction.addFile({ name: blob, mode: file.mode });
-    const { contentType } = base.blob(blob);
-    await transaction.putBlob(blob, base.blob(blob).stream(), contentType === null ? {} : { contentType });
-  }
-  return [...files.values()].filter((file) => file.format === 'safetensors').length;
+/** Names of the base's files that the version does not have. */
+function filesMissing(base: Version, version: Version): string[] {
+  const kept = new Set(version.files.map((file) => file.name));
+  return base.files.map((file) => file.name).filter((name) => !kept.has(name));
 }
 
 async function putFile(
@@ -112,12 +109,17 @@ async function putFile(
   name: string,
   file: string,
   options: Options,
+  base: Version | null,
 ): Promise<void> {
+  // Only a blob whose name is a path can be a file of an export.
+  const mayBeFile = fileNameProblem(name) === null;
   const meta =
     options.dtype === undefined
       ? null
       : { dtype: parseDType(options.dtype), shape: parseShape(options.shape ?? '') };
   if (file === '-') {
+    const mode = base?.files.find((each) => each.name === name)?.mode;
+    if (meta === null && mayBeFile) transaction.addFile({ name, ...(mode === undefined ? {} : { mode }) });
     if (meta === null) await transaction.putBlob(name, process.stdin);
     else await transaction.putStream(name, process.stdin, meta);
     return;
@@ -130,7 +132,7 @@ async function putFile(
       await transaction.putFile(name, { path, byteLength: found.size }, meta);
       return;
     }
-    transaction.addFile({ name, mode: found.mode & 0o777 });
+    if (mayBeFile) transaction.addFile({ name, mode: found.mode & 0o777 });
     await transaction.putBlob(name, createReadStream(path, { highWaterMark: 1024 * 1024 }));
   } catch (error) {
     throw sourceError(error, file);

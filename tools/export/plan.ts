@@ -3,7 +3,8 @@
 // Invariants
 //   1. Names are relative paths inside the export: no '..', nothing absolute, no file that is also a directory of
 //      another. A store that says otherwise is refused (E_FORMAT), whoever wrote it.
-//   2. `original` takes every file record as it is, and says what of the version is in none of them.
+//   2. `original` takes every file record as it is. It is refused when a tensor is in none of them: an export never
+//      leaves weights out. Blobs that are in none are named.
 //   3. `safetensors` holds every tensor once, in shards of at most DEFAULT_MAX_SHARD_BYTES, with the sidecars beside
 //      them; an index that described the old shards is replaced.
 //   4. The expected sum of every file is known before it is written.
@@ -25,6 +26,7 @@ const DEFAULT_MODE = 0o644;
 const INDEX_SUFFIX = '.safetensors.index.json';
 const MAX_PATH_BYTES = 4_000;
 const MAX_PART_BYTES = 255;
+const NAMES_SHOWN = 3;
 
 export type PlannedContent =
   | { readonly kind: 'laid-out'; readonly layout: LaidOutFile }
@@ -71,11 +73,37 @@ function planOriginal(version: Version): { files: PlannedFile[]; notes: string[]
   const held = new Set(infos.flatMap((file) => file.tensors.map(({ name }) => name)));
   const blobs = new Set(infos.filter(({ format }) => format === 'blob').map(({ name }) => name));
   const notes: string[] = [];
-  const loose = version.names.filter((name) => !held.has(name)).length;
-  const looseBlobs = version.blobNames.filter((name) => !blobs.has(name)).length;
-  if (loose > 0) notes.push(`${loose} tensors belong to no imported file and are left out.`);
-  if (looseBlobs > 0) notes.push(`${looseBlobs} blobs belong to no imported file and are left out.`);
+  const loose = version.names.filter((name) => !held.has(name));
+  if (loose.length > 0) throw looseTensors(version, loose);
+  const looseBlobs = version.blobNames.filter((name) => !blobs.has(name));
+  if (looseBlobs.length > 0) {
+    notes.push(
+      `${looseBlobs.length} blobs are no files of the version and were left out (${firstOf(looseBlobs)}): ` +
+        `ingot get ${version.id} NAME -o FILE`,
+    );
+  }
   return { files, notes };
+}
+
+function looseTensors(version: Version, names: readonly string[]): StoreError {
+  return new StoreError(
+    'E_UNSUPPORTED',
+    `${names.length} of the ${version.names.length} tensors of ${version.id} are in none of its files ` +
+      `(${firstOf(names)}), so the files that were imported do not hold the version.`,
+    {
+      where: { object: version.id },
+      safe: 'everything; nothing was written',
+      next: `ingot export ${version.id} OUT --format safetensors`,
+    },
+  );
+}
+
+/** The first names of a list, for a message. */
+function firstOf(names: readonly string[]): string {
+  const shown = names
+    .slice(0, NAMES_SHOWN)
+    .map((name) => (name.length > 100 ? `${name.slice(0, 100)}...` : name));
+  return shown.join(', ') + (names.length > NAMES_SHOWN ? ', ...' : '');
 }
 
 function contentOf(file: FileInfo): PlannedContent {
@@ -128,7 +156,8 @@ function planFresh(
   const modes = new Map(version.files.map(({ name, mode }) => [name, mode & 0o777]));
   for (const name of version.blobNames) {
     const isOldIndex = !name.includes('/') && name.endsWith(INDEX_SUFFIX);
-    if (isOldIndex || taken.has(name)) {
+    if (!isOldIndex && taken.has(name)) throw shardName(version, name);
+    if (isOldIndex) {
       notes.push(`${name} described the imported files and was left out.`);
       continue;
     }
@@ -143,6 +172,18 @@ function planFresh(
     });
   }
   return { files, notes };
+}
+
+function shardName(version: Version, name: string): StoreError {
+  return new StoreError(
+    'E_UNSUPPORTED',
+    `${version.id} holds a blob named ${name}, which is the name of a file that this export makes.`,
+    {
+      where: { object: version.id, file: name },
+      safe: 'everything; nothing was written',
+      next: `ingot get ${version.id} NAME -o FILE takes objects out one by one`,
+    },
+  );
 }
 
 function requireSafeNames(version: Version, files: readonly PlannedFile[]): void {
