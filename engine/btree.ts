@@ -26,13 +26,16 @@ import { attemptDelete, attemptPut } from './tree_edit.js';
 import type { TreeEditor, TreeLimits } from './tree_edit.js';
 import { LeafNode } from './tree_node.js';
 import type { LeafItem, TreeNode } from './tree_node.js';
-import { findChildBelow } from './tree_page.js';
+import { findChildBelow, treeName } from './tree_page.js';
 import type { BranchPage, LeafPage } from './tree_page.js';
 import { lastKeyIn, rangeItems } from './tree_range.js';
 import type { RangeItem, RangeOptions } from './tree_range.js';
 import { MissingPage, attemptFind, checkItemCount, retryWithPages } from './tree_read.js';
 import type { FoundItem, TreeHolder } from './tree_read.js';
-import { adoptNode, planNode, sealNode } from './tree_seal.js';
+import { lockedError } from './keys/key_ring.js';
+import { collectMoves, movedFrom, planMoved, sealMoved } from './tree_move.js';
+import type { MoveOptions, MoveResult, MovedNode } from './tree_move.js';
+import { adoptNode, planNode, sealNode, tagBytesOf } from './tree_seal.js';
 import type { PagePlan, PageSink, PageWrite, SealedTree } from './tree_seal.js';
 import { walkPages } from './tree_walk.js';
 import type { WalkOptions, WalkedPage } from './tree_walk.js';
@@ -68,11 +71,22 @@ abstract class TreeReader implements TreeHolder {
 
   abstract get itemCount(): number;
 
+  /** Sealed, and no key was given. */
+  get isLocked(): boolean {
+    return this.pages.isLocked(this.treeId);
+  }
+
+  /** E_AUTH while the tree is locked: only its pages can be walked then. */
+  protected checkUnlocked(): void {
+    if (this.isLocked) throw lockedError(`looking into the ${treeName(this.treeId)} tree`);
+  }
+
   /**
    * The value of a key, complete, or undefined. Without a promise when every page of the path is in
    * memory and the value is inline. Rejects with E_CORRUPT, E_FORMAT, E_IO or E_DEVICE_LOST.
    */
   get(key: Uint8Array): MaybePromise<Uint8Array | undefined> {
+    this.checkUnlocked();
     let node = this.root;
     for (;;) {
       if (node === null) return undefined;
@@ -102,6 +116,7 @@ abstract class TreeReader implements TreeHolder {
 
   /** Whether the key exists; never fetches a large value. */
   has(key: Uint8Array): MaybePromise<boolean> {
+    this.checkUnlocked();
     const found = attemptFind(this, key);
     if (!(found instanceof MissingPage)) return found !== null;
     return retryWithPages(this, found, () => attemptFind(this, key)).then((item) => item !== null);
@@ -112,6 +127,7 @@ abstract class TreeReader implements TreeHolder {
    * memory and the value is inline.
    */
   lastItem(from: Uint8Array, below: Uint8Array): MaybePromise<TreeItem | undefined> {
+    this.checkUnlocked();
     let node = this.root;
     while (node !== null && node.type === 0 && node.page !== null) {
       node.referenced = true;
@@ -176,6 +192,7 @@ abstract class TreeReader implements TreeHolder {
     to: Uint8Array | null,
     options: RangeOptions = {},
   ): AsyncGenerator<RangeItem, void, undefined> {
+    this.checkUnlocked();
     return rangeItems(this, from, to, options);
   }
 
@@ -212,6 +229,7 @@ export interface Savepoint {
   readonly root: TreeNode | null;
   readonly itemCount: number;
   readonly freedCount: number;
+  readonly moved: MovedNode | null;
 }
 
 export class Tree extends TreeReader implements TreeEditor {
@@ -222,6 +240,8 @@ export class Tree extends TreeReader implements TreeEditor {
   #durableRoot: PagePointer | null;
   #durableItemCount: number;
   #sealed: SealedTree | null = null;
+  /** Pages of a locked tree that the next root has elsewhere. */
+  #moved: MovedNode | null = null;
 
   private constructor(
     pages: PageStore,
@@ -231,9 +251,11 @@ export class Tree extends TreeReader implements TreeEditor {
     options: TreeOptions,
   ) {
     super(pages, treeId, root === null ? null : new PageRef(root));
+    // A full page and its tag fill whole sectors.
+    const tagBytes = tagBytesOf(pages, treeId);
     this.limits = {
-      leafBytes: options.leafBytes ?? LEAF_BYTES_DEFAULT,
-      branchBytes: options.branchBytes ?? BRANCH_BYTES_DEFAULT,
+      leafBytes: (options.leafBytes ?? LEAF_BYTES_DEFAULT) - tagBytes,
+      branchBytes: (options.branchBytes ?? BRANCH_BYTES_DEFAULT) - tagBytes,
     };
     this.itemCount = itemCount;
     this.#durableRoot = root;
@@ -267,6 +289,7 @@ export class Tree extends TreeReader implements TreeEditor {
 
   /** Whether the state differs from the durable root. */
   get isDirty(): boolean {
+    if (this.#moved !== null) return true;
     return this.root !== null
       ? this.root.type !== 0 || !this.#isDurableRoot(this.root)
       : this.#durableRoot !== null;
@@ -283,6 +306,14 @@ export class Tree extends TreeReader implements TreeEditor {
     );
   }
 
+  /** The same durable root as it opens, once the key is there (keys/page_seals.ts). */
+  unlock(root: PagePointer | null): void {
+    assert(!this.isDirty && this.#sealed === null, 'a tree is unlocked before it changes');
+    assert((root === null) === (this.#durableRoot === null), 'unlocking moves no root');
+    this.#durableRoot = root;
+    this.root = root === null ? null : new PageRef(root);
+  }
+
   // ---- edits ---------------------------------------------------------------------------------
 
   /** Starts an edit that `rollback` can undo. Savepoints nest like brackets. */
@@ -293,6 +324,7 @@ export class Tree extends TreeReader implements TreeEditor {
       root: this.root,
       itemCount: this.itemCount,
       freedCount: this.freed.length,
+      moved: this.#moved,
     };
     this.epoch += 1;
     return savepoint;
@@ -305,12 +337,14 @@ export class Tree extends TreeReader implements TreeEditor {
     assert(savepoint.freedCount <= this.freed.length, 'savepoints are undone innermost first');
     this.root = savepoint.root;
     this.itemCount = savepoint.itemCount;
+    this.#moved = savepoint.moved;
     this.freed.length = savepoint.freedCount;
     this.epoch += 1;
   }
 
   /** Inserts or replaces; resolves to true when the key is new. Both arrays are copied before return. */
   put(key: Uint8Array, value: Uint8Array, packing: ValuePacking = 'smallest'): MaybePromise<boolean> {
+    this.checkUnlocked();
     this.#assertEditable();
     const item = makeItem(key, value, packing);
     const done = attemptPut(this, item);
@@ -323,6 +357,7 @@ export class Tree extends TreeReader implements TreeEditor {
 
   /** Removes; false when there is no such key. */
   delete(key: Uint8Array): MaybePromise<boolean> {
+    this.checkUnlocked();
     this.#assertEditable();
     assertKey(key);
     const done = attemptDelete(this, key);
@@ -334,12 +369,30 @@ export class Tree extends TreeReader implements TreeEditor {
     });
   }
 
+  /**
+   * Moves wanting pages of a locked tree, as they are (tree_move.ts). While another such change waits for the same
+   * root nothing is done, and the walk is to begin anew.
+   */
+  async movePages(options: MoveOptions): Promise<MoveResult> {
+    this.#assertEditable();
+    assert(this.isLocked, 'an open tree is moved by putting its items again');
+    const root = this.#durableRoot;
+    if (root === null || this.#moved !== null) return { next: null };
+    const { moved, next } = await collectMoves(this, root, options);
+    if (moved === null || this.#moved !== null) return { next: moved === null ? next : null };
+    this.#assertEditable();
+    this.#moved = moved;
+    this.freed.push(...movedFrom(moved));
+    return { next };
+  }
+
   // ---- commit --------------------------------------------------------------------------------
 
   /** What `seal` would place now, in its order, without encoding. */
   sealPlan(): PagePlan[] {
     const plan: PagePlan[] = [];
-    if (this.root !== null) planNode(this.root, plan);
+    if (this.#moved !== null) planMoved(this.#moved, plan);
+    else if (this.root !== null) planNode(this.root, plan, tagBytesOf(this.pages, this.treeId));
     return plan;
   }
 
@@ -359,7 +412,12 @@ export class Tree extends TreeReader implements TreeEditor {
     const writes: PageWrite[] = [];
     const context = { pages: this.pages, treeId: this.treeId, birth, sink };
     const root = this.root;
-    const sealedRoot = root === null || root.type === 0 ? root : sealNode(context, root, writes);
+    const sealedRoot =
+      this.#moved !== null
+        ? new PageRef(sealMoved(context, this.#moved, writes))
+        : root === null || root.type === 0
+          ? root
+          : sealNode(context, root, writes);
     checkItemCount(this.treeId, sealedRoot === null ? null : sealedRoot.pointer, this.itemCount);
     this.#sealed = {
       treeId: this.treeId,
@@ -380,6 +438,7 @@ export class Tree extends TreeReader implements TreeEditor {
     this.#durableItemCount = sealed.itemCount;
     for (const pointer of this.freed) this.pages.forget(pointer);
     this.freed.length = 0;
+    this.#moved = null;
     this.#sealed = null;
     this.epoch += 1;
   }

@@ -29,6 +29,7 @@ import type { SectorRange } from './deferred.js';
 import { readDeferred, readRegion } from './free_records.js';
 import { writeHints } from './hints_io.js';
 import { KeyRing } from './keys/key_ring.js';
+import { PageSeals } from './keys/page_seals.js';
 import type { Io, MemberDevice } from './io/port.js';
 import { MemberHealth } from './members/health.js';
 import type { MemberErrorKind } from './members/health.js';
@@ -90,7 +91,8 @@ export async function openCatalog(
 export class StoreCatalog implements Catalog {
   readonly io: Io;
   readonly storeUuid: Uint8Array;
-  keys: KeyRing;
+  readonly seals: PageSeals;
+  #keys: KeyRing;
   readonly writable: boolean;
   readonly isDegraded: boolean;
   /** For fsck, dump and stats. */
@@ -119,7 +121,8 @@ export class StoreCatalog implements Catalog {
     this.#opened = opened;
     this.storeUuid = opened.superblock.storeUuid;
     // Opens nothing until whoever opened the catalog has read the key slots (keys/store_keys.ts).
-    this.keys = KeyRing.none(io.crypt, this.storeUuid);
+    this.#keys = KeyRing.none(io.crypt, this.storeUuid);
+    this.seals = new PageSeals(io.crypt, io.random, opened.superblock);
     this.writable = options.mode === 'rw';
     this.isDegraded = opened.isDegraded;
     this.#chosen = opened.root;
@@ -127,6 +130,7 @@ export class StoreCatalog implements Catalog {
     this.pages = new PageStore({
       io,
       storeUuid: this.storeUuid,
+      seals: this.seals,
       formattedBytes: () => this.#root.formattedBytes,
       resolveSlot: (member, birth) => this.#servingSlot(member, birth),
       memberName: (member) => this.#path(member),
@@ -149,6 +153,17 @@ export class StoreCatalog implements Catalog {
     if (catalog.writable) await catalog.#startWriter(options);
     else await catalog.#startReader();
     return catalog;
+  }
+
+  get keys(): KeyRing {
+    return this.#keys;
+  }
+  /** The ring that was made of the store's slots; with a key, `seals` was unlocked before. Errors: E_AUTH. */
+  useKeys(keys: KeyRing): void {
+    this.#keys = keys;
+    if (!this.seals.isEncrypted || this.seals.isLocked) return;
+    this.#root = new RootView(this.pages, this.#root.superblock, this.#root.rootSum);
+    this.#core?.unlock();
   }
 
   get poisoned(): Error | null {
@@ -533,6 +548,7 @@ export class StoreCatalog implements Catalog {
     this.#pins.detach();
     this.#hangs.close();
     this.pages.close();
+    this.seals.close();
     await this.#opened.finder.close();
   }
 

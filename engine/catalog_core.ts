@@ -72,7 +72,7 @@ export class CatalogCore {
       Tree.open(
         this.pages,
         id,
-        this.#superblock.treeRoots[id] ?? null,
+        this.pages.rootOf(this.#superblock, id),
         this.#superblock.treeItemCounts[id] ?? 0,
       ),
     );
@@ -92,6 +92,14 @@ export class CatalogCore {
   setAllocator(allocator: Allocator): void {
     assert(this.#allocator === null, 'the allocator is set once');
     this.#allocator = allocator;
+  }
+
+  /** The key is there: sealed trees open from now on. */
+  unlock(): void {
+    for (const tree of this.trees) {
+      if (this.pages.rules.seals?.isSealed(tree.treeId) === true)
+        tree.unlock(this.pages.rootOf(this.#superblock, tree.treeId));
+    }
   }
 
   tree(id: TreeId): Tree {

@@ -20,6 +20,7 @@ import type {
   TreeItem,
 } from './contract.js';
 import type { SectorRange } from './deferred.js';
+import type { MoveOptions, MoveResult } from './tree_move.js';
 import type { MemberSetMark } from './members/member_set.js';
 import type { MemberEntry } from '../format/index.js';
 
@@ -73,6 +74,10 @@ export class Change implements CatalogChange {
   async delete(tree: TreeId, key: Uint8Array): Promise<boolean> {
     const done = this.#editable(tree).delete(key);
     return done instanceof Promise ? this.#track(done) : done;
+  }
+
+  async movePages(tree: TreeId, options: MoveOptions): Promise<MoveResult> {
+    return this.#track(this.#editable(tree).movePages(options));
   }
 
   takeVersionId(): number {

@@ -12,13 +12,15 @@
 
 import { StoreError, assert } from '../format/errors.js';
 import { MEMBER_DETACHED, MEMBER_UNUSED, holdsRoots, inSyncBits } from '../format/index.js';
-import type { MemberEntry, PagePointer, Superblock } from '../format/index.js';
+import type { MemberEntry, PagePointer, RootSeal, Superblock } from '../format/index.js';
 import type { PagePlan, PageWrite, SealedTree } from './btree.js';
 import type { CatalogCore } from './catalog_core.js';
 import { TREE_FREE_SPACE, TREE_VERSIONS } from './catalog_core.js';
 import { pointerRanges } from './deferred.js';
 import type { SectorRange } from './deferred.js';
 import { FreeTreeFit } from './free_tree_fit.js';
+import { SEALED_TREES } from './keys/page_seals.js';
+import type { RootFacts } from './keys/page_seals.js';
 import type { HeldRoot } from './members/member_set.js';
 import { DealingSink, PagePool } from './page_pool.js';
 import type { PackedPages } from './page_pool.js';
@@ -150,7 +152,7 @@ class RootBuilder {
     const treeRoots: (PagePointer | null)[] = [...parent.treeRoots];
     const treeItemCounts = [...parent.treeItemCounts];
     for (const sealed of this.#sealed) {
-      treeRoots[sealed.treeId] = sealed.root;
+      treeRoots[sealed.treeId] = clearPointer(sealed.root);
       treeItemCounts[sealed.treeId] = sealed.itemCount;
     }
     assert(
@@ -158,9 +160,11 @@ class RootBuilder {
       'a tree that is not dirty has its old count',
     );
     const members = this.#core.members.draft.map((entry, index) => this.#memberEntry(entry, index, deferred));
+    const sequence = this.#sequence;
     return {
       ...parent,
-      sequence: this.#sequence,
+      seal: this.#rootSeal({ sequence, nextId, nextVersionId, treeItemCounts }),
+      sequence,
       parentRootSum: rootSum,
       branchId,
       committedAtMs: Math.max(io.clock.nowMs(), 0),
@@ -173,6 +177,36 @@ class RootBuilder {
       inSyncMembers: inSyncBits(members),
       membershipEpoch: parent.membershipEpoch + (this.#core.members.isChanged ? 1 : 0),
     };
+  }
+
+  /** The root record: as it was while nothing that is sealed changes, else made anew, which needs the key. */
+  #rootSeal(facts: RootFacts): RootSeal | null {
+    const { superblock: parent, pages, trees } = this.#core;
+    const { seals } = pages.rules;
+    const { seal } = parent;
+    if (seal === null) return null;
+    assert(seals !== undefined, 'an encrypted store has seals');
+    if (seals.isLocked) {
+      const isUnchanged = SEALED_TREES.every((id) => facts.treeItemCounts[id] === parent.treeItemCounts[id]);
+      assert(
+        isUnchanged && facts.nextVersionId === parent.nextVersionId,
+        'without a key nothing sealed changes',
+      );
+      return seal;
+    }
+    const isDirty = this.#sealed.some(({ treeId }) => seals.isSealed(treeId));
+    if (!isDirty && facts.nextVersionId === parent.nextVersionId && seal.keyEpoch === seals.keyEpoch)
+      return seal;
+    const pageKeys = new Map<number, Uint8Array>();
+    for (const id of SEALED_TREES) {
+      const changed = this.#sealed.find(({ treeId }) => treeId === id);
+      const root = changed === undefined ? (trees[id]?.rootPointer ?? null) : changed.root;
+      if (root === null) continue;
+      assert(root.key !== undefined, 'a sealed root has its key');
+      pageKeys.set(id, root.key);
+    }
+    const { wrapped } = seals.openRoot(parent);
+    return seals.sealRoot(facts, { wrapped, pageKeys }, seal.eraseBelow);
   }
 
   /** Figures and history of one entry of the draft (members.md M3). */
@@ -220,6 +254,13 @@ class RootBuilder {
       },
     );
   }
+}
+
+/** A pointer as it may stand in the clear. */
+function clearPointer(pointer: PagePointer | null): PagePointer | null {
+  if (pointer?.key === undefined) return pointer;
+  const { key: _key, ...clear } = pointer;
+  return clear;
 }
 
 /** The newest root that the member is known to hold: a live writer knows better than the last table. */

@@ -34,7 +34,6 @@ import type { ChunkDraft } from './chunk_packer.js';
 import type { CatalogChange, SpaceGrant } from './contract.js';
 import { type HeadFields, sealHead } from './keys/extent_heads.js';
 import type { NewAttempt } from './keys/key_ring.js';
-import { sealManifest } from './keys/manifest_seal.js';
 import type { LinkedCopies } from './linked_copies.js';
 import { type FileDraft, type ObjectDraft, draftPieces, draftSum, fileTotals } from './object_draft.js';
 import { oweResilver } from './repair/resilver_record.js';
@@ -205,7 +204,8 @@ async function putVersion(
   const record = versionRecord(plan, id, storedBytes);
   const encoded = encodeVersion(record);
   await change.put(1, versionKey(id, 0), encoded);
-  await change.put(1, versionKey(id, 1), await manifestValue(context, change, plan, encoded));
+  await change.put(1, versionKey(id, 1), plan.manifest.encoded);
+  await putDataKey(change, plan);
   await updateRun(change, plan, id, encoded);
   return { record, manifest: plan.manifest.manifest };
 }
@@ -220,19 +220,14 @@ function usesOf(plan: CommitPlan): [number, number][] {
   return [...uses].sort((a, b) => a[0] - b[0]);
 }
 
-/** What stands in the tree for the manifest; with encryption sealed, and its data key beside it. */
-async function manifestValue(
-  context: StoreContext,
+/** With encryption, the data key of the attempt: the version itself and each of its own extents use it. */
+async function putDataKey(
   change: CatalogChange,
-  plan: CommitPlan,
-  record: Uint8Array,
-): Promise<Uint8Array> {
-  const { attempt, manifest } = plan;
-  if (attempt === null) return manifest.encoded;
-  // The manifest itself and each of its own extents use the key.
-  const keyRecord = attempt.record(1 + plan.chunks.length, plan.createdAtMs);
-  await change.put(TREE_KEYS, dataKeyKey(attempt.keys.keyId), keyRecord);
-  return sealManifest(context.catalog.keys, attempt, record, manifest.encoded);
+  { attempt, chunks, createdAtMs }: CommitPlan,
+): Promise<void> {
+  if (attempt === null) return;
+  const record = attempt.record(1 + chunks.length, createdAtMs);
+  await change.put(TREE_KEYS, dataKeyKey(attempt.keys.keyId), record);
 }
 
 /** One more version names these extents, or deltas of them come. They must still be there. */

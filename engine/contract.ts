@@ -16,6 +16,8 @@ import type { StoreError } from '../format/errors.js';
 import type { Superblock } from '../format/index.js';
 import type { Io, MemberDevice } from './io/port.js';
 import type { KeyRing } from './keys/key_ring.js';
+import type { PageSeals } from './keys/page_seals.js';
+import type { MoveOptions, MoveResult } from './tree_move.js';
 import type { MemberManager } from './members/manager.js';
 
 /** A value now if its pages are cached, otherwise a promise. Callers test with `instanceof Promise`. */
@@ -67,6 +69,8 @@ export interface CatalogChange extends CatalogView {
   useSpace(grant: SpaceGrant): void;
   /** Ranges that the new root no longer reaches (deferred, format F19). */
   freeSpace(member: number, sector: number, sectorCount: number): void;
+  /** Pages of a tree whose key was not given, written elsewhere as they are (members/catalog_walk.ts). */
+  movePages(tree: TreeId, options: MoveOptions): Promise<MoveResult>;
   /** A record of the free map whose page is to be written anew, unchanged (members/catalog_walk.ts). */
   touchFreeSpace(key: Uint8Array): void;
   /**
@@ -133,6 +137,8 @@ export interface Catalog {
   readonly storeUuid: Uint8Array;
   /** What opens what is sealed; of a store without encryption one that opens nothing. */
   readonly keys: KeyRing;
+  /** What seals and opens catalog pages. */
+  readonly seals: PageSeals;
   readonly writable: boolean;
   /** Set once a commit failed (commit.md C1). */
   readonly poisoned: Error | null;

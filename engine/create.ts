@@ -45,6 +45,7 @@ import { makeDurable } from './commit_durable.js';
 import { flushAll } from './flush.js';
 import { writeHints } from './hints_io.js';
 import type { Io, MemberDevice } from './io/port.js';
+import { PageSeals } from './keys/page_seals.js';
 import { type EncryptOptions, makeKeySlots } from './keys/store_keys.js';
 import { writeKeySlots } from './keys/slots_io.js';
 import { HeartbeatKeeper, lockWriters } from './locks.js';
@@ -93,13 +94,14 @@ export async function createStore(io: Io, options: CreateStoreOptions): Promise<
     await lockWriters(io, devices, options.force === true);
     if (options.force !== true) await refuseStores(io, devices);
     const storeUuid = io.random.bytes(16).slice();
-    const slots = options.encrypt === undefined ? null : await makeKeySlots(io, storeUuid, options.encrypt);
-    const features = slots === null ? 0n : INCOMPAT_ENCRYPTION;
-    const root0 = { ...rootZero(io, storeUuid, devices, settings), incompatFeatures: features };
+    const plainRoot = rootZero(io, storeUuid, devices, settings);
+    const sealedRoot = { ...plainRoot, incompatFeatures: INCOMPAT_ENCRYPTION };
+    const slots = options.encrypt === undefined ? null : await makeKeySlots(io, sealedRoot, options.encrypt);
+    const root0 = slots === null ? plainRoot : { ...sealedRoot, seal: slots.seal };
     const online = onlineMembers(root0, devices);
     await zeroAreas(io, online, devices);
     await flushAll(io, online, 'the zeroed areas of new members');
-    if (slots !== null) await writeKeySlots(io, online, slots);
+    if (slots !== null) await writeKeySlots(io, online, slots.table);
     await writeHints(io, online, root0, new OpenReport());
     await new HeartbeatKeeper(io, online, root0).markClosed();
     await writeRootOne(io, root0, online, devices);
@@ -216,7 +218,7 @@ function rootZero(
     defaultSegmentBytes: settings.segmentBytes,
     defaultRedundancy: settings.redundancy,
     catalogCopies: Math.max(2, settings.redundancy),
-    keySlotGeneration: 0,
+    seal: null,
     versionCount: 0,
     treeRoots: new Array<null>(TREE_COUNT).fill(null),
     treeItemCounts: new Array<number>(TREE_COUNT).fill(0),
@@ -278,6 +280,7 @@ async function writeRootOne(
   const pages = new PageStore({
     io,
     storeUuid: root0.storeUuid,
+    seals: new PageSeals(io.crypt, io.random, root0),
     formattedBytes: () => formattedBytes,
     resolveSlot: (member) => online.find((entry) => entry.index === member)?.slot ?? null,
   });

@@ -67,6 +67,7 @@ export class FsckContext {
       io: catalog.io,
       storeUuid: catalog.storeUuid,
       formattedBytes: () => formattedBytes,
+      seals: catalog.seals,
       cacheBytes: PAGE_CACHE_BYTES,
       resolveSlot: (member, birth) => this.slotOf(member, birth),
       memberName: (member) => this.memberPath(member),
@@ -79,7 +80,7 @@ export class FsckContext {
   }
 
   tree(id: TreeId): TreeView {
-    return new TreeView(this.pages, id, this.root.treeRoots[id] ?? null, this.root.treeItemCounts[id] ?? 0);
+    return new TreeView(this.pages, id, this.pages.rootOf(this.root, id), this.root.treeItemCounts[id] ?? 0);
   }
 
   member(index: number): MemberState | undefined {

@@ -1,7 +1,8 @@
-// fsck of the key tree: every data key is there as often as extents and manifests need it. It needs no key itself.
+// fsck of the key tree: every data key is there as often as extents and versions need it; and of key slots, without a key.
 //
 // Invariants
-//   1. Uses are recomputed from the clear parts of records: key ids of extents and of versions.
+//   1. Uses are recomputed from key ids of extents and of versions; without a key of the store only that extents are
+//      sealed, as the store is, can be told.
 //   2. Ids are checked in windows of ID_WINDOW, as in fsck_records.ts, so that memory does not grow with the store.
 //   3. In a store without encryption nothing names a key; in an encrypted one everything that holds data does.
 //   4. Key slots are compared between members and between their two halves.
@@ -50,7 +51,7 @@ async function checkSlots(context: FsckContext): Promise<void> {
 
 export async function* checkKeys(context: FsckContext): AsyncGenerator<void, void, undefined> {
   const { nextId } = context.root;
-  const { isEncrypted } = context.catalog.keys;
+  const { isEncrypted, isLocked } = context.catalog.keys;
   if (isEncrypted) await checkSlots(context);
   for (let first = 0; first < nextId; first += ID_WINDOW) {
     const uses = new Uint32Array(Math.min(ID_WINDOW, nextId - first));
@@ -70,6 +71,7 @@ export async function* checkKeys(context: FsckContext): AsyncGenerator<void, voi
       step += 1;
       if (step % ITEMS_PER_STEP === 0) yield;
     }
+    if (isLocked) continue;
     for await (const { key, value } of context.tree(TREE_VERSIONS).range(EMPTY, null)) {
       if (decodeVersionKey(key).part !== 0) continue;
       const { keyId, id } = decodeVersion(value);

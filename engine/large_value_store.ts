@@ -21,10 +21,16 @@ import {
 } from '../format/large_value.js';
 import type { LargeValue, ValuePiece } from '../format/large_value.js';
 import { LARGE_VALUE_BYTES_MAX, PIECE_RAW_BYTES } from '../format/limits.js';
+import {
+  PAGE_HEADER_BYTES,
+  VALUE_PIECE_ENTRY_BYTES,
+  VALUE_PIECE_ENTRY_RAW_BYTES,
+} from '../format/layout.gen.js';
+import { readU32, refuse } from '../format/binary.js';
 import type { PagePointer } from '../format/pointer.js';
 import { LZ4_RAW_BYTES_MAX, compressBlock, decompressBlockInto } from './lz4_block.js';
 import type { PageStore } from './page_store.js';
-import { pageContext } from './tree_page.js';
+import { pageContext, secretOf } from './tree_page.js';
 import type { CatalogPage } from './tree_page.js';
 import { MissingPage } from './tree_read.js';
 import type { TreeHolder } from './tree_read.js';
@@ -80,12 +86,20 @@ export function unpackPending(pending: PendingLargeValue): Uint8Array {
   return value;
 }
 
+/** The 112 bytes of a leaf that was checked. */
+export function descriptorOf(
+  { pages, treeId }: { readonly pages: PageStore; readonly treeId: number },
+  bytes: Uint8Array,
+): LargeValue {
+  return decodeLargeValue(bytes, { secret: secretOf(pages.rules, treeId) });
+}
+
 /** Every page of a stored value: its index page, which must be in memory, and its pieces. */
 export function storedValuePages(
   holder: TreeHolder,
   descriptorBytes: Uint8Array,
 ): PagePointer[] | MissingPage {
-  const descriptor = decodeLargeValue(descriptorBytes);
+  const descriptor = descriptorOf(holder, descriptorBytes);
   const page = holder.pages.cached(descriptor.pointer);
   if (page === null) return new MissingPage(descriptor.pointer);
   const entries = valuePieces(holder, descriptor, page);
@@ -98,7 +112,7 @@ export async function readLargeValue(
   descriptorBytes: Uint8Array,
   signal?: AbortSignal,
 ): Promise<Uint8Array> {
-  const descriptor = decodeLargeValue(descriptorBytes);
+  const descriptor = descriptorOf(owner, descriptorBytes);
   const index = await owner.pages.get(descriptor.pointer, owner.treeId);
   const entries = valuePieces(owner, descriptor, index);
   const value = new Uint8Array(descriptor.rawBytes);
@@ -111,12 +125,30 @@ export async function readLargeValue(
       owner.treeId,
     );
     for (const [i, entry] of group.entries()) {
-      decodePiece(owner, entry, loaded[i] as CatalogPage, value.subarray(offset, offset + entry.rawBytes));
+      const target = value.subarray(offset, offset + entry.rawBytes);
+      const { key } = descriptor.pointer;
+      decodePiece(owner, entry, loaded[i] as CatalogPage, target, { key, index: start + i });
       offset += entry.rawBytes;
     }
   }
   assert(offset === value.byteLength, 'pieces sum to the value');
   return value;
+}
+
+/** The pieces that an index page names, by what it says itself: for walks that cannot see the descriptor. Errors: E_FORMAT. */
+export function piecesOfIndex(
+  owner: { readonly pages: PageStore; readonly treeId: number },
+  pointer: PagePointer,
+  page: CatalogPage,
+): ValuePiece[] {
+  const { itemCount: pieceCount } = page;
+  const lastAt = PAGE_HEADER_BYTES + (pieceCount - 1) * VALUE_PIECE_ENTRY_BYTES;
+  const context = pageContext(owner.pages.rules, owner.treeId, pointer);
+  if (lastAt + VALUE_PIECE_ENTRY_BYTES > page.bytes.length)
+    refuse(context.where, 'ValueIndex', 'itemCount', `is ${pieceCount}`);
+  const lastBytes = readU32(page.bytes, lastAt + VALUE_PIECE_ENTRY_RAW_BYTES);
+  const rawBytes = (pieceCount - 1) * PIECE_RAW_BYTES + lastBytes;
+  return decodeValueIndex(page.bytes, { rawBytes, pieceCount, pointer }, context);
 }
 
 /** The pieces that an index page names, checked against the descriptor (format.md F8). Errors: E_FORMAT. */
@@ -132,9 +164,22 @@ export function valuePieces(
   );
 }
 
-function decodePiece(owner: TreeHolder, piece: ValuePiece, page: CatalogPage, target: Uint8Array): void {
-  const context = pageContext(owner.pages.rules, owner.treeId, piece.pointer);
-  const stored = decodeValuePiece(page.bytes, piece, context);
+function decodePiece(
+  owner: TreeHolder,
+  piece: ValuePiece,
+  page: CatalogPage,
+  target: Uint8Array,
+  sealing: { readonly key: Uint8Array | undefined; readonly index: number },
+): void {
+  const { rules } = owner.pages;
+  const context = pageContext(rules, owner.treeId, piece.pointer);
+  let stored = decodeValuePiece(page.bytes, piece, context);
+  const { key, index } = sealing;
+  if (key !== undefined) {
+    const { rawBytes, codec, tag } = piece;
+    assert(rules.seals !== undefined && tag !== undefined, 'a value with a key is sealed');
+    stored = rules.seals.openPiece(key, page, tag, { index, rawBytes, codec }, context.where);
+  }
   assert(target.byteLength === piece.rawBytes, 'the target is as long as the piece');
   if (piece.codec === PIECE_CODEC_RAW) target.set(stored);
   else decompressBlockInto(stored, target, context.where);

@@ -61,7 +61,7 @@ export async function openWith(
       onPageFault: (fault) => told?.(fault),
     });
     try {
-      catalog.keys = await unlock(catalog, options.key);
+      catalog.useKeys(await unlock(catalog, options.key));
     } catch (error) {
       await catalog.close();
       throw error;

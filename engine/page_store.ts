@@ -11,6 +11,7 @@
 
 import type { PagePointer } from './tree_page.js';
 import { StoreError, assert } from '../format/errors.js';
+import type { Superblock } from '../format/index.js';
 import type { MaybePromise } from './contract.js';
 import type { Io } from './io/port.js';
 import { PAGE_CACHE_BYTES_DEFAULT, PageCache } from './tree_page_cache.js';
@@ -59,6 +60,18 @@ export class PageStore {
       options.onFault?.(fault);
     };
     this.#reader = new PageReader({ ...options, onFault });
+  }
+
+  /** Whether the tree is sealed and its key was not given. */
+  isLocked(treeId: number): boolean {
+    const { seals } = this.rules;
+    return seals !== undefined && seals.isLocked && seals.isSealed(treeId);
+  }
+
+  /** The root of a tree of `superblock`, with its key where it is sealed and can be opened. Errors: E_AUTH. */
+  rootOf(superblock: Superblock, treeId: number): PagePointer | null {
+    const { seals } = this.rules;
+    return seals === undefined ? (superblock.treeRoots[treeId] ?? null) : seals.rootOf(superblock, treeId);
   }
 
   /** The page if it is in memory, without I/O. */

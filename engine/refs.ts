@@ -15,6 +15,7 @@ import {
   StoreError,
   type VersionRecord,
   assert,
+  decodeManifest,
   decodeRunsKey,
   decodeTag,
   decodeVersion,
@@ -27,8 +28,6 @@ import {
   versionKey,
 } from '../format/index.js';
 import type { CatalogView, MaybePromise, TreeItem } from './contract.js';
-import type { KeyRing } from './keys/key_ring.js';
-import { openManifest } from './keys/manifest_seal.js';
 
 export function notFound(ref: string): StoreError {
   return new StoreError('E_NOT_FOUND', `there is no version ${ref}`, {
@@ -116,14 +115,14 @@ function recordOrThrow(view: CatalogView, id: number, ref: string): MaybePromise
   return record;
 }
 
-export async function manifestOf(view: CatalogView, keys: KeyRing, id: number): Promise<Manifest> {
+export async function manifestOf(view: CatalogView, id: number): Promise<Manifest> {
   const bytes = await view.get(1, versionKey(id, 1));
   if (bytes === undefined) {
     throw new StoreError('E_FORMAT', `version v:${id} has no manifest`, {
       where: { object: `v:${id}`, structure: 'Manifest' },
     });
   }
-  return openManifest(keys, view, id, bytes);
+  return decodeManifest(bytes);
 }
 
 /** All tags of a run by version id. */

@@ -24,6 +24,7 @@ import {
   StoreError,
   type VersionRecord,
   assert,
+  decodeManifest,
   decodeRun,
   decodeRunsKey,
   decodeTag,
@@ -38,8 +39,7 @@ import {
 } from '../format/index.js';
 import { moveTag } from './commit_change.js';
 import type { CatalogChange } from './contract.js';
-import { type KeyRing, countKeyUses } from './keys/key_ring.js';
-import { openManifest } from './keys/manifest_seal.js';
+import { countKeyUses } from './keys/key_ring.js';
 import { notFound, protectingTags, recordOf, tagsOfRun } from './refs.js';
 import { SUMS_PER_LEAF } from './sum_leaves.js';
 
@@ -53,7 +53,6 @@ export interface RemovedVersion {
 /** Removes version `id`. `expect` refuses when the ref that named it moved meanwhile. */
 export async function removeVersion(
   change: CatalogChange,
-  keys: KeyRing,
   id: number,
   options: { force: boolean; nowMs: number; ref: string },
 ): Promise<RemovedVersion> {
@@ -75,7 +74,7 @@ export async function removeVersion(
   const manifestBytes = await change.get(1, versionKey(id, 1));
   if (manifestBytes === undefined)
     throw new StoreError('E_FORMAT', `version v:${id} has no manifest`, { where: { object: `v:${id}` } });
-  const manifest = await openManifest(keys, change, id, manifestBytes);
+  const manifest = decodeManifest(manifestBytes);
   const extentIds = new Set<number>();
   for (const object of [...manifest.tensors, ...manifest.blobs])
     for (const piece of object.pieces) extentIds.add(piece.extentId);

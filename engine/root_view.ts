@@ -26,7 +26,7 @@ export class RootView {
     this.rootSum = rootSum;
     this.formattedBytes = superblock.members.map((entry) => entry.formattedBytes);
     this.trees = TREE_IDS.map(
-      (id) => new TreeView(pages, id, superblock.treeRoots[id] ?? null, superblock.treeItemCounts[id] ?? 0),
+      (id) => new TreeView(pages, id, pages.rootOf(superblock, id), superblock.treeItemCounts[id] ?? 0),
     );
   }
 

@@ -158,7 +158,7 @@ export class Store implements AsyncDisposable {
     try {
       const record = await lookupRef(lease.snapshot, ref);
       const [manifest, tags] = await Promise.all([
-        manifestOf(lease.snapshot, this.#context.catalog.keys, record.id),
+        manifestOf(lease.snapshot, record.id),
         tagsOfRun(lease.snapshot, record.run),
       ]);
       options.signal?.throwIfAborted();
@@ -526,7 +526,7 @@ export class Store implements AsyncDisposable {
       sequence = change.sequence;
       // Before the root is durable: what was cached of it must not outlive it.
       this.#context.removalSequence = Math.max(this.#context.removalSequence, change.sequence);
-      return removeVersion(change, this.#context.catalog.keys, id, { force, nowMs, ref });
+      return removeVersion(change, id, { force, nowMs, ref });
     });
     assert(this.#context.removalSequence >= sequence, 'caches know of the removal');
     const { record, tags, latest } = removed;

@@ -21,10 +21,14 @@ import { SECTOR_BYTES } from '../format/limits.js';
 import { BranchPage, LeafPage, checkPageHeader, decodePage } from '../format/page.js';
 import type { PageBase, PageContext } from '../format/page.js';
 import { PAGE_KIND_BRANCH, PAGE_KIND_LEAF } from '../format/pointer.js';
+import type { PointerSecret } from '../format/pointer.js';
+import { SealedPage, decodeSealedPage } from '../format/sealed_page.js';
+import type { PageSeals } from './keys/page_seals.js';
 import type { PagePointer } from '../format/pointer.js';
 
 export { compareBytes } from '../format/binary.js';
 export { BranchPage, LeafPage } from '../format/page.js';
+export { SealedPage } from '../format/sealed_page.js';
 export type { PageBase } from '../format/page.js';
 export type { PagePointer } from '../format/pointer.js';
 
@@ -51,6 +55,13 @@ export interface PageRules {
   /** Formatted bytes by member index, 0 for none: no pointer leads out of a member's data area (format.md F5). */
   readonly formattedBytes: () => readonly number[];
   readonly memberName?: (member: number) => string;
+  /** What seals and opens pages; absent: a store without encryption. */
+  readonly seals?: PageSeals;
+}
+
+/** What the last bytes of pointers inside a tree's opened pages are. */
+export function secretOf(rules: PageRules, treeId: number): PointerSecret {
+  return rules.seals?.isSealed(treeId) === true ? 'key' : 'none';
 }
 
 /** What decoders need to know, and what their errors name. */
@@ -61,6 +72,7 @@ export function pageContext(rules: PageRules, treeId: number, pointer: PagePoint
     storeUuid: rules.storeUuid,
     treeId,
     formattedBytes: rules.formattedBytes(),
+    isSealed: rules.seals?.isSealed(treeId) === true,
     where: {
       object: `${treeName(treeId)} tree`,
       ...(copy === undefined ? {} : { memberIndex: copy.member, offsetBytes: copy.sector * SECTOR_BYTES }),
@@ -69,8 +81,23 @@ export function pageContext(rules: PageRules, treeId: number, pointer: PagePoint
   };
 }
 
-/** Bytes whose sum matched, as a page. Errors: E_FORMAT. */
+/** Bytes as stored, whose sum matched, as a page; a sealed one without its key as what can be seen of it. Errors: E_FORMAT, E_AUTH. */
 export function decodeCatalogPage(
+  bytes: Uint8Array,
+  pointer: PagePointer,
+  treeId: number,
+  rules: PageRules,
+): CatalogPage {
+  const { seals } = rules;
+  const isOfTree = pointer.kind === PAGE_KIND_LEAF || pointer.kind === PAGE_KIND_BRANCH;
+  if (!isOfTree || seals?.isSealed(treeId) !== true) return decodePlainPage(bytes, pointer, treeId, rules);
+  const context = pageContext(rules, treeId, pointer);
+  if (pointer.key === undefined) return decodeSealedPage(bytes, pointer, context);
+  return decodePlainPage(seals.openPage(bytes, pointer, context), pointer, treeId, rules);
+}
+
+/** A page in its plain form. Errors: E_FORMAT. */
+export function decodePlainPage(
   bytes: Uint8Array,
   pointer: PagePointer,
   treeId: number,
@@ -87,8 +114,10 @@ export function decodeCatalogPage(
 
 /** Descriptors of large values are checked with their leaf, so that later only pages can be wrong. */
 function checkDescriptors(page: LeafPage, context: PageContext): void {
+  const secret = context.isSealed === true ? 'key' : 'none';
   for (let index = 0; index < page.itemCount; index += 1) {
-    if (page.isLarge(index)) decodeLargeValue(page.value(index), { ...context, maxBirth: page.birth });
+    if (page.isLarge(index))
+      decodeLargeValue(page.value(index), { ...context, secret, maxBirth: page.birth });
   }
 }
 

@@ -31,7 +31,10 @@ import { PageRef } from './tree_page_cache.js';
 import { LeafNode } from './tree_node.js';
 import type { BranchNode, LeafItem, TreeNode } from './tree_node.js';
 import type { PendingLargeValue } from './large_value_store.js';
-import { decodeCatalogPage } from './tree_page.js';
+import { PageBase } from '../format/page.js';
+import { PAGE_TAG_BYTES } from '../format/sealed_page.js';
+import type { PageSeals } from './keys/page_seals.js';
+import { decodePlainPage } from './tree_page.js';
 import type { CatalogPage } from './tree_page.js';
 
 export type { PageCopy } from '../format/pointer.js';
@@ -80,7 +83,7 @@ export interface SealContext {
 }
 
 /** Lists what sealing would place, without encoding anything. */
-export function planNode(node: TreeNode, plan: PagePlan[]): void {
+export function planNode(node: TreeNode, plan: PagePlan[], tagBytes: number): void {
   if (node.type === 0) return;
   if (node.type === 1) {
     for (let i = 0; i < node.slots.length; i += 1) {
@@ -92,11 +95,12 @@ export function planNode(node: TreeNode, plan: PagePlan[]): void {
       }
       plan.push({ storedBytes: indexStoredBytes(pending), kind: PAGE_KIND_VALUE_INDEX, level: 0 });
     }
-    plan.push({ storedBytes: pageStoredBytes(node.encodedBytes), kind: PAGE_KIND_LEAF, level: 0 });
+    plan.push({ storedBytes: pageStoredBytes(node.encodedBytes + tagBytes), kind: PAGE_KIND_LEAF, level: 0 });
     return;
   }
-  for (const child of node.children) if (typeof child !== 'number') planNode(child, plan);
-  plan.push({ storedBytes: pageStoredBytes(node.encodedBytes), kind: PAGE_KIND_BRANCH, level: node.level });
+  for (const child of node.children) if (typeof child !== 'number') planNode(child, plan, tagBytes);
+  const storedBytes = pageStoredBytes(node.encodedBytes + tagBytes);
+  plan.push({ storedBytes, kind: PAGE_KIND_BRANCH, level: node.level });
 }
 
 function indexStoredBytes(pending: PendingLargeValue): number {
@@ -120,8 +124,8 @@ function sealLeaf(context: SealContext, node: LeafNode, writes: PageWrite[]): Se
       items[i] = { key: slot.key, value, isLarge: slot.large };
     }
   }
-  const bytes = encodeLeaf(items, fieldsOf(context), node.base);
-  const { pointer, page } = finishPage(context, bytes, PAGE_KIND_LEAF, 0, writes);
+  const bytes = encodeLeaf(items, treeFieldsOf(context), node.base);
+  const { pointer, page } = finishTreePage(context, bytes, PAGE_KIND_LEAF, 0, writes);
   assert(page.usedBytes === node.encodedBytes, 'a leaf encodes to the size that was accounted');
   return { pointer, page, children: null };
 }
@@ -143,32 +147,65 @@ function sealBranch(context: SealContext, node: BranchNode, writes: PageWrite[])
       items.push({ key: node.separator(index), pointer: sealed.pointer });
     }
   }
-  const bytes = encodeBranch(items, node.level, fieldsOf(context), node.base);
-  const { pointer, page } = finishPage(context, bytes, PAGE_KIND_BRANCH, node.level, writes);
+  const bytes = encodeBranch(items, node.level, treeFieldsOf(context), node.base);
+  const { pointer, page } = finishTreePage(context, bytes, PAGE_KIND_BRANCH, node.level, writes);
   assert(page.usedBytes === node.encodedBytes, 'a branch encodes to the size that was accounted');
   return { pointer, page, children };
 }
 
+/** Bytes that the stored form of a tree's leaves and branches has beside their own. */
+export function tagBytesOf(pages: PageStore, treeId: number): number {
+  return pages.rules.seals?.isSealed(treeId) === true ? PAGE_TAG_BYTES : 0;
+}
+
+/** What seals the tree's pages; null: nothing does. */
+function sealsOf({ pages, treeId }: SealContext): PageSeals | null {
+  const { seals } = pages.rules;
+  return seals?.isSealed(treeId) === true ? seals : null;
+}
+
 /** Writes the pieces and the index page; returns the 112 bytes for the leaf. */
 function sealLargeValue(context: SealContext, pending: PendingLargeValue, writes: PageWrite[]): Uint8Array {
+  const seals = sealsOf(context);
+  const key = seals?.valueKey() ?? null;
   const pieces: ValuePiece[] = [];
-  for (const piece of pending.pieces) {
-    const bytes = encodeValuePiece(piece.stored, fieldsOf(context));
+  for (const [index, { stored, rawBytes, codec }] of pending.pieces.entries()) {
+    const bytes = encodeValuePiece(stored, fieldsOf(context));
+    const tag = key === null ? undefined : seals?.sealPiece(key, bytes, { index, rawBytes, codec });
     const { pointer } = finishPage(context, bytes, PAGE_KIND_VALUE_PIECE, 0, writes);
-    pieces.push({
-      pointer,
-      storedBytes: piece.stored.byteLength,
-      rawBytes: piece.rawBytes,
-      codec: piece.codec,
-    });
+    const storedBytes = stored.byteLength;
+    pieces.push({ pointer, storedBytes, rawBytes, codec, ...(tag === undefined ? {} : { tag }) });
   }
   const bytes = encodeValueIndex(pieces, fieldsOf(context));
-  const { pointer } = finishPage(context, bytes, PAGE_KIND_VALUE_INDEX, 0, writes);
+  const { pointer: clear } = finishPage(context, bytes, PAGE_KIND_VALUE_INDEX, 0, writes);
+  const pointer = key === null ? clear : { ...clear, key };
   return encodeLargeValue({ rawBytes: pending.rawBytes, pieceCount: pieces.length, pointer });
 }
 
 function fieldsOf(context: SealContext): PageFields {
-  return { treeId: context.treeId, birth: context.birth, storeUuid: context.pages.rules.storeUuid };
+  const { pages, treeId, birth } = context;
+  return { treeId, birth, storeUuid: pages.rules.storeUuid };
+}
+
+/** Of a leaf or a branch, which keeps room for its tag. */
+function treeFieldsOf(context: SealContext): PageFields {
+  return { ...fieldsOf(context), tagBytes: tagBytesOf(context.pages, context.treeId) };
+}
+
+/** A leaf or a branch, sealed where its tree is. */
+function finishTreePage(
+  context: SealContext,
+  plain: Uint8Array,
+  kind: number,
+  level: number,
+  writes: PageWrite[],
+): { pointer: PagePointer; page: CatalogPage } {
+  const seals = sealsOf(context);
+  if (seals === null) return finishPage(context, plain, kind, level, writes);
+  const { bytes, key } = seals.sealPage(new PageBase(plain));
+  const pointer = { ...placePage(context, bytes, kind, level), key };
+  writes.push({ pointer, bytes });
+  return { pointer, page: decodePlainPage(plain, pointer, context.treeId, context.pages.rules) };
 }
 
 function finishPage(
@@ -178,9 +215,16 @@ function finishPage(
   level: number,
   writes: PageWrite[],
 ): { pointer: PagePointer; page: CatalogPage } {
+  const pointer = placePage(context, bytes, kind, level);
+  writes.push({ pointer, bytes });
+  return { pointer, page: decodePlainPage(bytes, pointer, context.treeId, context.pages.rules) };
+}
+
+/** The pointer to bytes as stored, at the place that they get. */
+export function placePage(context: SealContext, bytes: Uint8Array, kind: number, level: number): PagePointer {
   const { copies } = context.sink.place(bytes.byteLength, kind, level);
   assert(copies.length >= 1 && copies.length <= 3, 'a page has 1 to 3 copies');
-  const pointer: PagePointer = {
+  return {
     sum: context.pages.io.checksum.crc64(bytes),
     birth: context.birth,
     storedBytes: bytes.byteLength,
@@ -188,9 +232,6 @@ function finishPage(
     kind,
     copies: copies.map((copy) => ({ member: copy.member, sector: copy.sector })),
   };
-  const page = decodeCatalogPage(bytes, pointer, context.treeId, context.pages.rules);
-  writes.push({ pointer, bytes });
-  return { pointer, page };
 }
 
 /** Puts sealed pages into the cache, children first, and returns the clean root. */

@@ -6,15 +6,16 @@
 //   2. Levels fall by one at each step, so a walk ends whatever the pages say; a child that breaks
 //      this, its birth or its key range is E_FORMAT.
 //   3. The order depends on the tree only.
+//   4. Of sealed pages without their key the clear pointers are followed; keys cannot be judged then.
 //
 // It never repairs and never looks at more than one tree.
 
 import type { PagePointer } from './tree_page.js';
 import { assert } from '../format/errors.js';
-import { decodeLargeValue } from '../format/large_value.js';
-import { valuePieces } from './large_value_store.js';
+import type { ValuePiece } from '../format/large_value.js';
+import { descriptorOf, piecesOfIndex, valuePieces } from './large_value_store.js';
 import type { PageStore } from './page_store.js';
-import { compareBytes, isBranchPage, isLeafPage } from './tree_page.js';
+import { SealedPage, compareBytes, isBranchPage, isLeafPage } from './tree_page.js';
 import type { BranchPage, CatalogPage, LeafPage } from './tree_page.js';
 import { formatError } from './tree_read.js';
 
@@ -71,6 +72,10 @@ async function* walkTree(
 ): AsyncGenerator<WalkedPage, void, undefined> {
   walk.signal?.throwIfAborted();
   yield { pointer, treeId: walk.treeId, kind: pointer.kind, level: pointer.level, page };
+  if (page instanceof SealedPage) {
+    yield* walkSealed(walk, pointer, page);
+    return;
+  }
   if (isLeafPage(page)) {
     checkLeaf(walk, pointer, page, range);
     yield* walkValues(walk, page);
@@ -129,17 +134,47 @@ function checkLeaf(walk: Walk, pointer: PagePointer, page: LeafPage, range: KeyR
 async function* walkValues(walk: Walk, leaf: LeafPage): AsyncGenerator<WalkedPage, void, undefined> {
   for (let i = 0; i < leaf.itemCount; i += 1) {
     if (!leaf.isLarge(i)) continue;
-    const descriptor = decodeLargeValue(leaf.value(i));
-    const [index] = await walk.pages.readUncached([descriptor.pointer], walk.treeId);
-    assert(index !== undefined, 'a read gives a page or rejects');
-    yield walked(walk, descriptor.pointer, index);
-    const entries = valuePieces(walk, descriptor, index);
-    for (let start = 0; start < entries.length; start += WALK_BATCH_PIECES) {
-      walk.signal?.throwIfAborted();
-      const pointers = entries.slice(start, start + WALK_BATCH_PIECES).map((entry) => entry.pointer);
-      const pieces = walk.readPieces ? await walk.pages.readUncached(pointers, walk.treeId) : [];
-      for (const [offset, pointer] of pointers.entries()) yield walked(walk, pointer, pieces[offset] ?? null);
+    const descriptor = descriptorOf(walk, leaf.value(i));
+    yield* walkValue(walk, descriptor.pointer, (index) => valuePieces(walk, descriptor, index));
+  }
+}
+
+async function* walkValue(
+  walk: Walk,
+  pointer: PagePointer,
+  entriesOf: (index: CatalogPage) => ValuePiece[],
+): AsyncGenerator<WalkedPage, void, undefined> {
+  const [index] = await walk.pages.readUncached([pointer], walk.treeId);
+  assert(index !== undefined, 'a read gives a page or rejects');
+  yield walked(walk, pointer, index);
+  const entries = entriesOf(index);
+  for (let start = 0; start < entries.length; start += WALK_BATCH_PIECES) {
+    walk.signal?.throwIfAborted();
+    const pointers = entries.slice(start, start + WALK_BATCH_PIECES).map((entry) => entry.pointer);
+    const pieces = walk.readPieces ? await walk.pages.readUncached(pointers, walk.treeId) : [];
+    for (const [offset, piece] of pointers.entries()) yield walked(walk, piece, pieces[offset] ?? null);
+  }
+}
+
+/** Below a page whose key is not there: its clear pointers, kinds and levels of which were checked with it. */
+async function* walkSealed(
+  walk: Walk,
+  parent: PagePointer,
+  page: SealedPage,
+): AsyncGenerator<WalkedPage, void, undefined> {
+  for (let start = 0; start < page.pointers.length; start += WALK_BATCH_PAGES) {
+    const pointers = page.pointers.slice(start, start + WALK_BATCH_PAGES);
+    if (parent.level === 0) {
+      for (const pointer of pointers)
+        yield* walkValue(walk, pointer, (index) => piecesOfIndex(walk, pointer, index));
+      continue;
     }
+    const children = await walk.pages.readUncached(pointers, walk.treeId);
+    for (const [offset, child] of children.entries())
+      yield* walkTree(walk, pointers[offset] as PagePointer, child, {
+        lower: new Uint8Array(0),
+        upper: null,
+      });
   }
 }
 

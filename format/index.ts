@@ -27,6 +27,7 @@ export * from './pointer.js';
 export * from './quorum.js';
 export * from './records.js';
 export * from './sum_leaf_page.js';
+export * from './sealed_page.js';
 export * from './superblock.js';
 export {
   BRANCH_SLOT_BYTES,

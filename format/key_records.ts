@@ -1,9 +1,8 @@
-// Data key records (tree 5) and sealed values of the catalog (spec/encryption.md sections 4 and 5).
+// Data key records (tree 5; spec/encryption.md section 6).
 //
 // Invariants
 //   1. A data key is wrapped (AES-KWP, 40 bytes) wherever it is stored.
-//   2. A sealed value begins with bytes that no FlatBuffer begins with, so the two cannot be taken for each other.
-//   3. This file wraps and opens nothing: it knows bytes, not keys.
+//   2. This file wraps and opens nothing: it knows bytes, not keys.
 
 import { Builder } from 'flatbuffers';
 import {
@@ -68,45 +67,4 @@ export function dataKeyKey(keyId: number): Uint8Array {
   const key = new Uint8Array(8);
   new DataView(key.buffer).setBigUint64(0, BigInt(keyId));
   return key;
-}
-
-/** `IGSV`, which as the root offset of a FlatBuffer would lie past any value. */
-const SEALED_MAGIC = encodeUtf8('IGSV');
-const ORDINAL_AT = 8;
-const SEALED_FROM = 16;
-const TAG_BYTES = 16;
-const SUITE_AT = 4;
-
-export interface SealedValue {
-  readonly ordinal: number;
-  /** Ciphertext and tag. */
-  readonly sealed: Uint8Array;
-}
-
-export function isSealedValue(bytes: Uint8Array): boolean {
-  return (
-    bytes.length >= SEALED_MAGIC.length && equalBytes(bytes.subarray(0, SEALED_MAGIC.length), SEALED_MAGIC)
-  );
-}
-
-/** `IGSV`, cipher 1 (u32), ordinal (u64), ciphertext, tag. */
-export function encodeSealedValue({ ordinal, sealed }: SealedValue): Uint8Array {
-  assert(ordinal >= 1 && sealed.length > TAG_BYTES, 'a sealed value has an ordinal and bytes');
-  const bytes = new Uint8Array(SEALED_FROM + sealed.length);
-  bytes.set(SEALED_MAGIC);
-  writeU32(bytes, SUITE_AT, 1);
-  writeU64(bytes, ORDINAL_AT, ordinal);
-  bytes.set(sealed, SEALED_FROM);
-  return bytes;
-}
-
-/** Errors: E_FORMAT, E_RANGE. */
-export function decodeSealedValue(bytes: Uint8Array, where?: FormatContext): SealedValue {
-  if (!isSealedValue(bytes) || bytes.length <= SEALED_FROM + TAG_BYTES)
-    return refuse(where, 'SealedValue', 'magic', 'is not IGSV, or the value is too short');
-  if (readU32(bytes, SUITE_AT) !== 1)
-    refuse(where, 'SealedValue', 'cipher', `is ${readU32(bytes, SUITE_AT)}`);
-  const ordinal = readU64(bytes, ORDINAL_AT, 'SealedValue', 'ordinal', where);
-  if (ordinal < 1) refuse(where, 'SealedValue', 'ordinal', 'is 0');
-  return { ordinal, sealed: bytes.subarray(SEALED_FROM) };
 }

@@ -33,8 +33,8 @@ export const KEY_SLOTS_HALF_BYTES = KEY_SLOTS_BYTES / KEY_SLOTS_HALVES;
 /** Places for slots in a half. */
 export const KEY_SLOTS_MAX = 32;
 export const KEY_LABEL_BYTES_MAX = 128;
-/** Suite 1: extents and manifests are sealed, the rest of the catalog is in the clear. Suite 2 is reserved. */
-export const SUITE_DATA = 1;
+/** The one suite of encryption.md. */
+export const SUITE_FULL = 1;
 const MAGIC = encodeUtf8('INGOTKS1');
 const SUM_FROM = 16;
 const SALT_BYTES = 32;
@@ -65,8 +65,10 @@ export interface KeySlot {
   readonly label: string;
   /** Kinds pkcs11 and tpm2 only: what the token or the TPM needs to give the slot's secret back. */
   readonly token: KeySlotToken | null;
+  /** Number of the master key that it wraps, from 1. */
+  readonly keyEpoch: number;
 }
-/** spec/encryption.md S13a. Nothing of it is secret. */
+/** spec/encryption.md S17a. Nothing of it is secret. */
 export interface KeySlotToken {
   /** pkcs11: 1 AES key wrap, 2 RSA-OAEP; tpm2: 1 a sealed object. */
   readonly scheme: number;
@@ -101,6 +103,8 @@ function encodeSlot(slot: KeySlot): Uint8Array {
   bytes.set(slot.salt, layout.KEY_SLOT_SALT);
   bytes.set(slot.nonce, layout.KEY_SLOT_NONCE);
   bytes.set(slot.wrapped, layout.KEY_SLOT_WRAPPED);
+  assert(slot.keyEpoch >= 1, 'a slot wraps a numbered master key');
+  writeU32(bytes, layout.KEY_SLOT_KEY_EPOCH, slot.keyEpoch);
   writeU16(bytes, layout.KEY_SLOT_LABEL_BYTES, label.length);
   bytes.set(label, layout.KEY_SLOT_LABEL);
   if (slot.token !== null) encodeToken(bytes, slot.kind, slot.token);
@@ -192,6 +196,8 @@ function decodeSlot(bytes: Uint8Array): KeySlot | null {
   const logN = bytes[layout.KEY_SLOT_SCRYPT_LOG_N]!;
   const r = bytes[layout.KEY_SLOT_SCRYPT_R]!;
   const p = bytes[layout.KEY_SLOT_SCRYPT_P]!;
+  const keyEpoch = readU32(bytes, layout.KEY_SLOT_KEY_EPOCH);
+  if (keyEpoch < 1) return null;
   const isPassphrase = kind === 'passphrase';
   if (!isPassphrase && (logN !== 0 || r !== 0 || p !== 0)) return null;
   if (isPassphrase && !isAllowedCost({ logN, r, p })) return null;
@@ -208,6 +214,7 @@ function decodeSlot(bytes: Uint8Array): KeySlot | null {
     wrapped: field(layout.KEY_SLOT_WRAPPED, WRAPPED_BYTES),
     label,
     token,
+    keyEpoch,
   };
 }
 

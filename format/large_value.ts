@@ -14,6 +14,7 @@ import {
   LARGE_VALUE_RAW_BYTES,
   LARGE_VALUE_RESERVED0,
   PAGE_HEADER_BYTES,
+  PAGE_POINTER_BYTES,
   VALUE_PIECE_ENTRY_BYTES,
   VALUE_PIECE_ENTRY_CODEC,
   VALUE_PIECE_ENTRY_RAW_BYTES,
@@ -26,7 +27,16 @@ import { checkPageHeader } from './page.js';
 import type { PageFields } from './page_encode.js';
 import { beginPage, pageStoredBytes } from './page_encode.js';
 import type { PagePointer, PointerContext } from './pointer.js';
-import { PAGE_KIND_VALUE_INDEX, PAGE_KIND_VALUE_PIECE, decodePointer, encodePointer } from './pointer.js';
+import {
+  PIECE_TAG_BYTES,
+  PAGE_KIND_VALUE_INDEX,
+  PAGE_KIND_VALUE_PIECE,
+  decodePointer,
+  encodeKeyedPointer,
+  encodePointer,
+} from './pointer.js';
+
+const PIECE_TAG_AT = PAGE_POINTER_BYTES - PIECE_TAG_BYTES;
 
 export const PIECE_CODEC_RAW = 0;
 export const PIECE_CODEC_LZ4 = 1;
@@ -45,6 +55,8 @@ export interface ValuePiece {
   readonly rawBytes: number;
   /** PIECE_CODEC_RAW or PIECE_CODEC_LZ4. */
   readonly codec: number;
+  /** 16 bytes, of a sealed piece (encryption.md section 5). */
+  readonly tag?: Uint8Array;
 }
 
 /** Pieces of a value of `rawBytes`. */
@@ -65,7 +77,7 @@ export function encodeLargeValue(value: LargeValue): Uint8Array {
   const bytes = new Uint8Array(LARGE_VALUE_BYTES);
   writeU64(bytes, LARGE_VALUE_RAW_BYTES, value.rawBytes);
   writeU32(bytes, LARGE_VALUE_PIECE_COUNT, value.pieceCount);
-  encodePointer(value.pointer, bytes, LARGE_VALUE_POINTER);
+  encodeKeyedPointer(value.pointer, bytes, LARGE_VALUE_POINTER);
   return bytes;
 }
 
@@ -122,6 +134,7 @@ export function encodeValueIndex(pieces: readonly ValuePiece[], fields: PageFiel
       'a compressed piece is shorter',
     );
     encodePointer(piece.pointer, page, at);
+    if (piece.tag !== undefined) page.set(piece.tag, at + PIECE_TAG_AT);
     writeU32(page, at + VALUE_PIECE_ENTRY_STORED_BYTES, piece.storedBytes);
     writeU32(page, at + VALUE_PIECE_ENTRY_RAW_BYTES, piece.rawBytes);
     page[at + VALUE_PIECE_ENTRY_CODEC] = piece.codec;
@@ -145,7 +158,8 @@ export function decodeValueIndex(bytes: Uint8Array, value: LargeValue, context: 
   if (page.usedBytes !== PAGE_HEADER_BYTES + page.itemCount * VALUE_PIECE_ENTRY_BYTES) {
     refuse(where, 'ValueIndex', 'usedBytes', `is ${page.usedBytes} for ${page.itemCount} entries`);
   }
-  const pointerContext: PointerContext = { ...context, maxBirth: page.birth };
+  const secret = context.isSealed === true ? 'tag' : 'none';
+  const pointerContext: PointerContext = { ...context, secret, maxBirth: page.birth };
   const pieces: ValuePiece[] = [];
   for (let index = 0; index < page.itemCount; index += 1) {
     const at = PAGE_HEADER_BYTES + index * VALUE_PIECE_ENTRY_BYTES;
@@ -195,7 +209,9 @@ export function decodeValuePieceEntry(
   if (!isZero(bytes, at + VALUE_PIECE_ENTRY_RESERVED0, at + VALUE_PIECE_ENTRY_BYTES)) {
     refuse(where, 'ValuePieceEntry', 'reserved', 'is not zero');
   }
-  return { pointer, storedBytes, rawBytes, codec };
+  const tag =
+    context.secret === 'tag' ? { tag: bytes.slice(at + PIECE_TAG_AT, at + PAGE_POINTER_BYTES) } : {};
+  return { pointer, storedBytes, rawBytes, codec, ...tag };
 }
 
 /** The stored bytes of a piece, inside its page. Errors: E_FORMAT. */

@@ -23,12 +23,8 @@ export const PAGE_POINTER_LEVEL = 21;
 export const PAGE_POINTER_KIND = 22;
 export const PAGE_POINTER_SUM_ALGORITHM = 23;
 export const PAGE_POINTER_COPIES = 24;
-/** reserved for encryption */
-export const PAGE_POINTER_NONCE = 48;
-/** reserved for encryption */
-export const PAGE_POINTER_KEY_ID = 60;
-/** reserved for encryption */
-export const PAGE_POINTER_TAG = 64;
+/** zero, but in sealed trees: the page's key, or a piece's tag (encryption.md section 5) */
+export const PAGE_POINTER_SECRET = 48;
 
 /** One place of the member table in the superblock. */
 export const MEMBER_ENTRY_BYTES = 96;
@@ -42,7 +38,7 @@ export const MEMBER_ENTRY_SYNCED_BRANCH_ID = 48;
 export const MEMBER_ENTRY_ALLOCATED_SECTORS = 56;
 /** 0 unused, 1 in sync, 2 stale, 3 faulted, 4 detached, 5 resilvering */
 export const MEMBER_ENTRY_STATE = 64;
-/** bit 0: leaving, bit 1: kept out */
+/** bit 0: leaving, bit 1: kept out, bit 2: old keys may stand on it */
 export const MEMBER_ENTRY_FLAGS = 65;
 export const MEMBER_ENTRY_RESERVED0 = 66;
 /** first root whose table held the member */
@@ -95,12 +91,21 @@ export const SUPERBLOCK_MEMBER_COUNT = 186;
 /** 30: regions of 1 GiB */
 export const SUPERBLOCK_REGION_SHIFT = 188;
 export const SUPERBLOCK_RESERVED4 = 189;
-export const SUPERBLOCK_KEY_SLOT_GENERATION = 192;
+/** number of the master key that seals the root record; 0 without encryption */
+export const SUPERBLOCK_KEY_EPOCH = 192;
 export const SUPERBLOCK_VERSION_COUNT = 200;
 export const SUPERBLOCK_RESERVED5 = 208;
 export const SUPERBLOCK_TREE_ROOTS = 256;
 export const SUPERBLOCK_TREE_ITEM_COUNTS = 896;
-export const SUPERBLOCK_RESERVED6 = 960;
+/** root that made the root record; 0 without encryption */
+export const SUPERBLOCK_SEALED_SEQUENCE = 960;
+/** older roots hold keys that were shredded or rotated away; 0: none do */
+export const SUPERBLOCK_ERASE_BELOW = 968;
+/** of the root record's key */
+export const SUPERBLOCK_ROOT_SALT = 976;
+/** RootRecord, sealed, and its tag (encryption.md section 5) */
+export const SUPERBLOCK_ROOT_RECORD = 1008;
+export const SUPERBLOCK_RESERVED6 = 1184;
 export const SUPERBLOCK_MEMBERS = 2048;
 
 /** First bytes of every catalog page (F6). */
@@ -117,7 +122,7 @@ export const PAGE_HEADER_USED_BYTES = 20;
 export const PAGE_HEADER_STORE_UUID = 24;
 /** kind 5: the sum leaf's id; else zero */
 export const PAGE_HEADER_OWNER_ID = 40;
-/** reserved for encryption */
+/** 0: nothing is sealed; else where the sealed part begins (encryption.md section 5) */
 export const PAGE_HEADER_SEALED_OFFSET = 48;
 export const PAGE_HEADER_RESERVED0 = 52;
 
@@ -205,6 +210,20 @@ export const HINT_ENTRY_LAST_SEEN_MS = 24;
 /** UTF-8, zero padded */
 export const HINT_ENTRY_PATH = 32;
 
+/** What the superblock has sealed: the keys of the roots of the sealed trees (encryption.md section 5). */
+export const ROOT_RECORD_BYTES = 160;
+/** the key that wraps the data keys of tree 5, wrapped by AES-KWP */
+export const ROOT_RECORD_WRAPPED_KEY = 0;
+/** key of the root page of tree 0; zero when it is empty */
+export const ROOT_RECORD_RUNS_KEY = 40;
+/** of tree 1 */
+export const ROOT_RECORD_VERSIONS_KEY = 72;
+/** of tree 5 */
+export const ROOT_RECORD_KEYS_KEY = 104;
+/** of the superblock, or less */
+export const ROOT_RECORD_NEXT_ID = 136;
+export const ROOT_RECORD_RESERVED0 = 144;
+
 /** Begins each half of the key slots area (encryption.md section 6). */
 export const KEY_SLOTS_HEADER_BYTES = 4096;
 /** INGOTKS1 */
@@ -214,7 +233,7 @@ export const KEY_SLOTS_HEADER_SUM = 8;
 export const KEY_SLOTS_HEADER_STORE_UUID = 16;
 export const KEY_SLOTS_HEADER_GENERATION = 32;
 export const KEY_SLOTS_HEADER_WRITTEN_AT_MS = 40;
-/** 1 = extents and manifests sealed, the rest of the catalog in the clear */
+/** 1: the suite of encryption.md */
 export const KEY_SLOTS_HEADER_SUITE = 48;
 /** places 0..slotCount-1 may be used */
 export const KEY_SLOTS_HEADER_SLOT_COUNT = 50;
@@ -238,7 +257,8 @@ export const KEY_SLOT_SALT = 24;
 export const KEY_SLOT_NONCE = 56;
 /** the master key by AES-256-GCM-SIV: 32 bytes and the tag */
 export const KEY_SLOT_WRAPPED = 68;
-export const KEY_SLOT_RESERVED2 = 116;
+/** number of the master key that it wraps, from 1 */
+export const KEY_SLOT_KEY_EPOCH = 116;
 export const KEY_SLOT_LABEL_BYTES = 120;
 export const KEY_SLOT_RESERVED3 = 122;
 /** UTF-8, zero padded */
@@ -278,10 +298,10 @@ export const HEARTBEAT_RESERVED0 = 273;
 
 // Byte ranges [from, to) that are zero in format 1.0.
 export const POINTER_COPY_ZERO: readonly (readonly [number, number])[] = [];
-export const PAGE_POINTER_ZERO: readonly (readonly [number, number])[] = [[48, 60], [60, 64], [64, 80]];
+export const PAGE_POINTER_ZERO: readonly (readonly [number, number])[] = [];
 export const MEMBER_ENTRY_ZERO: readonly (readonly [number, number])[] = [[66, 72]];
-export const SUPERBLOCK_ZERO: readonly (readonly [number, number])[] = [[17, 24], [34, 36], [38, 40], [56, 64], [189, 192], [208, 256], [960, 2048]];
-export const PAGE_HEADER_ZERO: readonly (readonly [number, number])[] = [[7, 8], [48, 52], [52, 64]];
+export const SUPERBLOCK_ZERO: readonly (readonly [number, number])[] = [[17, 24], [34, 36], [38, 40], [56, 64], [189, 192], [208, 256], [1184, 2048]];
+export const PAGE_HEADER_ZERO: readonly (readonly [number, number])[] = [[7, 8], [52, 64]];
 export const LEAF_SLOT_ZERO: readonly (readonly [number, number])[] = [[11, 12]];
 export const BRANCH_SLOT_ZERO: readonly (readonly [number, number])[] = [[6, 8]];
 export const VALUE_PIECE_ENTRY_ZERO: readonly (readonly [number, number])[] = [[89, 96]];
@@ -292,6 +312,7 @@ export const DEFERRED_HEADER_ZERO: readonly (readonly [number, number])[] = [[4,
 export const DEFERRED_ENTRY_ZERO: readonly (readonly [number, number])[] = [[12, 16]];
 export const HINTS_HEADER_ZERO: readonly (readonly [number, number])[] = [[52, 64]];
 export const HINT_ENTRY_ZERO: readonly (readonly [number, number])[] = [[20, 24]];
+export const ROOT_RECORD_ZERO: readonly (readonly [number, number])[] = [[144, 160]];
 export const KEY_SLOTS_HEADER_ZERO: readonly (readonly [number, number])[] = [[56, 4096]];
-export const KEY_SLOT_ZERO: readonly (readonly [number, number])[] = [[2, 4], [19, 24], [116, 120], [122, 128], [262, 264]];
+export const KEY_SLOT_ZERO: readonly (readonly [number, number])[] = [[2, 4], [19, 24], [122, 128], [262, 264]];
 export const HEARTBEAT_ZERO: readonly (readonly [number, number])[] = [[273, 4096]];

@@ -32,6 +32,7 @@ import {
   PAGE_HEADER_KIND,
   PAGE_HEADER_LEVEL,
   PAGE_HEADER_OWNER_ID,
+  PAGE_HEADER_RESERVED0,
   PAGE_HEADER_SEALED_OFFSET,
   PAGE_HEADER_STORE_UUID,
   PAGE_HEADER_TREE_ID,
@@ -69,6 +70,8 @@ export interface PageContext {
   readonly ownerId?: number;
   /** Formatted bytes by member, to check places in child pointers. */
   readonly formattedBytes?: readonly number[];
+  /** The tree is sealed: its pointers hold keys, once they are opened (encryption.md section 5). */
+  readonly isSealed?: boolean;
   readonly where?: FormatContext;
 }
 
@@ -105,6 +108,8 @@ export class PageBase {
   readonly itemCount: number;
   readonly usedBytes: number;
   readonly ownerId: number;
+  /** 0: nothing of it is sealed. */
+  readonly sealedOffset: number;
 
   constructor(bytes: Uint8Array) {
     this.bytes = bytes;
@@ -115,6 +120,7 @@ export class PageBase {
     this.itemCount = readU32(bytes, PAGE_HEADER_ITEM_COUNT);
     this.usedBytes = readU32(bytes, PAGE_HEADER_USED_BYTES);
     this.ownerId = readU64OrInfinity(bytes, PAGE_HEADER_OWNER_ID);
+    this.sealedOffset = readU32(bytes, PAGE_HEADER_SEALED_OFFSET);
   }
 }
 
@@ -304,11 +310,17 @@ function signedWordOf(bytes: Uint8Array, at: number, keyBytes: number, skip: num
  * words are equal. So it touches a few lines of memory instead of two for each look.
  */
 export class BranchPage extends PageBase {
+  readonly #isSealed: boolean;
   /** BRANCH_WORDS for each separator. Made by the first search. */
   #words: Int32Array | null = null;
   /** Where the bytes are that all separators but the empty first begin with, and how many. */
   #alikeAt = 0;
   #alikeBytes = 0;
+
+  constructor(bytes: Uint8Array, isSealed = false) {
+    super(bytes);
+    this.#isSealed = isSealed;
+  }
 
   /** Child whose range holds `key`: the last one whose key is <= it. */
   findChild(key: Uint8Array): number {
@@ -396,7 +408,7 @@ export class BranchPage extends PageBase {
   child(index: number): PagePointer {
     const slot = this.#slot(index);
     const at = readU32(this.bytes, slot) + readU16(this.bytes, slot + BRANCH_SLOT_KEY_BYTES);
-    const pointer = decodePointer(this.bytes, at);
+    const pointer = decodePointer(this.bytes, at, { secret: this.#isSealed ? 'key' : 'none' });
     assert(pointer !== null, 'a decoded branch has no null child');
     return pointer;
   }
@@ -428,8 +440,15 @@ export function checkPageHeader(bytes: Uint8Array, pointer: PagePointer, context
     refuse(where, NAME, 'treeId', `is ${page.treeId}, not ${context.treeId}`);
   const uuid = bytes.subarray(PAGE_HEADER_STORE_UUID, PAGE_HEADER_STORE_UUID + UUID_BYTES);
   if (!equalBytes(uuid, context.storeUuid)) refuse(where, NAME, 'storeUuid', 'is of another store');
-  if (bytes[PAGE_HEADER_FLAGS] !== 0 || !isZero(bytes, PAGE_HEADER_SEALED_OFFSET, PAGE_HEADER_BYTES)) {
+  if (bytes[PAGE_HEADER_FLAGS] !== 0 || !isZero(bytes, PAGE_HEADER_RESERVED0, PAGE_HEADER_BYTES)) {
     refuse(where, NAME, 'reserved', 'reserved header bytes are not zero');
+  }
+  if (page.sealedOffset !== 0 && context.isSealed !== true)
+    refuse(where, NAME, 'sealedOffset', `is ${page.sealedOffset} in a tree that is not sealed`);
+  if (context.isSealed === true && page.level === 0 && page.kind !== PAGE_KIND_LEAF) {
+    const expected = page.kind === PAGE_KIND_VALUE_PIECE ? PAGE_HEADER_BYTES : 0;
+    if (page.sealedOffset !== expected)
+      refuse(where, NAME, 'sealedOffset', `is ${page.sealedOffset} on kind ${page.kind}`);
   }
   const isSumLeaf = page.kind === PAGE_KIND_SUM_LEAF;
   if (isSumLeaf ? page.ownerId === Infinity || page.ownerId < 1 : page.ownerId !== 0) {
@@ -452,6 +471,7 @@ export function decodePage(
   context: PageContext,
 ): LeafPage | BranchPage {
   const page = checkPageHeader(bytes, pointer, context);
+  if (page.sealedOffset !== 0) refuse(context.where, NAME, 'sealedOffset', 'is not 0 in an opened page');
   if (page.kind === PAGE_KIND_LEAF) {
     checkLeafItems(page, context);
     return new LeafPage(bytes);
@@ -465,7 +485,7 @@ export function decodePage(
     );
   }
   checkBranchItems(page, context);
-  return new BranchPage(bytes);
+  return new BranchPage(bytes, context.isSealed === true);
 }
 
 function checkLeafItems(page: PageBase, context: PageContext): void {
@@ -509,7 +529,8 @@ function checkBranchItems(page: PageBase, context: PageContext): void {
   let expected = PAGE_HEADER_BYTES + itemCount * BRANCH_SLOT_BYTES;
   if (expected > usedBytes)
     refuse(where, NAME, 'itemCount', `${itemCount} slots do not fit in ${usedBytes} bytes`);
-  const pointerContext: PointerContext = { ...context, maxBirth: page.birth };
+  const secret = context.isSealed === true ? 'key' : 'none';
+  const pointerContext: PointerContext = { ...context, secret, maxBirth: page.birth };
   let previousAt = 0;
   let previousBytes = 0;
   for (let index = 0; index < itemCount; index += 1) {

@@ -41,13 +41,15 @@ import {
 import { LEAF_FLAG_LARGE, PAGE_MAGIC } from './page.js';
 import type { PageBase } from './page.js';
 import type { PagePointer } from './pointer.js';
-import { PAGE_KIND_BRANCH, PAGE_KIND_LEAF, PAGE_KIND_VALUE_PIECE, encodePointer } from './pointer.js';
+import { PAGE_KIND_BRANCH, PAGE_KIND_LEAF, PAGE_KIND_VALUE_PIECE, encodeKeyedPointer } from './pointer.js';
 
 export interface PageFields {
   readonly treeId: number;
   /** Sequence of the root that the page will be part of. */
   readonly birth: number;
   readonly storeUuid: Uint8Array;
+  /** Room that the stored form needs beside usedBytes: the tag of a sealed page. Default 0. */
+  readonly tagBytes?: number;
 }
 export interface LeafItem {
   readonly key: Uint8Array;
@@ -93,7 +95,7 @@ export function beginPage(
     'a tree id is 0..7',
   );
   assert(Number.isSafeInteger(fields.birth) && fields.birth >= 1, 'a birth is a sequence');
-  const storedBytes = pageStoredBytes(shape.usedBytes);
+  const storedBytes = pageStoredBytes(shape.usedBytes + (fields.tagBytes ?? 0));
   assert(storedBytes <= PAGE_STORED_BYTES_MAX, 'a page has at most 256 KiB');
   const page = new Uint8Array(storedBytes);
   page.set(PAGE_MAGIC, 0);
@@ -277,7 +279,7 @@ function writeBranchItem(filling: Filling, { key, pointer }: BranchItem, level: 
   writeU32(page, slot, at);
   writeU16(page, slot + BRANCH_SLOT_KEY_BYTES, key.length);
   page.set(key, at);
-  encodePointer(pointer, page, at + key.length);
+  encodeKeyedPointer(pointer, page, at + key.length);
   filling.at += key.length + PAGE_POINTER_BYTES;
   filling.slot += BRANCH_SLOT_BYTES;
 }

@@ -30,7 +30,7 @@ import {
   PAGE_POINTER_COPY_COUNT,
   PAGE_POINTER_KIND,
   PAGE_POINTER_LEVEL,
-  PAGE_POINTER_NONCE,
+  PAGE_POINTER_SECRET,
   PAGE_POINTER_STORED_BYTES,
   PAGE_POINTER_SUM,
   PAGE_POINTER_SUM_ALGORITHM,
@@ -47,6 +47,11 @@ export const PAGE_KIND_VALUE_PIECE = 4;
 export const PAGE_KIND_SUM_LEAF = 5;
 /** CRC-64/NVME. */
 export const SUM_ALGORITHM_CRC64_NVME = 1;
+
+export const PAGE_KEY_BYTES = PAGE_POINTER_BYTES - PAGE_POINTER_SECRET;
+export const PIECE_TAG_BYTES = 16;
+/** What of a pointer is in the clear wherever it stands. */
+export const CLEAR_POINTER_BYTES = PAGE_POINTER_SECRET;
 
 const TWO_32 = 0x1_0000_0000;
 /** First sector that lies behind every possible data area. */
@@ -68,9 +73,16 @@ export interface PagePointer {
   readonly kind: number;
   /** 1..3 copies, in order of preference of the writer. */
   readonly copies: readonly PageCopy[];
+  /** 32 bytes: what opens the page, where it is sealed and its parent was opened (encryption.md section 5). */
+  readonly key?: Uint8Array;
 }
 
+/** What the last 32 bytes of a pointer are: zero; the page's key; or 16 zero bytes and the tag of a piece. */
+export type PointerSecret = 'none' | 'key' | 'tag';
+
 export interface PointerContext {
+  /** Default 'none'. */
+  readonly secret?: PointerSecret;
   /** No pointer of a root is younger than the root (F5), nor than the page that holds it (F7). */
   readonly maxBirth?: number;
   /** Formatted bytes by member index; 0 or absent: no such member. */
@@ -100,8 +112,12 @@ export function decodePointer(
     level: bytes[at + PAGE_POINTER_LEVEL]!,
     kind: bytes[at + PAGE_POINTER_KIND]!,
     copies,
+    ...(context.secret === 'key' ? { key: secretOf(bytes, at) } : {}),
   };
 }
+
+const secretOf = (bytes: Uint8Array, at: number): Uint8Array =>
+  bytes.slice(at + PAGE_POINTER_SECRET, at + PAGE_POINTER_BYTES);
 
 const sectorOfCopy = (bytes: Uint8Array, start: number): number =>
   readU32(bytes, start) + readU16(bytes, start + POINTER_COPY_SECTOR_HIGH) * TWO_32;
@@ -131,8 +147,13 @@ export function checkPointer(bytes: Uint8Array, at: number, context: PointerCont
   if (level > PAGE_LEVEL_MAX || level > 0 !== (kind === PAGE_KIND_BRANCH)) {
     refuse(where, NAME, 'level', `is ${level} on kind ${kind}`);
   }
-  if (!isZero(bytes, at + PAGE_POINTER_NONCE, at + PAGE_POINTER_BYTES)) {
-    refuse(where, NAME, 'nonce', 'nonce, keyId and tag are not zero in an unencrypted store');
+  const secretAt = at + PAGE_POINTER_SECRET;
+  if (context.secret === 'key') {
+    if (isZero(bytes, secretAt, at + PAGE_POINTER_BYTES)) refuse(where, NAME, 'secret', 'has no key');
+  } else {
+    const zeroEnd =
+      context.secret === 'tag' ? at + PAGE_POINTER_BYTES - PIECE_TAG_BYTES : at + PAGE_POINTER_BYTES;
+    if (!isZero(bytes, secretAt, zeroEnd)) refuse(where, NAME, 'secret', 'is not zero');
   }
   checkCopies(bytes, at + PAGE_POINTER_COPIES, copyCount, storedBytes / SECTOR_BYTES, context);
   return copyCount;
@@ -181,7 +202,7 @@ export function checkPlace(
   }
 }
 
-/** Writes 80 bytes at `at`. */
+/** Writes 80 bytes at `at`, and no key: `encodeKeyedPointer` does. */
 export function encodePointer(pointer: PagePointer | null, bytes: Uint8Array, at: number): void {
   assert(at >= 0 && at + PAGE_POINTER_BYTES <= bytes.length, 'the pointer lies in the bytes');
   bytes.fill(0, at, at + PAGE_POINTER_BYTES);
@@ -202,6 +223,14 @@ export function encodePointer(pointer: PagePointer | null, bytes: Uint8Array, at
     writeU16(bytes, start + POINTER_COPY_SECTOR_HIGH, Math.floor(copy.sector / TWO_32));
     writeU16(bytes, start + POINTER_COPY_MEMBER, copy.member);
   });
+}
+
+/** The same with the page's key, where it has one: only for bytes that are sealed before they go anywhere. */
+export function encodeKeyedPointer(pointer: PagePointer, bytes: Uint8Array, at: number): void {
+  encodePointer(pointer, bytes, at);
+  if (pointer.key === undefined) return;
+  assert(pointer.key.length === PAGE_KEY_BYTES, 'a page key has 32 bytes');
+  bytes.set(pointer.key, at + PAGE_POINTER_SECRET);
 }
 
 function assertPointer(pointer: PagePointer): void {

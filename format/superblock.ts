@@ -40,10 +40,16 @@ export const SUPERBLOCK_MAGIC_TEXT = 'INGOTSB1';
 const MAGIC = Uint8Array.from(SUPERBLOCK_MAGIC_TEXT, (letter) => letter.charCodeAt(0));
 
 /** Feature bits that this code knows (spec/versions.md). */
-/** Bit 1: sealed extents and manifests, data keys, key slots (spec/encryption.md). */
+/** Bit 1: sealed extents and trees, key slots (spec/encryption.md). */
 export const INCOMPAT_ENCRYPTION = 1n << 1n;
 export const KNOWN_INCOMPAT_FEATURES = INCOMPAT_ENCRYPTION;
 export const KNOWN_READ_ONLY_COMPAT_FEATURES = 0n;
+
+/** Bytes of the salt of a root record, and of the sealed record with its tag. */
+export const ROOT_SALT_BYTES = layout.SUPERBLOCK_ROOT_RECORD - layout.SUPERBLOCK_ROOT_SALT;
+export const SEALED_RECORD_BYTES = layout.SUPERBLOCK_RESERVED6 - layout.SUPERBLOCK_ROOT_RECORD;
+/** Master keys of a store; a slot numbers them in 32 bits. */
+export const KEY_EPOCH_MAX = 0xffff_ffff;
 
 export const MEMBER_UNUSED = 0;
 export const MEMBER_IN_SYNC = 1;
@@ -56,7 +62,9 @@ export const MEMBER_RESILVERING = 5;
 export const MEMBER_FLAG_LEAVING = 1;
 /** Bit of MemberEntry.flags: set aside on purpose, so it does not come back by itself (members.md M10). */
 export const MEMBER_FLAG_KEPT_OUT = 2;
-const KNOWN_MEMBER_FLAGS = MEMBER_FLAG_LEAVING | MEMBER_FLAG_KEPT_OUT;
+/** Bit of MemberEntry.flags: keys that were shredded or rotated away may stand on it (encryption.md section 8). */
+export const MEMBER_FLAG_OLD_KEYS = 4;
+const KNOWN_MEMBER_FLAGS = MEMBER_FLAG_LEAVING | MEMBER_FLAG_KEPT_OUT | MEMBER_FLAG_OLD_KEYS;
 
 export interface MemberEntry {
   /** 16 bytes; all zero = never used. */
@@ -72,13 +80,27 @@ export interface MemberEntry {
   readonly allocatedSectors: number;
   /** MEMBER_UNUSED .. MEMBER_RESILVERING. */
   readonly state: number;
-  /** MEMBER_FLAG_LEAVING, MEMBER_FLAG_KEPT_OUT, or 0. */
+  /** MEMBER_FLAG_* bits. */
   readonly flags: number;
   /** First root whose table held the member. */
   readonly birthSequence: number;
   /** Newest root that named it a holder of roots, when it no longer is one (members.md M3); else 0. */
   readonly leftSequence: number;
   readonly leftRootSum: bigint;
+}
+
+/** What seals the root (encryption.md section 5). */
+export interface RootSeal {
+  /** Number of the master key that seals the record, from 1. */
+  readonly keyEpoch: number;
+  /** Sequence of the root that made the record. */
+  readonly sequence: number;
+  /** Roots below hold keys that were shredded or rotated away; 0: none do. */
+  readonly eraseBelow: number;
+  /** 32 bytes. */
+  readonly salt: Uint8Array;
+  /** 176 bytes: the sealed record and its tag. */
+  readonly record: Uint8Array;
 }
 
 export interface Superblock {
@@ -102,7 +124,8 @@ export interface Superblock {
   readonly defaultSegmentBytes: number;
   readonly defaultRedundancy: number;
   readonly catalogCopies: number;
-  readonly keySlotGeneration: number;
+  /** Null without encryption. */
+  readonly seal: RootSeal | null;
   readonly versionCount: number;
   /** 8 roots by tree id. */
   readonly treeRoots: readonly (PagePointer | null)[];
@@ -235,6 +258,8 @@ function decodeBody(bytes: Uint8Array, identity: SlotIdentity): SlotResult {
   if (superblock === null) return invalid('range');
   const treeRoots = decodeRoots(bytes, identity.sequence, members);
   if (treeRoots === null || !countsAgree(treeRoots, superblock.treeItemCounts)) return invalid('treeRoots');
+  if (superblock.seal === null && members.some((entry) => (entry.flags & MEMBER_FLAG_OLD_KEYS) !== 0))
+    return invalid('members');
   return { kind: 'valid', ...identity, superblock: { ...superblock, treeRoots } };
 }
 
@@ -354,7 +379,7 @@ function decodeFields(
     defaultSegmentBytes: readU32(bytes, layout.SUPERBLOCK_DEFAULT_SEGMENT_BYTES),
     defaultRedundancy: bytes[layout.SUPERBLOCK_DEFAULT_REDUNDANCY]!,
     catalogCopies: bytes[layout.SUPERBLOCK_CATALOG_COPIES]!,
-    keySlotGeneration: size(layout.SUPERBLOCK_KEY_SLOT_GENERATION),
+    seal: null,
     versionCount: size(layout.SUPERBLOCK_VERSION_COUNT),
     treeRoots: [],
     treeItemCounts,
@@ -365,7 +390,30 @@ function decodeFields(
     superblock.nextId >= 1 &&
     superblock.nextVersionId >= 1 &&
     superblock.branchId !== 0n;
-  return finite && sound ? superblock : null;
+  const seal = decodeSeal(bytes, superblock);
+  return finite && sound && seal !== undefined ? { ...superblock, seal } : null;
+}
+
+/** Undefined: not as F3 asks. */
+function decodeSeal(bytes: Uint8Array, superblock: Superblock): RootSeal | null | undefined {
+  const keyEpoch = readU64OrInfinity(bytes, layout.SUPERBLOCK_KEY_EPOCH);
+  const { sequence: rootSequence, incompatFeatures } = superblock;
+  if ((incompatFeatures & INCOMPAT_ENCRYPTION) === 0n) {
+    const isClear =
+      keyEpoch === 0 && isZero(bytes, layout.SUPERBLOCK_SEALED_SEQUENCE, layout.SUPERBLOCK_RESERVED6);
+    return isClear ? null : undefined;
+  }
+  const sequence = readU64OrInfinity(bytes, layout.SUPERBLOCK_SEALED_SEQUENCE);
+  const eraseBelow = readU64OrInfinity(bytes, layout.SUPERBLOCK_ERASE_BELOW);
+  if (keyEpoch < 1 || keyEpoch > KEY_EPOCH_MAX || sequence < 1 || sequence > rootSequence) return undefined;
+  if (eraseBelow > rootSequence) return undefined;
+  return {
+    keyEpoch,
+    sequence,
+    eraseBelow,
+    salt: bytes.slice(layout.SUPERBLOCK_ROOT_SALT, layout.SUPERBLOCK_ROOT_RECORD),
+    record: bytes.slice(layout.SUPERBLOCK_ROOT_RECORD, layout.SUPERBLOCK_RESERVED6),
+  };
 }
 
 function decodeRoots(
@@ -452,7 +500,7 @@ function encodeRoot(superblock: Superblock): Uint8Array {
   bytes[layout.SUPERBLOCK_CATALOG_COPIES] = superblock.catalogCopies;
   writeU16(bytes, layout.SUPERBLOCK_MEMBER_COUNT, superblock.members.length);
   bytes[layout.SUPERBLOCK_REGION_SHIFT] = REGION_SHIFT;
-  writeU64(bytes, layout.SUPERBLOCK_KEY_SLOT_GENERATION, superblock.keySlotGeneration);
+  encodeSeal(superblock, bytes);
   writeU64(bytes, layout.SUPERBLOCK_VERSION_COUNT, superblock.versionCount);
   superblock.treeRoots.forEach((root, tree) => {
     encodePointer(root, bytes, layout.SUPERBLOCK_TREE_ROOTS + tree * layout.PAGE_POINTER_BYTES);
@@ -462,6 +510,24 @@ function encodeRoot(superblock: Superblock): Uint8Array {
     encodeMemberEntry(entry, bytes, layout.SUPERBLOCK_MEMBERS + index * layout.MEMBER_ENTRY_BYTES);
   });
   return bytes;
+}
+
+function encodeSeal({ seal, sequence, incompatFeatures }: Superblock, bytes: Uint8Array): void {
+  assert(
+    (seal !== null) === ((incompatFeatures & INCOMPAT_ENCRYPTION) !== 0n),
+    'the roots of sealed stores are sealed',
+  );
+  if (seal === null) return;
+  assert(
+    seal.salt.length === ROOT_SALT_BYTES && seal.record.length === SEALED_RECORD_BYTES,
+    'a seal has its bytes',
+  );
+  assert(seal.sequence <= sequence && seal.eraseBelow <= sequence, 'a seal is not of the future');
+  writeU64(bytes, layout.SUPERBLOCK_KEY_EPOCH, seal.keyEpoch);
+  writeU64(bytes, layout.SUPERBLOCK_SEALED_SEQUENCE, seal.sequence);
+  writeU64(bytes, layout.SUPERBLOCK_ERASE_BELOW, seal.eraseBelow);
+  bytes.set(seal.salt, layout.SUPERBLOCK_ROOT_SALT);
+  bytes.set(seal.record, layout.SUPERBLOCK_ROOT_RECORD);
 }
 
 function encodeMemberEntry(entry: MemberEntry, bytes: Uint8Array, at: number): void {

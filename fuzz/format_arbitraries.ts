@@ -131,7 +131,7 @@ export const superblock: fc.Arbitrary<{ readonly root: Superblock; readonly memb
   defaultSegmentBytes: fc.nat(),
   defaultRedundancy: fc.nat(255),
   catalogCopies: fc.nat(255),
-  keySlotGeneration: size,
+  seal: fc.constant(null),
   versionCount: size,
   readOnlyCompatFeatures: sum,
   rootCounts: fc.array(fc.nat(1_000), { minLength: 8, maxLength: 8 }),

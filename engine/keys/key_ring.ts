@@ -1,7 +1,7 @@
 // The keys of an open store: from the master key to those of each version attempt (spec/encryption.md section 5).
 //
 // Invariants
-//   1. The master key is used to derive the key that wraps data keys, then wiped; neither ever leaves this file.
+//   1. The key that wraps data keys comes from the root record (page_seals.ts) and never leaves this file.
 //   2. A data key belongs to one attempt to write one version; its ordinals come from one counter and are given once.
 //   3. All keys are secrets of the port (io/crypt_port.ts). At most ATTEMPTS_KEPT attempts' keys are kept; what is
 //      dropped is wiped when its last reader lets go of it, the rest at close. Wiped keys have no bytes left.
@@ -25,10 +25,8 @@ import type { Random } from '../io/port.js';
 export const ATTEMPTS_KEPT = 4096;
 const KEY_BYTES = 32;
 const NONCE_BYTES = 12;
-const INFO_WRAPPING = encodeUtf8('ingot v1 data keys');
 const INFO_CONTENT = encodeUtf8('ingot v1 content ');
 const INFO_HEAD = encodeUtf8('ingot v1 heads ');
-const INFO_MANIFEST = encodeUtf8('ingot v1 manifest ');
 
 /** What the data key of an attempt becomes, bound to the store and the attempt by derivation. */
 export interface AttemptKeys {
@@ -37,7 +35,6 @@ export interface AttemptKeys {
   readonly content: Uint8Array;
   /** Identity and raw sums of extents. */
   readonly head: Uint8Array;
-  readonly manifest: Uint8Array;
 }
 
 /** The keys of a version in the making. */
@@ -78,14 +75,9 @@ export class KeyRing {
   static locked(crypt: Crypt, slots: KeySlotTable): KeyRing {
     return new KeyRing(crypt, slots.storeUuid, slots, null);
   }
-  /** The master key stays the caller's to wipe. */
-  static open(crypt: Crypt, slots: KeySlotTable, masterKey: Uint8Array): KeyRing {
-    return new KeyRing(
-      crypt,
-      slots.storeUuid,
-      slots,
-      crypt.derive(masterKey, slots.storeUuid, INFO_WRAPPING),
-    );
+  /** The key that wraps data keys is a secret, and the ring's from now on. */
+  static open(crypt: Crypt, slots: KeySlotTable, wrappingKey: Uint8Array): KeyRing {
+    return new KeyRing(crypt, slots.storeUuid, slots, wrappingKey);
   }
 
   get slots(): KeySlotTable | null {
@@ -161,8 +153,8 @@ export class KeyRing {
   close(): void {
     this.#isClosed = true;
     if (this.#wrapping !== null) this.#crypt.releaseSecret(this.#wrapping);
-    for (const { content, head, manifest } of this.#attempts.values())
-      for (const secret of [content, head, manifest]) this.#crypt.releaseSecret(secret);
+    for (const { content, head } of this.#attempts.values())
+      for (const secret of [content, head]) this.#crypt.releaseSecret(secret);
     this.#attempts.clear();
   }
 
@@ -201,7 +193,7 @@ export class KeyRing {
       new DataView(info.buffer).setBigUint64(purpose.length, BigInt(keyId), true);
       return this.#crypt.derive(dataKey, this.#storeUuid, info);
     };
-    return { keyId, content: one(INFO_CONTENT), head: one(INFO_HEAD), manifest: one(INFO_MANIFEST) };
+    return { keyId, content: one(INFO_CONTENT), head: one(INFO_HEAD) };
   }
 
   #keep(keys: AttemptKeys): void {
@@ -252,7 +244,7 @@ export function tampered(what: string, structure: string, cause?: unknown): Stor
   });
 }
 
-function lockedError(what: string): StoreError {
+export function lockedError(what: string): StoreError {
   return new StoreError('E_AUTH', `the store is encrypted and no key was given: ${what} needs one`, {
     safe: 'everything, still sealed',
     next: 'give a passphrase, a key file or the recovery key; status, scrub, resilver and replace work without',

@@ -24,6 +24,12 @@ const SALT_BYTES = 32;
 const NONCE_BYTES = 12;
 const WRAPPED_BYTES = 48;
 
+export interface NumberedKey {
+  readonly masterKey: Uint8Array;
+  /** 1 for the one that the store was made with. */
+  readonly keyEpoch: number;
+}
+
 export interface SlotOptions {
   readonly label?: string;
   /** Passphrases: what each guess costs. */
@@ -36,11 +42,11 @@ interface SlotMaker {
   readonly nowMs: number;
 }
 
-/** The table with one slot more, of the next generation. Errors: E_USAGE, E_RANGE, E_UNSUPPORTED. */
+/** The table with one slot more, of the next generation; `masterKey` is number `keyEpoch`. Errors: E_USAGE, E_RANGE, E_UNSUPPORTED. */
 export async function withSlot(
   maker: SlotMaker,
   table: KeySlotTable,
-  masterKey: Uint8Array,
+  { masterKey, keyEpoch }: NumberedKey,
   key: StoreKey,
   options: SlotOptions = {},
 ): Promise<KeySlotTable> {
@@ -62,6 +68,7 @@ export async function withSlot(
     wrapped: new Uint8Array(WRAPPED_BYTES),
     label: options.label ?? '',
     token: null,
+    keyEpoch,
   };
   const { wrapping, token } = await providerOf(key).enrol(maker.crypt, key, draft, maker.random);
   try {
@@ -97,22 +104,23 @@ function next(
   return { ...table, slots, nextSlotId, generation: table.generation + 1, writtenAtMs: maker.nowMs };
 }
 
-/** The master key, a secret, and the slot that gave it. E_AUTH when no slot opens; E_USAGE, E_UNSUPPORTED. */
+/** Master key number `keyEpoch`, a secret, and the slot that gave it. E_AUTH when no slot opens; E_USAGE, E_UNSUPPORTED. */
 export async function openSlots(
   crypt: Crypt,
   table: KeySlotTable,
   key: StoreKey,
-): Promise<{ masterKey: Uint8Array; slotId: number }> {
+  keyEpoch: number,
+): Promise<NumberedKey & { slotId: number }> {
   const provider = providerOf(key);
   for (const slot of table.slots) {
-    if (slot.kind !== key.kind) continue;
+    if (slot.kind !== key.kind || slot.keyEpoch !== keyEpoch) continue;
     const wrapping = await provider.wrappingKey(crypt, key, slot);
     if (wrapping === null) continue;
     const aad = keySlotAad(table.storeUuid, table.suite, slot);
     const masterKey = crypt.openKey(wrapping, slot.nonce, aad, slot.wrapped);
     crypt.releaseSecret(wrapping);
     // A wrong secret and a changed slot look the same, and are to look the same.
-    if (masterKey !== null) return { masterKey, slotId: slot.id };
+    if (masterKey !== null) return { masterKey, keyEpoch, slotId: slot.id };
   }
   throw new StoreError('E_AUTH', `no key slot opens with this ${key.kind}`, {
     safe: 'nothing was read and nothing was changed',

@@ -13,18 +13,23 @@ import {
   INCOMPAT_ENCRYPTION,
   type KeySlotKind,
   type KeySlotTable,
-  SUITE_DATA,
+  type RootSeal,
+  SUITE_FULL,
   type Superblock,
+  encodeUtf8,
 } from '../../format/index.js';
 import type { Catalog } from '../contract.js';
+import { type Crypt, KEY_BYTES } from '../io/crypt_port.js';
 import type { Io } from '../io/port.js';
 import type { StoreKey } from './key_provider.js';
-import { KeyRing } from './key_ring.js';
+import { KeyRing, tampered } from './key_ring.js';
+import { PageSeals, rootSealingKey } from './page_seals.js';
 import { encodeRecoveryKey } from './recovery_key.js';
 import { MASTER_KEY_BYTES, type SlotOptions, openSlots, withSlot, withoutSlot } from './slots.js';
 import { type SlotPlace, readKeySlots, writeKeySlots } from './slots_io.js';
 
 const RECOVERY_KEY_BYTES = 32;
+const INFO_WRAPPING = encodeUtf8('ingot v1 wrapping key');
 
 export interface EncryptOptions extends SlotOptions {
   readonly key: StoreKey;
@@ -47,12 +52,16 @@ export interface KeyChange {
 
 const nowOf = (io: Io): number => Math.max(Math.floor(io.clock.nowMs()), 0);
 
-/** The slots of a new store: the key that was asked for, and a recovery key. */
+/** The first master key has this number. */
+const FIRST_EPOCH = 1;
+
+/** The slots of a new store, the key that was asked for and a recovery key, and the seal of its first root. */
 export async function makeKeySlots(
   io: Io,
-  storeUuid: Uint8Array,
+  root: Superblock,
   options: EncryptOptions,
-): Promise<KeySlotTable> {
+): Promise<{ table: KeySlotTable; seal: RootSeal }> {
+  const { storeUuid } = root;
   const maker = { crypt: io.crypt, random: io.random, nowMs: nowOf(io) };
   const masterKey = io.crypt.randomSecret(io.random, MASTER_KEY_BYTES);
   const text = freshRecoveryKey(io);
@@ -60,15 +69,16 @@ export async function makeKeySlots(
     storeUuid,
     generation: 0,
     writtenAtMs: maker.nowMs,
-    suite: SUITE_DATA,
+    suite: SUITE_FULL,
     nextSlotId: 1,
     slots: [],
   };
   try {
-    const own = await withSlot(maker, empty, masterKey, options.key, options);
-    const both = await withSlot(maker, own, masterKey, { kind: 'recovery', secret: text });
+    const numbered = { masterKey, keyEpoch: FIRST_EPOCH };
+    const own = await withSlot(maker, empty, numbered, options.key, options);
+    const both = await withSlot(maker, own, numbered, { kind: 'recovery', secret: text });
     await options.onRecoveryKey(text);
-    return { ...both, generation: 1 };
+    return { table: { ...both, generation: 1 }, seal: firstSeal(io, root, masterKey) };
   } finally {
     io.crypt.releaseSecret(masterKey);
     io.crypt.releaseSecret(text);
@@ -81,6 +91,27 @@ function freshRecoveryKey(io: Io): Uint8Array {
   const text = encodeRecoveryKey(io.crypt, bytes);
   io.crypt.releaseSecret(bytes);
   return text;
+}
+
+/** What the root record has the wrapping key under, so that it is nowhere in ordinary memory: a secret. */
+function keyOfWrappingKey(crypt: Crypt, storeUuid: Uint8Array, masterKey: Uint8Array): Uint8Array {
+  return crypt.derive(masterKey, storeUuid, INFO_WRAPPING);
+}
+
+/** The record of a root without sealed pages, with a fresh key for wrapping data keys. */
+function firstSeal(io: Io, root: Superblock, masterKey: Uint8Array): RootSeal {
+  const { crypt } = io;
+  const seals = new PageSeals(crypt, io.random, root);
+  const wrappingKey = crypt.randomSecret(io.random, KEY_BYTES);
+  const outerKey = keyOfWrappingKey(crypt, root.storeUuid, masterKey);
+  try {
+    seals.unlock(rootSealingKey(crypt, root.storeUuid, masterKey), FIRST_EPOCH);
+    const wrapped = crypt.wrapKey(outerKey, wrappingKey);
+    return seals.sealRoot({ ...root, sequence: 1 }, { wrapped, pageKeys: new Map() }, 0);
+  } finally {
+    seals.close();
+    for (const secret of [wrappingKey, outerKey]) crypt.releaseSecret(secret);
+  }
 }
 
 export function isEncrypted(superblock: Superblock): boolean {
@@ -110,7 +141,7 @@ export async function unlock(catalog: Catalog, key: StoreKey | undefined): Promi
     });
   }
   const { table, behind } = await readKeySlots(io, placesOf(catalog).here, storeUuid);
-  if (table.suite !== SUITE_DATA) {
+  if (table.suite !== SUITE_FULL) {
     throw new StoreError(
       'E_VERSION',
       `the store is encrypted by suite ${table.suite}, which is unknown here`,
@@ -121,12 +152,24 @@ export async function unlock(catalog: Catalog, key: StoreKey | undefined): Promi
   }
   if (catalog.writable) await catchUp(catalog, table, behind);
   if (key === undefined) return KeyRing.locked(io.crypt, table);
-  const { masterKey } = await openSlots(io.crypt, table, key);
+  const { masterKey } = await openSlots(io.crypt, table, key, epochOf(catalog));
+  const outerKey = keyOfWrappingKey(io.crypt, storeUuid, masterKey);
   try {
-    return KeyRing.open(io.crypt, table, masterKey);
+    catalog.seals.unlock(rootSealingKey(io.crypt, storeUuid, masterKey), epochOf(catalog));
+    const wrappingKey = io.crypt.unwrapKey(outerKey, catalog.seals.openRoot(superblock).wrapped);
+    if (wrappingKey === null) throw tampered('the key of data keys does not open', 'RootRecord');
+    return KeyRing.open(io.crypt, table, wrappingKey);
   } finally {
+    io.crypt.releaseSecret(outerKey);
     io.crypt.releaseSecret(masterKey);
   }
+}
+
+/** Number of the master key that seals the newest root. */
+function epochOf(catalog: Catalog): number {
+  const { seal } = catalog.superblock;
+  assert(seal !== null, 'the roots of encrypted stores are sealed');
+  return seal.keyEpoch;
 }
 
 /** Gives the newest slots to members that were away when they changed, or cut short. It needs no key. */
@@ -170,9 +213,9 @@ export async function addKey(
   const { io } = catalog;
   const table = await newestTable(catalog);
   const maker = { crypt: io.crypt, random: io.random, nowMs: nowOf(io) };
-  const { masterKey } = await openSlots(io.crypt, table, opener);
+  const { masterKey, keyEpoch } = await openSlots(io.crypt, table, opener, epochOf(catalog));
   try {
-    const next = await withSlot(maker, table, masterKey, key, options);
+    const next = await withSlot(maker, table, { masterKey, keyEpoch }, key, options);
     return await put(catalog, next, table.nextSlotId);
   } finally {
     io.crypt.releaseSecret(masterKey);
@@ -200,7 +243,7 @@ export async function addRecoveryKey(
 export async function removeKey(catalog: Catalog, opener: StoreKey, id: number): Promise<KeyChange> {
   const { io } = catalog;
   const table = await newestTable(catalog);
-  const { masterKey } = await openSlots(io.crypt, table, opener);
+  const { masterKey } = await openSlots(io.crypt, table, opener, epochOf(catalog));
   io.crypt.releaseSecret(masterKey);
   const maker = { crypt: io.crypt, random: io.random, nowMs: nowOf(io) };
   return put(catalog, withoutSlot(maker, table, id), id);

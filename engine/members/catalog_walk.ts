@@ -3,7 +3,8 @@
 //   walk a durable root -> keys of wanting pages -> changes that put their items again -> new pages elsewhere
 //
 // An item that is put again, unchanged, has its leaf, all branches above it and its large value written anew, where
-// placement puts pages now. So nothing here knows how pages are made.
+// placement puts pages now. So nothing here knows how pages are made. Pages of sealed trees without their key are
+// copied as they are (tree_move.ts).
 //
 // Invariants
 //   1. What an item says never changes here. Each change is whole by itself, so a walk may end anywhere.
@@ -19,6 +20,7 @@ import type { Catalog, CatalogChange, SpaceGrant, TreeId } from '../contract.js'
 import type { StoreContext } from '../store_context.js';
 import { writeGroup } from '../sum_leaves.js';
 import { isLeafPage } from '../tree_page.js';
+import type { MoveOptions, MoveResult } from '../tree_move.js';
 import type { WalkedPage } from '../tree_walk.js';
 import type { Snapshot } from '../root_view.js';
 import { choosePlacement, rotated } from '../placement.js';
@@ -28,6 +30,8 @@ import { extentItems } from './extent_copies.js';
 
 /** Items put again in one change: bounds the pages of one commit. */
 export const KEYS_PER_CHANGE = 32;
+/** Pages moved in one change: 64 leaves of 8 KiB. */
+export const PAGES_PER_MOVE = 64;
 /** Walks over the whole catalog before it is given up: each leaves only what others wrote meanwhile. */
 export const WALKS_MAX = 16;
 const TREES: readonly TreeId[] = [0, 1, 2, 3, 4, 5];
@@ -102,6 +106,10 @@ class CatalogWalker {
     const snapshot = this.#catalog.snapshot() as Snapshot;
     try {
       for (const tree of TREES) {
+        if (snapshot.root.tree(tree).isLocked) {
+          await this.#walkLocked(snapshot, tree, rewrites);
+          continue;
+        }
         const keys: Uint8Array[] = [];
         for await (const key of this.#wantingKeys(snapshot, tree)) {
           if (!rewrites || sameKey(keys.at(-1), key)) continue;
@@ -113,6 +121,27 @@ class CatalogWalker {
       }
     } finally {
       snapshot.close();
+    }
+  }
+
+  /** A tree that cannot be opened: its pages are seen, and moved as they are. */
+  async #walkLocked(snapshot: Snapshot, tree: TreeId, rewrites: boolean): Promise<void> {
+    const { signal } = this.#options;
+    const abort = signal === undefined ? {} : { signal };
+    let wanting = 0;
+    for await (const walked of snapshot.root.tree(tree).walkPages({ readPieces: false, ...abort }))
+      if (this.#see(walked)) wanting += 1;
+    if (!rewrites || wanting === 0) return;
+    const isWanting = (pointer: PagePointer): boolean => this.#isWanting(pointer);
+    let from: readonly number[] | null = null;
+    for (let rounds = 0; rounds <= wanting; rounds += 1) {
+      const options: MoveOptions = { isWanting, limit: PAGES_PER_MOVE, from, ...abort };
+      const { next }: MoveResult = await this.#catalog.commit(
+        (change) => change.movePages(tree, options),
+        abort,
+      );
+      if (next === null) return;
+      from = next;
     }
   }
 

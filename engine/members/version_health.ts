@@ -8,10 +8,9 @@
 //
 // It changes nothing.
 
-import { StoreError, decodeVersion, versionKey } from '../../format/index.js';
+import { StoreError, decodeManifest, decodeVersion, versionKey } from '../../format/index.js';
 import type { CatalogSnapshot } from '../contract.js';
 import { withBases } from '../extent_source.js';
-import { openManifest } from '../keys/manifest_seal.js';
 import type { StoreContext } from '../store_context.js';
 import { readableCopies, standingsOf } from './copies.js';
 import type { CopyStandings } from './copies.js';
@@ -58,7 +57,7 @@ async function judge(
 ): Promise<Pick<VersionHealth, 'state' | 'lostExtents' | 'lostObjects' | 'shortExtents'>> {
   const bytes = await snapshot.get(1, versionKey(id, 1));
   if (bytes === undefined) throw new StoreError('E_FORMAT', `version v:${id} has no manifest`);
-  const { tensors, blobs } = await openManifest(context.catalog.keys, snapshot, id, bytes);
+  const { tensors, blobs } = decodeManifest(bytes);
   const objects = [...tensors, ...blobs];
   const ids = objects.flatMap((object) => object.pieces.map((piece) => piece.extentId));
   const extents = await withBases(context, snapshot, ids, `v:${id}`);

@@ -10,10 +10,15 @@
 
 import { isStoreError } from '../../format/errors.js';
 import { decodeExtent, extentTreeRecordKind } from '../../format/extent_record.js';
-import { TREE_EXTENTS, TREE_VERSIONS, decodeExtentKey, decodeVersionKey } from '../../format/index.js';
+import {
+  TREE_EXTENTS,
+  TREE_VERSIONS,
+  decodeExtentKey,
+  decodeManifest,
+  decodeVersionKey,
+} from '../../format/index.js';
 import type { CatalogView } from '../contract.js';
 import type { KeyRing } from '../keys/key_ring.js';
-import { openManifest } from '../keys/manifest_seal.js';
 
 const EMPTY = new Uint8Array(0);
 
@@ -48,7 +53,7 @@ export async function ownersOf(
       signal?.throwIfAborted();
       const { versionId, part } = decodeVersionKey(key);
       if (part !== 1) continue;
-      const manifest = await openManifest(keys, view, versionId, value);
+      const manifest = decodeManifest(value);
       for (const object of [...manifest.tensors, ...manifest.blobs]) {
         for (const { extentId, rawOffset, rawBytes } of object.pieces) {
           for (const { id, isCoded } of needs.get(extentId) ?? []) {

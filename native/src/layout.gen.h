@@ -36,9 +36,7 @@ struct PagePointer {
   std::uint8_t kind;
   std::uint8_t sumAlgorithm;
   PointerCopy copies[3];
-  std::uint8_t nonce[12];  ///< reserved for encryption
-  std::uint8_t keyId[4];  ///< reserved for encryption
-  std::uint8_t tag[16];  ///< reserved for encryption
+  std::uint8_t secret[32];  ///< zero, but in sealed trees: the page's key, or a piece's tag (encryption.md section 5)
 };
 static_assert(sizeof(PagePointer) == 80);
 static_assert(offsetof(PagePointer, sum) == 0);
@@ -49,9 +47,7 @@ static_assert(offsetof(PagePointer, level) == 21);
 static_assert(offsetof(PagePointer, kind) == 22);
 static_assert(offsetof(PagePointer, sumAlgorithm) == 23);
 static_assert(offsetof(PagePointer, copies) == 24);
-static_assert(offsetof(PagePointer, nonce) == 48);
-static_assert(offsetof(PagePointer, keyId) == 60);
-static_assert(offsetof(PagePointer, tag) == 64);
+static_assert(offsetof(PagePointer, secret) == 48);
 
 /// One place of the member table in the superblock.
 struct MemberEntry {
@@ -63,7 +59,7 @@ struct MemberEntry {
   std::uint64_t syncedBranchId;
   std::uint64_t allocatedSectors;
   std::uint8_t state;  ///< 0 unused, 1 in sync, 2 stale, 3 faulted, 4 detached, 5 resilvering
-  std::uint8_t flags;  ///< bit 0: leaving, bit 1: kept out
+  std::uint8_t flags;  ///< bit 0: leaving, bit 1: kept out, bit 2: old keys may stand on it
   std::uint8_t reserved0[6];
   std::uint64_t birthSequence;  ///< first root whose table held the member
   std::uint64_t leftSequence;  ///< newest root that named the member a holder of roots, when it no longer is one; else 0
@@ -119,12 +115,16 @@ struct Superblock {
   std::uint16_t memberCount;
   std::uint8_t regionShift;  ///< 30: regions of 1 GiB
   std::uint8_t reserved4[3];
-  std::uint64_t keySlotGeneration;
+  std::uint64_t keyEpoch;  ///< number of the master key that seals the root record; 0 without encryption
   std::uint64_t versionCount;
   std::uint8_t reserved5[48];
   PagePointer treeRoots[8];
   std::uint64_t treeItemCounts[8];
-  std::uint8_t reserved6[1088];
+  std::uint64_t sealedSequence;  ///< root that made the root record; 0 without encryption
+  std::uint64_t eraseBelow;  ///< older roots hold keys that were shredded or rotated away; 0: none do
+  std::uint8_t rootSalt[32];  ///< of the root record's key
+  std::uint8_t rootRecord[176];  ///< RootRecord, sealed, and its tag (encryption.md section 5)
+  std::uint8_t reserved6[864];
   MemberEntry members[64];
 };
 static_assert(sizeof(Superblock) == 8192);
@@ -161,12 +161,16 @@ static_assert(offsetof(Superblock, catalogCopies) == 185);
 static_assert(offsetof(Superblock, memberCount) == 186);
 static_assert(offsetof(Superblock, regionShift) == 188);
 static_assert(offsetof(Superblock, reserved4) == 189);
-static_assert(offsetof(Superblock, keySlotGeneration) == 192);
+static_assert(offsetof(Superblock, keyEpoch) == 192);
 static_assert(offsetof(Superblock, versionCount) == 200);
 static_assert(offsetof(Superblock, reserved5) == 208);
 static_assert(offsetof(Superblock, treeRoots) == 256);
 static_assert(offsetof(Superblock, treeItemCounts) == 896);
-static_assert(offsetof(Superblock, reserved6) == 960);
+static_assert(offsetof(Superblock, sealedSequence) == 960);
+static_assert(offsetof(Superblock, eraseBelow) == 968);
+static_assert(offsetof(Superblock, rootSalt) == 976);
+static_assert(offsetof(Superblock, rootRecord) == 1008);
+static_assert(offsetof(Superblock, reserved6) == 1184);
 static_assert(offsetof(Superblock, members) == 2048);
 
 /// First bytes of every catalog page (F6).
@@ -181,7 +185,7 @@ struct PageHeader {
   std::uint32_t usedBytes;
   std::uint8_t storeUuid[16];
   std::uint64_t ownerId;  ///< kind 5: the sum leaf's id; else zero
-  std::uint8_t sealedOffset[4];  ///< reserved for encryption
+  std::uint32_t sealedOffset;  ///< 0: nothing is sealed; else where the sealed part begins (encryption.md section 5)
   std::uint8_t reserved0[12];
 };
 static_assert(sizeof(PageHeader) == 64);
@@ -334,6 +338,23 @@ static_assert(offsetof(HintEntry, reserved0) == 20);
 static_assert(offsetof(HintEntry, lastSeenMs) == 24);
 static_assert(offsetof(HintEntry, path) == 32);
 
+/// What the superblock has sealed: the keys of the roots of the sealed trees (encryption.md section 5).
+struct RootRecord {
+  std::uint8_t wrappedKey[40];  ///< the key that wraps the data keys of tree 5, wrapped by AES-KWP
+  std::uint8_t runsKey[32];  ///< key of the root page of tree 0; zero when it is empty
+  std::uint8_t versionsKey[32];  ///< of tree 1
+  std::uint8_t keysKey[32];  ///< of tree 5
+  std::uint64_t nextId;  ///< of the superblock, or less
+  std::uint8_t reserved0[16];
+};
+static_assert(sizeof(RootRecord) == 160);
+static_assert(offsetof(RootRecord, wrappedKey) == 0);
+static_assert(offsetof(RootRecord, runsKey) == 40);
+static_assert(offsetof(RootRecord, versionsKey) == 72);
+static_assert(offsetof(RootRecord, keysKey) == 104);
+static_assert(offsetof(RootRecord, nextId) == 136);
+static_assert(offsetof(RootRecord, reserved0) == 144);
+
 /// Begins each half of the key slots area (encryption.md section 6).
 struct KeySlotsHeader {
   std::uint8_t magic[8];  ///< INGOTKS1
@@ -341,7 +362,7 @@ struct KeySlotsHeader {
   std::uint8_t storeUuid[16];
   std::uint64_t generation;
   std::uint64_t writtenAtMs;
-  std::uint16_t suite;  ///< 1 = extents and manifests sealed, the rest of the catalog in the clear
+  std::uint16_t suite;  ///< 1: the suite of encryption.md
   std::uint16_t slotCount;  ///< places 0..slotCount-1 may be used
   std::uint32_t nextSlotId;  ///< ids of slots are never given twice
   std::uint8_t reserved0[4040];
@@ -370,7 +391,7 @@ struct KeySlot {
   std::uint8_t salt[32];
   std::uint8_t nonce[12];
   std::uint8_t wrapped[48];  ///< the master key by AES-256-GCM-SIV: 32 bytes and the tag
-  std::uint8_t reserved2[4];
+  std::uint32_t keyEpoch;  ///< number of the master key that it wraps, from 1
   std::uint16_t labelBytes;
   std::uint8_t reserved3[6];
   std::uint8_t label[128];  ///< UTF-8, zero padded
@@ -393,7 +414,7 @@ static_assert(offsetof(KeySlot, reserved1) == 19);
 static_assert(offsetof(KeySlot, salt) == 24);
 static_assert(offsetof(KeySlot, nonce) == 56);
 static_assert(offsetof(KeySlot, wrapped) == 68);
-static_assert(offsetof(KeySlot, reserved2) == 116);
+static_assert(offsetof(KeySlot, keyEpoch) == 116);
 static_assert(offsetof(KeySlot, labelBytes) == 120);
 static_assert(offsetof(KeySlot, reserved3) == 122);
 static_assert(offsetof(KeySlot, label) == 128);

@@ -108,6 +108,7 @@ def check_pointer(pointer, birth_limit, table):
         "pointer: kind or level",
     )
     require(1 <= pointer["birth"] <= birth_limit, "pointer: birth")
+    require(not any(pointer["secret"]), "pointer: a secret without encryption")
     for member, sector in pointer_copies(pointer):
         require(in_data_area(table, member, sector, stored), f"pointer: copy outside member {member}")
 
@@ -162,10 +163,16 @@ def read_superblock(slot, copy, k):
         "membershipEpoch",
         "nextId",
         "nextVersionId",
-        "keySlotGeneration",
+        "keyEpoch",
         "versionCount",
     ):
         require(block[field] < U53, f"{field} is 2^53 or more")
+    require(
+        not (block["keyEpoch"] or block["sealedSequence"] or block["eraseBelow"])
+        and not any(block["rootSalt"])
+        and not any(block["rootRecord"]),
+        "fields of encryption are not zero",
+    )
     require(all(n < U53 for n in block["treeItemCounts"]), "an item count is 2^53 or more")
     uuids = []
     for index, entry in enumerate(table):

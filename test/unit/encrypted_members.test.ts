@@ -173,7 +173,7 @@ test('hostile slots are refused or open nothing, and ask for bounded work', asyn
   await rig.store.close();
   const table = decodeKeySlots(half, storeUuid);
   assert.ok(table !== null);
-  (await openSlots(nodeCrypt, table, KEY)).masterKey.fill(0);
+  (await openSlots(nodeCrypt, table, KEY, 1)).masterKey.fill(0);
   const prng = new Prng(4);
   let opened = 0;
   let decoded = 0;
@@ -189,7 +189,7 @@ test('hostile slots are refused or open nothing, and ask for bounded work', asyn
     if (bent === null) continue;
     decoded += 1;
     try {
-      (await openSlots(nodeCrypt, bent, KEY)).masterKey.fill(0);
+      (await openSlots(nodeCrypt, bent, KEY, 1)).masterKey.fill(0);
       opened += 1;
     } catch (error) {
       assert.ok(isStoreError(error, 'E_AUTH'), String(error));

@@ -12,10 +12,22 @@ import { nodeCrypt } from '../../engine/io/node_crypt.js';
 import type { Random } from '../../engine/io/port.js';
 import { sealHead } from '../../engine/keys/extent_heads.js';
 import { KeyRing } from '../../engine/keys/key_ring.js';
-import { sealManifest } from '../../engine/keys/manifest_seal.js';
+import { PageSeals, rootSealingKey } from '../../engine/keys/page_seals.js';
 import { encodeRecoveryKey } from '../../engine/keys/recovery_key.js';
 import { withSlot } from '../../engine/keys/slots.js';
-import { type KeySlotTable, SUITE_DATA, decodeDataKey, toHex } from '../../format/index.js';
+import {
+  INCOMPAT_ENCRYPTION,
+  type KeySlotTable,
+  PAGE_TAG_BYTES,
+  PageBase,
+  SUITE_FULL,
+  decodeDataKey,
+  encodeBranch,
+  encodeLargeValue,
+  encodeLeaf,
+  encodeValuePiece,
+  toHex,
+} from '../../format/index.js';
 import { SimWorld } from '../sim/sim_world.js';
 
 /** Bytes that count up from `first`. */
@@ -29,6 +41,73 @@ function countingRandom(): Random {
   return { bytes: (count) => counting(0x10 * ++draws, count) };
 }
 
+/** The root record, a leaf with a large value, a branch, and a piece. */
+function pageVectors(
+  storeUuid: Uint8Array,
+  masterKey: Uint8Array,
+  wrapped: Uint8Array,
+): Record<string, unknown> {
+  const random = countingRandom();
+  const seals = new PageSeals(nodeCrypt, random, { storeUuid, incompatFeatures: INCOMPAT_ENCRYPTION });
+  const sealingKey = rootSealingKey(nodeCrypt, storeUuid, masterKey);
+  seals.unlock(sealingKey, 3);
+  const fields = { treeId: 1, birth: 40, storeUuid, tagBytes: PAGE_TAG_BYTES };
+  const copies = [{ member: 0, sector: 300 }];
+  const pointerTo = (kind: number, first: number) => ({
+    ...{ sum: 0x1122_3344_5566_7788n, birth: 39, storedBytes: 4096, level: 0, kind, copies },
+    key: counting(first, 32),
+  });
+  const large = encodeLargeValue({ rawBytes: 5000, pieceCount: 1, pointer: pointerTo(3, 0xc0) });
+  const leaf = encodeLeaf(
+    [
+      { key: ascii('a key'), value: ascii('a value'), isLarge: false },
+      { key: ascii('b key'), value: large, isLarge: true },
+      { key: ascii('c key'), value: ascii('the last value'), isLarge: false },
+    ],
+    fields,
+  );
+  const children = [
+    { key: new Uint8Array(0), pointer: pointerTo(1, 0x20) },
+    { key: ascii('separator'), pointer: pointerTo(1, 0x50) },
+  ];
+  const branch = encodeBranch(children, 1, fields);
+  const piece = encodeValuePiece(counting(5, 700), fields);
+  const shape = { index: 2, rawBytes: 900, codec: 1 };
+  const plainPiece = toHex(piece);
+  const tag = seals.sealPiece(counting(0xc0, 32), piece, shape);
+  const sealed = (plain: Uint8Array): Record<string, string> => {
+    const { bytes, key } = seals.sealPage(new PageBase(plain));
+    return { key: toHex(key), plain: toHex(plain), stored: toHex(bytes) };
+  };
+  const pages = { leaf: sealed(leaf), branch: sealed(branch) };
+  const facts = { sequence: 41, nextId: 99, nextVersionId: 7, treeItemCounts: [4, 6, 50, 1, 1, 0, 0, 0] };
+  const pageKeys = new Map([
+    [0, counting(0x70, 32)],
+    [1, counting(0x90, 32)],
+  ]);
+  const seal = seals.sealRoot(facts, { wrapped, pageKeys }, 0);
+  return {
+    rootRecord: {
+      ...facts,
+      keyEpoch: seal.keyEpoch,
+      sealingKey: toHex(sealingKey),
+      wrappedKey: toHex(wrapped),
+      runsKey: toHex(counting(0x70, 32)),
+      versionsKey: toHex(counting(0x90, 32)),
+      salt: toHex(seal.salt),
+      record: toHex(seal.record),
+    },
+    pages,
+    piece: {
+      key: toHex(counting(0xc0, 32)),
+      ...shape,
+      plain: plainPiece,
+      stored: toHex(piece),
+      tag: toHex(tag),
+    },
+  };
+}
+
 export async function encryptionVectors(): Promise<Record<string, unknown>> {
   const storeUuid = counting(0xa0, 16);
   const masterKey = counting(0, 32);
@@ -38,16 +117,20 @@ export async function encryptionVectors(): Promise<Record<string, unknown>> {
     storeUuid,
     generation: 0,
     writtenAtMs: 0,
-    suite: SUITE_DATA,
+    suite: SUITE_FULL,
     nextSlotId: 1,
     slots: [],
   };
+  const numbered = { masterKey, keyEpoch: 3 };
   const cheap = { scrypt: { logN: 4, r: 8, p: 1 }, label: 'a label' };
   const file = counting(0x40, 48);
   const passphrase = ascii('correct horse');
-  let table = await withSlot(maker, empty, masterKey, { kind: 'key-file', secret: file });
-  table = await withSlot(maker, table, masterKey, { kind: 'passphrase', secret: passphrase }, cheap);
-  const ring = KeyRing.open(nodeCrypt, table, masterKey);
+  let table = await withSlot(maker, empty, numbered, { kind: 'key-file', secret: file });
+  table = await withSlot(maker, table, numbered, { kind: 'passphrase', secret: passphrase }, cheap);
+  const wrappingKey = counting(0x60, 32);
+  const outerKey = nodeCrypt.derive(masterKey, storeUuid, ascii('ingot v1 wrapping key'));
+  const wrappedKey = nodeCrypt.wrapKey(outerKey, wrappingKey);
+  const ring = KeyRing.open(nodeCrypt, table, wrappingKey);
   const keyId = 77;
   const attempt = ring.begin({ bytes: () => counting(0x80, 32) }, keyId);
   const { wrapped } = decodeDataKey(attempt.record(2, maker.nowMs));
@@ -74,9 +157,6 @@ export async function encryptionVectors(): Promise<Record<string, unknown>> {
   const fields = { storedBytes: 8192, rawBytes: 5000, segmentShift: 12, dtype: 5 };
   const rawSum = nodeSum(io.checksum.crc64(plain));
   const head = sealHead(ring, attempt.keys, 123, ordinal, fields, io.checksum.crc64(plain));
-  const record = ascii('the bytes of a version record');
-  const manifest = ascii('the bytes of a manifest');
-  const sealedManifest = sealManifest(ring, attempt, record, manifest);
   const slots = table.slots.map((slot) => ({
     kind: slot.kind,
     id: slot.id,
@@ -89,11 +169,15 @@ export async function encryptionVectors(): Promise<Record<string, unknown>> {
     storeUuid: toHex(storeUuid),
     masterKey: toHex(masterKey),
     slots: { keyFile: toHex(file), passphrase: toHex(passphrase), scrypt: cheap.scrypt, table: slots },
-    dataKey: { keyId, plain: toHex(counting(0x80, 32)), wrapped: toHex(wrapped) },
+    dataKey: {
+      keyId,
+      wrappingKey: toHex(wrappingKey),
+      plain: toHex(counting(0x80, 32)),
+      wrapped: toHex(wrapped),
+    },
     attempt: {
       content: toHex(attempt.keys.content),
       head: toHex(attempt.keys.head),
-      manifest: toHex(attempt.keys.manifest),
     },
     extent: {
       extentId: 123,
@@ -106,7 +190,7 @@ export async function encryptionVectors(): Promise<Record<string, unknown>> {
       sealedRawSum: nodeSum(head.rawSum),
       headTag: toHex(head.headTag),
     },
-    manifest: { ordinal: 2, record: toHex(record), plain: toHex(manifest), value: toHex(sealedManifest) },
+    ...pageVectors(storeUuid, masterKey, wrappedKey),
     recoveryKey: {
       plain: toHex(counting(7, 32)),
       text: new TextDecoder().decode(encodeRecoveryKey(nodeCrypt, counting(7, 32))),

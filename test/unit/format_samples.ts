@@ -81,7 +81,7 @@ export function superblockOf(sequence: number, change: Partial<Superblock> = {})
     defaultSegmentBytes: 65_536,
     defaultRedundancy: 1,
     catalogCopies: 2,
-    keySlotGeneration: 0,
+    seal: null,
     versionCount: 0,
     treeRoots: [null, null, null, null, pointerOf(), null, null, null],
     treeItemCounts: [0, 0, 0, 0, 1, 0, 0, 0],

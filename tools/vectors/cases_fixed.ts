@@ -138,7 +138,7 @@ function sampleSuperblock(): Superblock {
     defaultSegmentBytes: 65_536,
     defaultRedundancy: 2,
     catalogCopies: 2,
-    keySlotGeneration: 0,
+    seal: null,
     versionCount: 4,
     treeRoots: [
       pointer({ ...place, birth: 41 }),

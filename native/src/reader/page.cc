@@ -28,7 +28,7 @@ const char* pointer_problem(const PagePointer& pointer, uint64_t birth_limit, co
       (pointer.level > 0) != (pointer.kind == kPageBranch)) {
     return "pointer: kind or level";
   }
-  if (!all_zero(pointer.nonce) || !all_zero(pointer.keyId) || !all_zero(pointer.tag)) {
+  if (!all_zero(pointer.secret)) {
     return "pointer: reserved bytes";
   }
   if (pointer.birth < 1 || pointer.birth > birth_limit) return "pointer: birth";
@@ -125,7 +125,7 @@ void judge_page(Page& page, const PagePointer& pointer, uint32_t tree, uint64_t 
   if (header.treeId != tree) refuse(place, "of another tree");
   if (std::memcmp(header.storeUuid, store_uuid, 16) != 0) refuse(place, "of another store");
   if (header.ownerId != owner) refuse(place, "of another owner");
-  if (!all_zero(header.flags) || !all_zero(header.sealedOffset) || !all_zero(header.reserved0)) {
+  if (!all_zero(header.flags) || header.sealedOffset != 0 || !all_zero(header.reserved0)) {
     refuse(place, "a reserved byte of the header");
   }
   if (header.usedBytes < sizeof(PageHeader) || header.usedBytes > stored.size()) refuse(place, "usedBytes");

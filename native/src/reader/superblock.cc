@@ -53,7 +53,8 @@ const char* block_problem(const Superblock& block) {
   if (block.slotBytes != kSlotBytes) return "slotBytes";
   if (!all_zero(block.reserved0) || !all_zero(block.reserved1) || !all_zero(block.reserved2) ||
       !all_zero(block.reserved3) || !all_zero(block.reserved4) || !all_zero(block.reserved5) ||
-      !all_zero(block.reserved6)) {
+      !all_zero(block.reserved6) || !all_zero(block.rootSalt) || !all_zero(block.rootRecord) ||
+      block.sealedSequence != 0 || block.eraseBelow != 0 || block.keyEpoch != 0) {
     return "reserved";
   }
   if (block.memberCount > kMembers || block.memberIndex >= block.memberCount) return "memberIndex";
@@ -61,7 +62,7 @@ const char* block_problem(const Superblock& block) {
   const MemberEntry& own = block.members[block.memberIndex];
   if (own.state == 0 || std::memcmp(own.uuid, block.memberUuid, sizeof own.uuid) != 0) return "memberIndex";
   uint64_t largest = std::max({block.sequence, block.createdAtMs, block.committedAtMs, block.membershipEpoch,
-                               block.nextId, block.nextVersionId, block.keySlotGeneration, block.versionCount});
+                               block.nextId, block.nextVersionId, block.keyEpoch, block.versionCount});
   for (const uint64_t count : block.treeItemCounts) largest = std::max(largest, count);
   if (largest >= kSafeIntegerEnd || block.nextId == 0 || block.nextVersionId == 0 || block.branchId == 0 ||
       block.regionShift != 30) {
