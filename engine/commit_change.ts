@@ -195,7 +195,7 @@ async function putExtents(context: StoreContext, change: CatalogChange, plan: Co
 }
 
 async function putVersion(
-  context: StoreContext,
+  _context: StoreContext,
   change: CatalogChange,
   plan: CommitPlan,
   storedBytes: number,

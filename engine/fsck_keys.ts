@@ -1,4 +1,4 @@
-// fsck of the key tree: every data key is there as often as extents and versions need it; and of key slots, without a key.
+// fsck of the key tree: every data key is there as often as extents and versions need it. Key slots need no key.
 //
 // Invariants
 //   1. Uses are recomputed from key ids of extents and of versions; without a key of the store only that extents are

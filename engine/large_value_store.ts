@@ -135,7 +135,7 @@ export async function readLargeValue(
   return value;
 }
 
-/** The pieces that an index page names, by what it says itself: for walks that cannot see the descriptor. Errors: E_FORMAT. */
+/** The pieces that an index page names, where the descriptor cannot be seen. Errors: E_FORMAT. */
 export function piecesOfIndex(
   owner: { readonly pages: PageStore; readonly treeId: number },
   pointer: PagePointer,

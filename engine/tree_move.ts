@@ -3,8 +3,8 @@
 //   walk from a path on -> pages that are wanting, and all above them -> places -> copies with their new birth
 //
 // Invariants
-//   1. What is sealed is copied byte for byte. A page's birth and the clear parts of its pointers alone change; they are
-//      outside of what its tag covers (format/sealed_page.ts).
+//   1. What is sealed is copied byte for byte. A page's birth and the clear parts of its pointers alone change; they
+//      are outside of what its tag covers (format/sealed_page.ts).
 //   2. A page that moves takes all pages above it along, as every change of a tree does.
 //   3. The shape of the tree stays, so that a walk can be gone on with by the path at which it ended.
 //   4. Memory is `limit` pages and the pieces of one leaf's large values.

@@ -22,7 +22,7 @@ import { BranchPage, LeafPage, checkPageHeader, decodePage } from '../format/pag
 import type { PageBase, PageContext } from '../format/page.js';
 import { PAGE_KIND_BRANCH, PAGE_KIND_LEAF } from '../format/pointer.js';
 import type { PointerSecret } from '../format/pointer.js';
-import { SealedPage, decodeSealedPage } from '../format/sealed_page.js';
+import { decodeSealedPage } from '../format/sealed_page.js';
 import type { PageSeals } from './keys/page_seals.js';
 import type { PagePointer } from '../format/pointer.js';
 
@@ -81,7 +81,7 @@ export function pageContext(rules: PageRules, treeId: number, pointer: PagePoint
   };
 }
 
-/** Bytes as stored, whose sum matched, as a page; a sealed one without its key as what can be seen of it. Errors: E_FORMAT, E_AUTH. */
+/** Stored bytes whose sum matched, as a page; what can be seen of it without its key. Errors: E_FORMAT, E_AUTH. */
 export function decodeCatalogPage(
   bytes: Uint8Array,
   pointer: PagePointer,

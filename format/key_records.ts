@@ -5,16 +5,7 @@
 //   2. This file wraps and opens nothing: it knows bytes, not keys.
 
 import { Builder } from 'flatbuffers';
-import {
-  type FormatContext,
-  encodeUtf8,
-  equalBytes,
-  readU32,
-  readU64,
-  refuse,
-  writeU32,
-  writeU64,
-} from './binary.js';
+import { type FormatContext, refuse } from './binary.js';
 import { DataKey as DataKeyTable } from './catalog/data-key.js';
 import { DATA_KEY_FIELD } from './catalog/schema.gen.js';
 import { assert } from './errors.js';

@@ -3,8 +3,8 @@
 //   master key -> key of the root record -> keys of root pages -> a page's key stands in its parent, sealed with it
 //
 // Invariants
-//   1. Every sealing of a page draws a fresh key, which seals that one message; so no nonce is ever used twice, whatever
-//      crashes, is made again or comes back from an old image.
+//   1. Every sealing of a page draws a fresh key, which seals that one message; so no nonce is ever used twice,
+//      whatever crashes, is made again or comes back from an old image.
 //   2. What opens is exactly what was sealed under that key: a page that opens is the one that its parent meant.
 //   3. Without a key pages show their clear part only; nothing of a sealed tree can be looked up or changed: E_AUTH.
 //   4. Maintenance carries a root record on unchanged; it is made anew only by who has the key.

@@ -42,7 +42,7 @@ interface SlotMaker {
   readonly nowMs: number;
 }
 
-/** The table with one slot more, of the next generation; `masterKey` is number `keyEpoch`. Errors: E_USAGE, E_RANGE, E_UNSUPPORTED. */
+/** The table with one slot more, of the next generation, for master key `keyEpoch`. Errors: E_USAGE, E_RANGE, E_UNSUPPORTED. */
 export async function withSlot(
   maker: SlotMaker,
   table: KeySlotTable,
@@ -104,7 +104,7 @@ function next(
   return { ...table, slots, nextSlotId, generation: table.generation + 1, writtenAtMs: maker.nowMs };
 }
 
-/** Master key number `keyEpoch`, a secret, and the slot that gave it. E_AUTH when no slot opens; E_USAGE, E_UNSUPPORTED. */
+/** Master key `keyEpoch`, a secret, and the slot that gave it. E_AUTH when none opens; E_USAGE, E_UNSUPPORTED. */
 export async function openSlots(
   crypt: Crypt,
   table: KeySlotTable,

@@ -86,7 +86,7 @@ export const register: CommandModule = (program, actions) => {
           );
           if (store.encryption !== 'none')
             session.out.line(
-              'encrypted: data and manifests; names of runs and tags and metadata are in the clear',
+              'encrypted: data, names and metadata; lengths, places and labels of keys are in the clear',
             );
           session.out.line(redundancyText(copies, info.members.length));
           session.out.table(MEMBER_HEADINGS, info.members.map(memberRow));

@@ -25,8 +25,8 @@ interface Options {
 
 const ENCRYPTION_TEXT = {
   none: 'none',
-  locked: 'data and manifests; no key was given',
-  open: 'data and manifests',
+  locked: 'data, names and metadata; no key was given',
+  open: 'data, names and metadata',
 } as const;
 
 export const register: CommandModule = (program, actions) => {
