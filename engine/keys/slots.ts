@@ -42,7 +42,7 @@ interface SlotMaker {
   readonly nowMs: number;
 }
 
-/** The table with one slot more, of the next generation, for master key `keyEpoch`. Errors: E_USAGE, E_RANGE, E_UNSUPPORTED. */
+/** The table with one slot more, of the next generation. Errors: E_USAGE, E_RANGE, E_UNSUPPORTED. */
 export async function withSlot(
   maker: SlotMaker,
   table: KeySlotTable,

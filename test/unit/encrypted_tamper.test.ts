@@ -1,7 +1,8 @@
 // Tampering with an encrypted store by somebody who can write to its drives and makes every checksum match: refused.
 //
-// The attacker here is the engine itself: changes of the clear parts of the catalog are committed like any other, and
-// altered ciphertext gets the sums that fit it. So nothing but tags stands between the change and a reader.
+// The attacker here is the engine itself: changes of extents' records are committed like any other, and altered
+// ciphertext gets the sums that fit it. So nothing but tags stands between the change and a reader. What is done to
+// pages and roots is in sealed_pages.test.ts.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -17,8 +18,6 @@ import {
   decodeVersion,
   encodeDataKey,
   encodeExtent,
-  encodeManifest,
-  encodeVersion,
   extentKey,
   extentTreeRecordKind,
   isStoreError,
@@ -174,7 +173,7 @@ test('segments, extents and tails cannot be exchanged or cut off', async () => {
   await rig.store.close();
 });
 
-test('manifests, records and data keys of other versions and other stores are refused', async () => {
+test('a data key of another store, or a bent one, opens nothing: also to who could get it into a sealed page', async () => {
   const rig = await encryptedRig(3);
   const other = await encryptedRig(4);
   const get = async (from: Rig, tree: 1 | 5, key: Uint8Array): Promise<Uint8Array> => {
@@ -184,60 +183,18 @@ test('manifests, records and data keys of other versions and other stores are re
     assert.ok(bytes !== undefined);
     return bytes;
   };
-  const record = await get(rig, 1, versionKey(1, 0));
-  const manifest = await get(rig, 1, versionKey(1, 1));
-  const { keyId } = decodeVersion(record);
+  const { keyId } = decodeVersion(await get(rig, 1, versionKey(1, 0)));
   const keyRecord = await get(rig, 5, dataKeyKey(keyId));
-  const restore = (): Promise<void> =>
-    commit(rig, async (to) => {
-      await to.put(1, versionKey(1, 0), record);
-      await to.put(1, versionKey(1, 1), manifest);
-      await to.put(5, dataKeyKey(keyId), keyRecord);
-    });
-  const attacks: [string, (to: CatalogChange) => Promise<void>][] = [
-    [
-      'the manifest of another version',
-      async (to) => to.put(1, versionKey(1, 1), await get(rig, 1, versionKey(2, 1))),
-    ],
-    ['of another store', async (to) => to.put(1, versionKey(1, 1), await get(other, 1, versionKey(1, 1)))],
-    [
-      'another version under this id, key and all',
-      async (to) => {
-        await to.put(1, versionKey(1, 1), await get(rig, 1, versionKey(2, 1)));
-        const { keyId: theirs } = decodeVersion(await get(rig, 1, versionKey(2, 0)));
-        await to.put(1, versionKey(1, 0), encodeVersion({ ...decodeVersion(record), keyId: theirs }));
-      },
-    ],
-    [
-      'a manifest in the clear',
-      (to) => to.put(1, versionKey(1, 1), encodeManifest({ tensors: [], blobs: [], files: [] })),
-    ],
-    [
-      'another step',
-      (to) =>
-        to.put(1, versionKey(1, 0), encodeVersion({ ...decodeVersion(record), metadata: { step: 'other' } })),
-    ],
-    [
-      'a record without a key',
-      (to) => to.put(1, versionKey(1, 0), encodeVersion({ ...decodeVersion(record), keyId: 0 })),
-    ],
-    [
-      'the data key of another store',
-      async (to) => to.put(5, dataKeyKey(keyId), await get(other, 5, dataKeyKey(keyId))),
-    ],
-    [
-      'a bent data key',
-      (to) => {
-        const key = decodeDataKey(keyRecord);
-        const wrapped = key.wrapped.map((byte, index) => (index === 20 ? byte ^ 1 : byte));
-        return to.put(5, dataKeyKey(keyId), encodeDataKey({ ...key, wrapped }));
-      },
-    ],
+  const key = decodeDataKey(keyRecord);
+  const wrapped = key.wrapped.map((byte, index) => (index === 20 ? byte ^ 1 : byte));
+  const attacks: [string, Uint8Array][] = [
+    ['the data key of another store', await get(other, 5, dataKeyKey(keyId))],
+    ['a bent data key', encodeDataKey({ ...key, wrapped })],
   ];
-  for (const [what, attack] of attacks) {
-    await commit(rig, attack);
+  for (const [what, bytes] of attacks) {
+    await commit(rig, (to) => to.put(5, dataKeyKey(keyId), bytes));
     await refused(rig, what);
-    await restore();
+    await commit(rig, (to) => to.put(5, dataKeyKey(keyId), keyRecord));
     await read(rig, 'one');
   }
   await rig.store.close();
