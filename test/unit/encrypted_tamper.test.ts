@@ -173,7 +173,7 @@ test('segments, extents and tails cannot be exchanged or cut off', async () => {
   await rig.store.close();
 });
 
-test('a data key of another store, or a bent one, opens nothing: also to who could get it into a sealed page', async () => {
+test('a data key of another store, or a bent one, opens nothing, though it stands in a sealed page', async () => {
   const rig = await encryptedRig(3);
   const other = await encryptedRig(4);
   const get = async (from: Rig, tree: 1 | 5, key: Uint8Array): Promise<Uint8Array> => {
