@@ -5,7 +5,7 @@
 import * as flatbuffers from 'flatbuffers';
 
 /**
- * The key of one version attempt (tree 5, encryption.md section 5).
+ * The key of one version attempt (tree 5, encryption.md section 6).
  */
 export class DataKey {
   bb: flatbuffers.ByteBuffer|null = null;
