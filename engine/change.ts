@@ -20,6 +20,7 @@ import type {
   TreeItem,
 } from './contract.js';
 import type { SectorRange } from './deferred.js';
+import type { NextMaster } from './keys/page_seals.js';
 import type { MoveOptions, MoveResult } from './tree_move.js';
 import type { MemberSetMark } from './members/member_set.js';
 import type { MemberEntry } from '../format/index.js';
@@ -31,6 +32,9 @@ export class Change implements CatalogChange {
   readonly sequence: number;
   readonly uses: SectorRange[] = [];
   readonly frees: SectorRange[] = [];
+  /** Older roots hold keys that are to go; and the master key that seals the root, when it is another one. */
+  erases = false;
+  next: NextMaster | null = null;
   readonly #core: CatalogCore;
   readonly #savepoints = new Map<TreeId, Savepoint>();
   readonly #running = new Set<Promise<unknown>>();
@@ -98,6 +102,12 @@ export class Change implements CatalogChange {
   takesSpace(grant: SpaceGrant): boolean {
     this.#checkOpen();
     return this.#core.members.takesWrites(grant.member) && this.#core.allocator.isGranted(grant);
+  }
+
+  eraseOlderRoots(next: NextMaster | null = null): void {
+    this.#checkOpen();
+    this.erases = true;
+    this.next = next;
   }
 
   touchFreeSpace(key: Uint8Array): void {

@@ -27,6 +27,7 @@ import { makeDurable } from './commit_durable.js';
 import type { CatalogChange } from './contract.js';
 import type { SectorRange } from './deferred.js';
 import { MAX_CHANGES_PER_ROOT, MAX_QUEUED_CHANGES } from './limits.js';
+import type { NextMaster } from './keys/page_seals.js';
 import { MemberFailures, firstFailure } from './members/member_failures.js';
 import type { FailuresByMember } from './members/member_failures.js';
 import { MemberSet } from './members/member_set.js';
@@ -239,6 +240,8 @@ export class Committer {
     const core = this.#core;
     const uses: SectorRange[] = [];
     const frees: SectorRange[] = [];
+    let erases = false;
+    let next: NextMaster | null = null;
     for (const waiting of round) {
       const change = new Change(core);
       try {
@@ -247,6 +250,8 @@ export class Committer {
         applied.push({ waiting, value });
         for (const range of change.uses) uses.push(range);
         for (const range of change.frees) frees.push(range);
+        erases ||= change.erases;
+        next ??= change.next;
       } catch (error) {
         await change.takeBack();
         if (error instanceof MemberFailures) throw error;
@@ -256,7 +261,7 @@ export class Committer {
     }
     if (round.length > 0 && applied.length === 0) return null;
     try {
-      return await buildRoot(core, { uses, frees });
+      return await buildRoot(core, { uses, frees, erases, next });
     } catch (error) {
       if (!isRefusal(error)) throw error;
       core.trees.forEach((tree, index) => {

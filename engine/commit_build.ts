@@ -20,7 +20,7 @@ import { pointerRanges } from './deferred.js';
 import type { SectorRange } from './deferred.js';
 import { FreeTreeFit } from './free_tree_fit.js';
 import { SEALED_TREES } from './keys/page_seals.js';
-import type { RootFacts } from './keys/page_seals.js';
+import type { NextMaster, RootFacts } from './keys/page_seals.js';
 import type { HeldRoot } from './members/member_set.js';
 import { DealingSink, PagePool } from './page_pool.js';
 import type { PackedPages } from './page_pool.js';
@@ -43,6 +43,10 @@ export interface SpaceUse {
   readonly uses: readonly SectorRange[];
   /** Ranges that the root no longer reaches. */
   readonly frees: readonly SectorRange[];
+  /** Older roots hold keys that are to go. */
+  readonly erases: boolean;
+  /** Another master key than the parent's seals the root. */
+  readonly next: NextMaster | null;
 }
 
 /**
@@ -187,6 +191,7 @@ class RootBuilder {
     if (seal === null) return null;
     assert(seals !== undefined, 'an encrypted store has seals');
     if (seals.isLocked) {
+      assert(!this.#space.erases, 'without a key nothing is shredded or rotated');
       const isUnchanged = SEALED_TREES.every((id) => facts.treeItemCounts[id] === parent.treeItemCounts[id]);
       assert(
         isUnchanged && facts.nextVersionId === parent.nextVersionId,
@@ -195,8 +200,8 @@ class RootBuilder {
       return seal;
     }
     const isDirty = this.#sealed.some(({ treeId }) => seals.isSealed(treeId));
-    if (!isDirty && facts.nextVersionId === parent.nextVersionId && seal.keyEpoch === seals.keyEpoch)
-      return seal;
+    const { erases, next } = this.#space;
+    if (!isDirty && !erases && facts.nextVersionId === parent.nextVersionId) return seal;
     const pageKeys = new Map<number, Uint8Array>();
     for (const id of SEALED_TREES) {
       const changed = this.#sealed.find(({ treeId }) => treeId === id);
@@ -205,8 +210,8 @@ class RootBuilder {
       assert(root.key !== undefined, 'a sealed root has its key');
       pageKeys.set(id, root.key);
     }
-    const { wrapped } = seals.openRoot(parent);
-    return seals.sealRoot(facts, { wrapped, pageKeys }, seal.eraseBelow);
+    const wrapped = next?.wrapped ?? seals.openRoot(parent).wrapped;
+    return seals.sealRoot(facts, { wrapped, pageKeys }, erases ? facts.sequence : seal.eraseBelow, next);
   }
 
   /** Figures and history of one entry of the draft (members.md M3). */
@@ -229,7 +234,9 @@ class RootBuilder {
   }
 
   #adopt(deferred: readonly SectorRange[]): void {
-    const { allocator, trees } = this.#core;
+    const { allocator, trees, pages } = this.#core;
+    const { next } = this.#space;
+    if (next !== null) pages.rules.seals?.unlock(next.sealingKey, next.keyEpoch);
     for (const sealed of this.#sealed) trees[sealed.treeId]?.adopt(sealed);
     const used = [...this.#used, ...this.#freeTree.ranges];
     for (const pool of this.#pools) pool.releaseRest(used);

@@ -16,7 +16,8 @@ import type { StoreError } from '../format/errors.js';
 import type { Superblock } from '../format/index.js';
 import type { Io, MemberDevice } from './io/port.js';
 import type { KeyRing } from './keys/key_ring.js';
-import type { PageSeals } from './keys/page_seals.js';
+import type { OnlineMember } from './catalog_core.js';
+import type { NextMaster, PageSeals } from './keys/page_seals.js';
 import type { MoveOptions, MoveResult } from './tree_move.js';
 import type { MemberManager } from './members/manager.js';
 
@@ -71,6 +72,11 @@ export interface CatalogChange extends CatalogView {
   freeSpace(member: number, sector: number, sectorCount: number): void;
   /** Pages of a tree whose key was not given, written elsewhere as they are (members/catalog_walk.ts). */
   movePages(tree: TreeId, options: MoveOptions): Promise<MoveResult>;
+  /**
+   * The root that this change is in says that older ones hold keys which are to go (keys/erasure.ts); with `next` it is
+   * the first one that another master key seals.
+   */
+  eraseOlderRoots(next?: NextMaster): void;
   /** A record of the free map whose page is to be written anew, unchanged (members/catalog_walk.ts). */
   touchFreeSpace(key: Uint8Array): void;
   /**
@@ -88,6 +94,8 @@ export interface MemberEntryChange {
   readonly isLeaving?: boolean;
   /** Set aside on purpose: it does not come back by itself (M10). */
   readonly isKeptOut?: boolean;
+  /** Old keys may stand on it (keys/erasure.ts). */
+  readonly holdsOldKeys?: boolean;
 }
 
 /** A contiguous range on one member, reserved in memory. */
@@ -140,6 +148,8 @@ export interface Catalog {
   /** What seals and opens catalog pages. */
   readonly seals: PageSeals;
   readonly writable: boolean;
+  /** Members that hold the newest root and have not failed. */
+  readonly online: readonly OnlineMember[];
   /** Set once a commit failed (commit.md C1). */
   readonly poisoned: Error | null;
   /** As they stand now: it changes while the store is open (`onMembers`). */

@@ -313,7 +313,7 @@ async function writeRootOne(
       }),
     );
   }
-  const build = await buildRoot(core, { uses: [], frees: [] });
+  const build = await buildRoot(core, { uses: [], frees: [], erases: false, next: null });
   const outcome = await makeDurable(io, online, build.superblock, build.writes).catch((error: unknown) => {
     throw error instanceof MemberFailures ? error.first : error;
   });

@@ -13,6 +13,7 @@ import { openCatalog } from './catalog.js';
 import { createStore } from './create.js';
 import type { DirectoryPort } from './io/directory_port.js';
 import type { Io } from './io/port.js';
+import { finishErasure } from './keys/erasure.js';
 import { unlock } from './keys/store_keys.js';
 import type { PageFault } from './page_store.js';
 import { Store } from './store.js';
@@ -62,6 +63,8 @@ export async function openWith(
     });
     try {
       catalog.useKeys(await unlock(catalog, options.key));
+      // What a shredding or a rotation that was cut short left, and what members that came back still hold.
+      await finishErasure(catalog);
     } catch (error) {
       await catalog.close();
       throw error;

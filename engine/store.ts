@@ -31,8 +31,11 @@ import type { JobRecord } from '../format/index.js';
 import { type FsckOptions, fsck } from './fsck.js';
 import type { DirectoryPort } from './io/directory_port.js';
 import type { SlotOptions } from './keys/slots.js';
+import { finishErasure } from './keys/erasure.js';
+import { type RotateOptions, type RotatedKeys, rotateMaster, rotateSlot } from './keys/rotation.js';
+import { type ShredReport, finishShred, shredVersion } from './keys/shred.js';
 import { addKey, addRecoveryKey, listKeys, removeKey } from './keys/store_keys.js';
-import { removeVersion } from './removal.js';
+import { type RemovedVersion, removeVersion } from './removal.js';
 import type { CatalogWalkOptions } from './members/catalog_walk.js';
 import type { AddMemberOptions } from './members/manager.js';
 import { type SettleReport, settleMembers } from './members/settle.js';
@@ -399,7 +402,13 @@ export class Store implements AsyncDisposable {
   /** Brings a member back that is out of step; `path` says where its device is when it was not found. */
   onlineMember(index: number, path?: string): Promise<void> {
     this.#context.checkWritable('bringing a member back');
-    return this.#context.catalog.manager.online(index, path);
+    const { catalog } = this.#context;
+    // What it still holds of keys that are to be gone goes with its first root.
+    return catalog.manager.online(index, path).then(() =>
+      this.#inKeyTurn(async () => {
+        await finishErasure(catalog);
+      }),
+    );
   }
 
   /** Sets a member aside; it stays out until `onlineMember`. E_DEGRADED when too few others would be left. */
@@ -453,6 +462,41 @@ export class Store implements AsyncDisposable {
   removeKey(opener: StoreKey, id: number): Promise<KeyChange> {
     this.#context.checkWritable('removing a key');
     return this.#inKeyTurn(() => removeKey(this.#context.catalog, opener, id));
+  }
+
+  /** Another secret in the place of slot `id`. E_AUTH, E_NOT_FOUND, E_USAGE, E_IO. */
+  rotateSlot(opener: StoreKey, id: number, key: StoreKey, options: SlotOptions = {}): Promise<KeyChange> {
+    this.#context.checkWritable('rotating a key');
+    return this.#inKeyTurn(() => rotateSlot(this.#context.catalog, opener, id, key, options));
+  }
+
+  /**
+   * Another master key, under the keys given and a fresh recovery key; all other slots go. What the former one opened
+   * goes from every member that is here; those that are not are named. E_AUTH, E_RANGE, E_IO.
+   */
+  rotateMaster(opener: StoreKey, options: RotateOptions): Promise<RotatedKeys> {
+    this.#context.checkWritable('rotating the master key');
+    this.#context.catalog.keys.require('rotating the master key');
+    return this.#inKeyTurn(() => rotateMaster(this.#context.catalog, opener, options));
+  }
+
+  /**
+   * Removes a version of an encrypted store, and what its bytes could be opened with from every member that is here;
+   * those that are not are named. E_CONFLICT while another version links to it or is a delta of it, or it has tags
+   * and `force` is not given; E_UNSUPPORTED without encryption.
+   */
+  async shred(ref: string, options: OpOptions & { force?: boolean } = {}): Promise<ShredReport> {
+    const { catalog } = this.#context;
+    this.#context.checkWritable('shredding');
+    if (!catalog.keys.isEncrypted)
+      throw new StoreError('E_UNSUPPORTED', 'only versions of an encrypted store can be shredded', {
+        next: 'ingot rm removes a version; its bytes stay on the drives until their space is used again',
+      });
+    catalog.keys.require('shredding');
+    const { record } = await this.#removeOne(ref, options.force === true, options.signal, (change, id, how) =>
+      shredVersion(change, catalog, id, how),
+    );
+    return this.#inKeyTurn(() => finishShred(catalog, record));
   }
 
   /** Changes of slots run one after another: each begins with what the one before left. */
@@ -516,7 +560,12 @@ export class Store implements AsyncDisposable {
     }
   }
 
-  async #removeOne(ref: string, force: boolean, signal: AbortSignal | undefined): Promise<void> {
+  async #removeOne(
+    ref: string,
+    force: boolean,
+    signal: AbortSignal | undefined,
+    remove: typeof removeVersion = removeVersion,
+  ): Promise<RemovedVersion> {
     const nowMs = this.#context.nowMs();
     const parsed = parseRef(ref);
     let sequence = 0;
@@ -526,13 +575,14 @@ export class Store implements AsyncDisposable {
       sequence = change.sequence;
       // Before the root is durable: what was cached of it must not outlive it.
       this.#context.removalSequence = Math.max(this.#context.removalSequence, change.sequence);
-      return removeVersion(change, id, { force, nowMs, ref });
+      return remove(change, id, { force, nowMs, ref });
     });
     assert(this.#context.removalSequence >= sequence, 'caches know of the removal');
     const { record, tags, latest } = removed;
     this.#tell('remove', { run: record.run, version: `v:${record.id}`, step: record.step, tags });
     if (tags.includes(LATEST_TAG) && latest !== 0)
       this.#tell('tag', { run: record.run, tag: LATEST_TAG, version: `v:${latest}` });
+    return removed;
   }
 
   #commit<T>(

@@ -8,6 +8,7 @@
 
 import { FORMAT_MAJOR, FORMAT_MINOR } from '../format/index.js';
 import type { MemberState } from './contract.js';
+import { oldKeyHolders } from './keys/erasure.js';
 import type { StoreContext } from './store_context.js';
 import type { MemberInfo, ResilverStats, StoreInfo, StoreStats } from './types.js';
 
@@ -66,6 +67,7 @@ export function storeInfo(context: StoreContext): StoreInfo {
     segmentBytes: superblock.defaultSegmentBytes,
     redundancy: superblock.defaultRedundancy,
     encryption: catalog.keys.state,
+    oldKeysOn: oldKeyHolders(catalog).map(({ path }) => path),
     openReport: catalog.openReport,
   };
 }

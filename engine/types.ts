@@ -22,8 +22,11 @@ import type { GpuCounters } from './gpu/gpus.js';
 import type { FaultKind, IoPath, SourceFile } from './io/port.js';
 import type { StoreKey } from './keys/key_provider.js';
 import type { EncryptOptions, KeyChange, KeySlotInfo } from './keys/store_keys.js';
+import type { RotateOptions, RotatedKeys } from './keys/rotation.js';
+import type { ShredReport } from './keys/shred.js';
 import type { HealingStats } from './repair/healer.js';
 
+export type { RotateOptions, RotatedKeys, ShredReport };
 export type { DType, EncryptOptions, HealingStats, IoPath, KeyChange, KeySlotInfo, StoreKey };
 
 export type Device =
@@ -344,6 +347,8 @@ export interface StoreInfo {
   readonly redundancy: number;
   /** Whether it was made with encryption, and whether a key was given. */
   readonly encryption: 'none' | 'locked' | 'open';
+  /** Paths of members, here or away, on which keys may still stand that were shredded or rotated away. */
+  readonly oldKeysOn: readonly string[];
   /** What open had to report: lone newer copies, members rolled forward, degraded state. */
   readonly openReport: readonly string[];
 }

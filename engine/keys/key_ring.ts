@@ -150,6 +150,11 @@ export class KeyRing {
     return this.#crypt.open(key, nonceOf(ordinal, index), aad, sealed);
   }
 
+  /** The keys of an attempt that is no more; a read under way may still hold them. */
+  forget(keyId: number): void {
+    this.#attempts.delete(keyId);
+  }
+
   close(): void {
     this.#isClosed = true;
     if (this.#wrapping !== null) this.#crypt.releaseSecret(this.#wrapping);

@@ -64,6 +64,15 @@ export interface RootKeys {
   readonly pageKeys: ReadonlyMap<number, Uint8Array>;
 }
 
+/** Another master key, of the next epoch, on its way into a root (rotation.ts). */
+export interface NextMaster {
+  /** A secret; the seals' own once the root stands. */
+  readonly sealingKey: Uint8Array;
+  readonly keyEpoch: number;
+  /** The wrapping key under the new master key. */
+  readonly wrapped: Uint8Array;
+}
+
 /** The parts of a superblock that a root record is bound to. */
 export type RootFacts = Pick<Superblock, 'sequence' | 'nextId' | 'nextVersionId' | 'treeItemCounts'>;
 
@@ -146,7 +155,9 @@ export class PageSeals {
         },
       );
     }
-    const plain = this.#withRecordKey(seal.salt, (key) =>
+    const sealingKey = this.#sealingKey;
+    assert(sealingKey !== null, 'roots are opened with a key');
+    const plain = this.#withRecordKey(sealingKey, seal.salt, (key) =>
       this.#crypt.open(key, ZERO_NONCE, this.#rootAad(seal, superblock), seal.record),
     );
     if (plain === null) throw tamperedRoot('is not one that was sealed');
@@ -165,7 +176,7 @@ export class PageSeals {
   }
 
   /** Seals what a new root holds. */
-  sealRoot(facts: RootFacts, keys: RootKeys, eraseBelow: number): RootSeal {
+  sealRoot(facts: RootFacts, keys: RootKeys, eraseBelow: number, next: NextMaster | null = null): RootSeal {
     const salt = this.#random.bytes(ROOT_SALT_BYTES).slice();
     const plain = new Uint8Array(layout.ROOT_RECORD_BYTES);
     plain.set(keys.wrapped, layout.ROOT_RECORD_WRAPPED_KEY);
@@ -179,18 +190,20 @@ export class PageSeals {
     }
     writeU64(plain, layout.ROOT_RECORD_NEXT_ID, facts.nextId);
     const { sequence } = facts;
-    const head = { keyEpoch: this.#keyEpoch, sequence, eraseBelow, salt };
+    const sealingKey = next?.sealingKey ?? this.#sealingKey;
+    assert(sealingKey !== null, 'roots are sealed with a key');
+    const head = { keyEpoch: next?.keyEpoch ?? this.#keyEpoch, sequence, eraseBelow, salt };
     const aad = this.#rootAad(head, facts);
-    const record = this.#withRecordKey(salt, (key) => this.#crypt.seal(key, ZERO_NONCE, aad, plain));
+    const record = this.#withRecordKey(sealingKey, salt, (key) =>
+      this.#crypt.seal(key, ZERO_NONCE, aad, plain),
+    );
     plain.fill(0);
     const seal = { ...head, record };
     this.#opened.set(seal, keys);
     return seal;
   }
 
-  #withRecordKey<T>(salt: Uint8Array, use: (key: Uint8Array) => T): T {
-    const sealingKey = this.#sealingKey;
-    assert(sealingKey !== null, 'roots are sealed and opened with a key');
+  #withRecordKey<T>(sealingKey: Uint8Array, salt: Uint8Array, use: (key: Uint8Array) => T): T {
     const key = this.#crypt.derive(sealingKey, salt, INFO_RECORD);
     try {
       return use(key);

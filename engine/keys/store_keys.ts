@@ -11,6 +11,7 @@
 import { StoreError, assert, isStoreError } from '../../format/errors.js';
 import {
   INCOMPAT_ENCRYPTION,
+  type KeySlot,
   type KeySlotKind,
   type KeySlotTable,
   type RootSeal,
@@ -50,6 +51,7 @@ export interface KeyChange {
   readonly notRewritten: readonly string[];
 }
 
+export const slotMaker = (io: Io) => ({ crypt: io.crypt, random: io.random, nowMs: nowOf(io) });
 const nowOf = (io: Io): number => Math.max(Math.floor(io.clock.nowMs()), 0);
 
 /** The first master key has this number. */
@@ -86,7 +88,7 @@ export async function makeKeySlots(
 }
 
 /** The printed form of a new recovery key, a secret. */
-function freshRecoveryKey(io: Io): Uint8Array {
+export function freshRecoveryKey(io: Io): Uint8Array {
   const bytes = io.crypt.randomSecret(io.random, RECOVERY_KEY_BYTES);
   const text = encodeRecoveryKey(io.crypt, bytes);
   io.crypt.releaseSecret(bytes);
@@ -94,7 +96,7 @@ function freshRecoveryKey(io: Io): Uint8Array {
 }
 
 /** What the root record has the wrapping key under, so that it is nowhere in ordinary memory: a secret. */
-function keyOfWrappingKey(crypt: Crypt, storeUuid: Uint8Array, masterKey: Uint8Array): Uint8Array {
+export function keyOfWrappingKey(crypt: Crypt, storeUuid: Uint8Array, masterKey: Uint8Array): Uint8Array {
   return crypt.derive(masterKey, storeUuid, INFO_WRAPPING);
 }
 
@@ -166,7 +168,7 @@ export async function unlock(catalog: Catalog, key: StoreKey | undefined): Promi
 }
 
 /** Number of the master key that seals the newest root. */
-function epochOf(catalog: Catalog): number {
+export function epochOf(catalog: Catalog): number {
   const { seal } = catalog.superblock;
   assert(seal !== null, 'the roots of encrypted stores are sealed');
   return seal.keyEpoch;
@@ -174,7 +176,10 @@ function epochOf(catalog: Catalog): number {
 
 /** Gives the newest slots to members that were away when they changed, or cut short. It needs no key. */
 async function catchUp(catalog: Catalog, table: KeySlotTable, behind: readonly SlotPlace[]): Promise<void> {
+  const holders = new Set(catalog.online.map(({ slot }) => slot));
   for (const place of behind) {
+    // A member that does not hold the newest root keeps the slots which open its own.
+    if (!holders.has(place.slot)) continue;
     try {
       await writeKeySlots(catalog.io, [place], table);
     } catch (error) {
@@ -195,12 +200,11 @@ function tableOf(catalog: Catalog): KeySlotTable {
 }
 
 export function listKeys(catalog: Catalog): readonly KeySlotInfo[] {
-  return tableOf(catalog).slots.map(({ id, kind, label, createdAtMs }) => ({
-    id,
-    kind,
-    label,
-    createdAt: new Date(createdAtMs),
-  }));
+  return tableOf(catalog).slots.map(slotInfo);
+}
+
+export function slotInfo({ id, kind, label, createdAtMs }: KeySlot): KeySlotInfo {
+  return { id, kind, label, createdAt: new Date(createdAtMs) };
 }
 
 /** Adds a slot; `opener` is a key that the store has. Errors: E_AUTH, E_RANGE, E_IO. */
@@ -216,7 +220,7 @@ export async function addKey(
   const { masterKey, keyEpoch } = await openSlots(io.crypt, table, opener, epochOf(catalog));
   try {
     const next = await withSlot(maker, table, { masterKey, keyEpoch }, key, options);
-    return await put(catalog, next, table.nextSlotId);
+    return await putSlots(catalog, next, table.nextSlotId);
   } finally {
     io.crypt.releaseSecret(masterKey);
   }
@@ -246,15 +250,16 @@ export async function removeKey(catalog: Catalog, opener: StoreKey, id: number):
   const { masterKey } = await openSlots(io.crypt, table, opener, epochOf(catalog));
   io.crypt.releaseSecret(masterKey);
   const maker = { crypt: io.crypt, random: io.random, nowMs: nowOf(io) };
-  return put(catalog, withoutSlot(maker, table, id), id);
+  return putSlots(catalog, withoutSlot(maker, table, id), id);
 }
 
-async function newestTable(catalog: Catalog): Promise<KeySlotTable> {
+export async function newestTable(catalog: Catalog): Promise<KeySlotTable> {
   tableOf(catalog);
   return (await readKeySlots(catalog.io, placesOf(catalog).here, catalog.storeUuid)).table;
 }
 
-async function put(catalog: Catalog, table: KeySlotTable, id: number): Promise<KeyChange> {
+/** Makes the slots durable on every member that is here. */
+export async function putSlots(catalog: Catalog, table: KeySlotTable, id: number): Promise<KeyChange> {
   assert(catalog.writable, 'key slots are changed by the writer of the store alone');
   const { here, away } = placesOf(catalog);
   await writeKeySlots(catalog.io, here, table);

@@ -15,6 +15,7 @@ import {
   MEMBER_DETACHED,
   MEMBER_FAULTED,
   MEMBER_FLAG_KEPT_OUT,
+  MEMBER_FLAG_OLD_KEYS,
   MEMBER_FLAG_LEAVING,
   MEMBER_IN_SYNC,
   MEMBER_RESILVERING,
@@ -58,11 +59,9 @@ export function changedEntry(entry: MemberEntry, index: number, change: MemberEn
   };
   if (entry.state === MEMBER_UNUSED) return refuse('it is no member');
   if (entry.state === MEMBER_DETACHED) return refuse('a detached member does not come back');
-  const flags = flagged(
-    flagged(entry.flags, MEMBER_FLAG_LEAVING, change.isLeaving),
-    MEMBER_FLAG_KEPT_OUT,
-    change.isKeptOut,
-  );
+  const leaving = flagged(entry.flags, MEMBER_FLAG_LEAVING, change.isLeaving);
+  const keptOut = flagged(leaving, MEMBER_FLAG_KEPT_OUT, change.isKeptOut);
+  const flags = flagged(keptOut, MEMBER_FLAG_OLD_KEYS, change.holdsOldKeys);
   const state = change.state === undefined ? entry.state : STATE_NUMBERS[change.state];
   if (state !== entry.state && !(STEPS_FROM[state] ?? []).includes(entry.state))
     return refuse(`it cannot become ${stateName(state)}`);

@@ -108,7 +108,7 @@ def check_pointer(pointer, birth_limit, table):
         "pointer: kind or level",
     )
     require(1 <= pointer["birth"] <= birth_limit, "pointer: birth")
-    require(not any(pointer["secret"]), "pointer: a secret without encryption")
+    require(not any(pointer.get("secret", b"")), "pointer: a secret without encryption")
     for member, sector in pointer_copies(pointer):
         require(in_data_area(table, member, sector, stored), f"pointer: copy outside member {member}")
 

@@ -22,6 +22,7 @@ import { register as remove } from './remove.js';
 import { register as replace } from './replace.js';
 import { register as rm } from './rm.js';
 import { register as scrub } from './scrub.js';
+import { register as shred } from './shred.js';
 import { register as stat } from './stat.js';
 import { register as status } from './status.js';
 import { register as tag } from './tag.js';
@@ -42,6 +43,7 @@ export const COMMANDS: readonly CommandModule[] = [
   load,
   put,
   rm,
+  shred,
   tag,
   prune,
   verify,

@@ -1,12 +1,13 @@
-// ingot key: the key slots of an encrypted store, looked at without a key, added and removed with one.
+// ingot key: the key slots of an encrypted store, looked at without a key, added, removed and rotated with one.
 //
 // Invariants
 //   1. Nothing secret is printed but a fresh recovery key, once (tools/cli/keys.ts).
 //   2. A change needs a key that the store has, and is durable on every member that is here when it is told;
 //      members that still hold the old slots are named.
 
-import type { KeyChange } from '../../engine/index.js';
+import type { KeyChange, Store, StoreKey } from '../../engine/index.js';
 import { type KeyOptions, giveRecoveryKey, withKey } from '../cli/keys.js';
+import { warnOldKeys } from '../cli/old_keys.js';
 import type { CommandModule } from '../cli/program.js';
 import type { Session } from '../cli/session.js';
 import { parseWhole, usageError } from '../cli/values.js';
@@ -21,7 +22,40 @@ interface AddOptions extends KeyOptions {
   readonly recoveryKeyOut?: string;
   readonly label?: string;
 }
+interface RotateCliOptions extends AddOptions {
+  readonly slot?: string;
+}
 const SLOT_ID_MAX = 2 ** 32 - 1;
+
+function newKeyOptions(options: AddOptions): KeyOptions {
+  return {
+    ...(options.newKeyFile === undefined ? {} : { keyFile: options.newKeyFile }),
+    ...(options.newPassphraseFile === undefined ? {} : { passphraseFile: options.newPassphraseFile }),
+    ...(options.newPassphrase === undefined ? {} : { passphrase: options.newPassphrase }),
+    ...(options.newKey === undefined ? {} : { key: options.newKey }),
+    ...(options.newPinFile === undefined ? {} : { pinFile: options.newPinFile }),
+  };
+}
+
+async function rotateAll(
+  session: Session,
+  store: Store,
+  opener: StoreKey,
+  recoveryKeyOut: string | undefined,
+): Promise<void> {
+  const { keyEpoch, dropped, notErased } = await store.rotateMaster(opener, {
+    onRecoveryKey: (text) => giveRecoveryKey(text, recoveryKeyOut),
+  });
+  const paths = notErased.map(({ path }) => path);
+  const isComplete = paths.length === 0;
+  session.out.object('ingot.key-rotate/1', { keyEpoch, dropped, isComplete, oldKeysOn: paths });
+  session.out.line(`master key ${keyEpoch} is in use`);
+  for (const { id, kind, label } of dropped)
+    session.out.line(
+      `slot ${id} (${kind}${label === '' ? '' : `, ${label}`}) is gone: add it again with its secret`,
+    );
+  warnOldKeys(session, paths);
+}
 
 function tellChange(session: Session, schema: string, what: string, change: KeyChange): void {
   session.out.object(schema, { slot: change.id, notRewritten: change.notRewritten });
@@ -34,7 +68,9 @@ function tellChange(session: Session, schema: string, what: string, change: KeyC
 }
 
 export const register: CommandModule = (program, actions) => {
-  const key = program.command('key').description('list, add and remove the keys of an encrypted store');
+  const key = program
+    .command('key')
+    .description('list, add, remove and rotate the keys of an encrypted store');
 
   key
     .command('list')
@@ -66,13 +102,7 @@ export const register: CommandModule = (program, actions) => {
     .option('--label <text>', 'a name for it, in the clear')
     .action(
       actions.action<AddOptions>(async (session, _args, options) => {
-        const added: KeyOptions = {
-          ...(options.newKeyFile === undefined ? {} : { keyFile: options.newKeyFile }),
-          ...(options.newPassphraseFile === undefined ? {} : { passphraseFile: options.newPassphraseFile }),
-          ...(options.newPassphrase === undefined ? {} : { passphrase: options.newPassphrase }),
-          ...(options.newKey === undefined ? {} : { key: options.newKey }),
-          ...(options.newPinFile === undefined ? {} : { pinFile: options.newPinFile }),
-        };
+        const added = newKeyOptions(options);
         const label = options.label === undefined ? {} : { label: options.label };
         await withKey(options, (opener) =>
           withKey(
@@ -92,6 +122,52 @@ export const register: CommandModule = (program, actions) => {
                       )
                     : await store.addKey(opener, fresh, label);
                 tellChange(session, 'ingot.key-add/1', 'is made', change);
+              });
+            },
+            'new',
+          ),
+        );
+        return undefined;
+      }),
+    );
+
+  key
+    .command('rotate')
+    .description(
+      'another master key, under your key and a new recovery key; with --slot another secret for one',
+    )
+    .option('--slot <number>', 'the slot that gets another secret, as key list shows it')
+    .option('--new-key-file <path>', 'with --slot: a file of 32 bytes to 64 KiB, all of which is the key')
+    .option('--new-passphrase-file <path>', 'with --slot: a file with the passphrase')
+    .option('--new-passphrase', 'with --slot: type the passphrase')
+    .option('--new-key <uri>', 'with --slot: a key of a token (pkcs11:...) or of the TPM (tpm2:, tpm2:sha256:0,7)')
+    .option('--new-pin-file <path>', "a file with that token's PIN (else it is typed)")
+    .option('--recovery-key-out <path>', 'write the new recovery key to this new file, not to the terminal')
+    .option('--label <text>', 'with --slot: a name for it, in the clear')
+    .action(
+      actions.action<RotateCliOptions>(async (session, _args, options) => {
+        const label = options.label === undefined ? {} : { label: options.label };
+        await withKey(options, (opener) =>
+          withKey(
+            newKeyOptions(options),
+            async (fresh) => {
+              if (opener === undefined)
+                throw usageError('A key that the store has is needed.', 'ingot key rotate --help');
+              if ((fresh === undefined) !== (options.slot === undefined))
+                throw usageError(
+                  '--slot and one of the --new options go together.',
+                  'ingot key rotate --help',
+                );
+              await session.withStore('rw', async (store) => {
+                if (fresh === undefined) return rotateAll(session, store, opener, options.recoveryKeyOut);
+                const id = parseWhole('slot', options.slot ?? '', 1, SLOT_ID_MAX);
+                const change = await store.rotateSlot(opener, id, fresh, label);
+                return tellChange(
+                  session,
+                  'ingot.key-rotate/1',
+                  `is made in the place of slot ${id}`,
+                  change,
+                );
               });
             },
             'new',

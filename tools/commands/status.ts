@@ -132,6 +132,8 @@ async function show(
   session.out.line();
   session.out.table(MEMBER_HEADINGS, info.members.map(memberRow));
   for (const line of info.openReport) session.out.line(`note: ${line}`);
+  for (const path of info.oldKeysOn)
+    session.out.line(`note: ${path} may still hold keys that were shredded or rotated away`);
   if (state === 'failed') return EXIT_UNREPAIRABLE;
   return state === 'degraded' ? EXIT_DEGRADED : EXIT_OK;
 }
