@@ -83,3 +83,32 @@ test('keys are listed without a key, added and removed with one', async () => {
   assert.equal((await ingot(['tree', 'run', ...withPassphrase])).code, 0);
   assert.equal((await ingot(['key', 'add', '--store', store, '--new-recovery-key'])).code, 2);
 });
+
+test('shred removes a version for good; rotate gives a new master key and recovery key; status names nobody', async () => {
+  const passphrase = join(base, 'passphrase');
+  const withKey = ['--store', store, '--passphrase-file', passphrase];
+  assert.equal((await ingot(['put', 'secret', blob, ...withKey])).code, 0);
+  assert.equal((await ingot(['shred', 'secret', ...withKey])).code, 2, 'a bare run is refused');
+  const shredded = await ingot(['shred', 'secret@latest', ...withKey, '--json']);
+  assert.equal(shredded.code, 0, shredded.stderr);
+  const { isComplete, oldKeysOn } = parseObject('ingot.shred/1', shredded.stdout);
+  assert.deepEqual([isComplete, oldKeysOn], [true, []]);
+  assert.equal((await ingot(['get', 'secret', 'blob.bin', '-o', join(base, 'gone'), ...withKey])).code, 1);
+
+  const fresh = join(base, 'fresh-recovery');
+  const rotated = await ingot(['key', 'rotate', ...withKey, '--recovery-key-out', fresh]);
+  assert.equal(rotated.code, 0, rotated.stderr);
+  assert.match(rotated.stdout, /master key 2 is in use/);
+  assert.match(rotated.stdout, /slot 2 \(recovery\) is gone/);
+  assert.equal((await ingot(['ls', ...withKey])).code, 0);
+  assert.equal((await ingot(['ls', '--store', store, '--recovery-key-file', fresh])).code, 0);
+  assert.equal((await ingot(['ls', '--store', store, '--recovery-key-file', recovery])).code, 1);
+  const list = await ingot(['key', 'list', '--store', store, '--json']);
+  const { slots } = parseObject('ingot.key-list/1', list.stdout);
+  const [slot] = slots as { id: number }[];
+  assert.ok(slot !== undefined);
+  const changed = ['--slot', String(slot.id), '--new-key-file', otherKey];
+  assert.equal((await ingot(['key', 'rotate', ...withKey, ...changed])).code, 0);
+  assert.equal((await ingot(['ls', ...withKey])).code, 1);
+  assert.equal((await ingot(['fsck', '--store', store, '--key-file', otherKey])).code, 0);
+});

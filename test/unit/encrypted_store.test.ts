@@ -158,7 +158,7 @@ test('an encrypted store gives back what was put, and no plain text lies on its 
       const names = ['linked', 'coded', 'latest', 'best', 'config.json', SECRET_NAME].map(ascii);
       for (const word of [SECRET.slice(0, 40), ...names, KEY.secret, recovery, contents(3, 64)])
         assert.equal(bytes.indexOf(word), -1, `${member} holds what is to be secret`);
-      // The scan itself can find things: paths of members are in the clear (spec/encryption.md section 9).
+      // The scan itself can find things: paths of members are in the clear (spec/encryption.md section 10).
       assert.ok(bytes.indexOf(ascii(member)) > 0);
     }
     const opened = await open(location, { key: { kind: 'recovery', secret: recovery } });

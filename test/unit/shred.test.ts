@@ -318,13 +318,14 @@ function thinned(images: readonly WorldImage[]): WorldImage[] {
   return images.filter((_, index) => index % step === 0 || index === images.length - 1);
 }
 
-test('cut anywhere, a shredding has not begun or is ended by the next writer', async () => {
+test('cut anywhere, a shredding has not begun or is ended by the next writer', async (t) => {
   const rig = await encryptedRig(2, 8 * MEBIBYTE);
   const gone = await write(rig.store, 'gone', 1, NAME);
   const [lost] = await secretsOf(rig.store, gone);
   assert.ok(lost !== undefined);
   await write(rig.store, 'stays', 2);
   const images = thinned(await cuts(rig.world, () => rig.store.shred(gone)));
+  t.diagnostic(`${images.length} images`);
   let done = 0;
   for (const image of images) {
     const { rig: again, opens } = await reopened(rig, image, [KEY]);
@@ -396,12 +397,13 @@ test('one slot gets another secret in one step', async () => {
   await (await openRig(rig.world, rig.io, rig.paths, { mode: 'r', key: OTHER })).close();
 });
 
-test('cut anywhere, a rotation leaves a store that the key opens, under one master key alone', async () => {
+test('cut anywhere, a rotation leaves a store that the key opens, under one master key alone', async (t) => {
   const rig = await encryptedRig(2, 8 * MEBIBYTE);
   await write(rig.store, 'run', 1);
   await rig.store.addKey(KEY, OTHER);
   const rotate = () => rig.store.rotateMaster(KEY, { onRecoveryKey: () => undefined });
   const images = thinned(await cuts(rig.world, rotate));
+  t.diagnostic(`${images.length} images`);
   const seen = new Set<string>();
   for (const image of images) {
     const { rig: again, opens } = await reopened(rig, image, [KEY, OTHER]);
