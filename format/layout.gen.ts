@@ -263,7 +263,7 @@ export const KEY_SLOT_LABEL_BYTES = 120;
 export const KEY_SLOT_RESERVED3 = 122;
 /** UTF-8, zero padded */
 export const KEY_SLOT_LABEL = 128;
-/** kinds 4 and 5: how the blob was made (encryption.md S13a); else 0 */
+/** kinds 4 and 5: how the blob was made (encryption.md S17a); else 0 */
 export const KEY_SLOT_TOKEN_SCHEME = 256;
 export const KEY_SLOT_TOKEN_TEXT_BYTES = 258;
 export const KEY_SLOT_TOKEN_BLOB_BYTES = 260;

@@ -75,7 +75,11 @@ async function makeTable(): Promise<KeySlotTable> {
     slots: [],
   };
   const maker = { crypt, random, nowMs: 1000 };
-  for (const key of keys) table = await withSlot(maker, table, MASTER, key, { ...CHEAP, label: key.kind });
+  for (const key of keys)
+    table = await withSlot(maker, table, { masterKey: MASTER, keyEpoch: 1 }, key, {
+      ...CHEAP,
+      label: key.kind,
+    });
   return table;
 }
 
@@ -102,7 +106,7 @@ function bend(
 test('bent key slots give the master key of an untouched slot or E_AUTH, and nothing else', async () => {
   const table = await makeTable();
   const image = encodeKeySlots(table);
-  for (const key of keys) assert.deepEqual((await openSlots(crypt, table, key)).masterKey, MASTER);
+  for (const key of keys) assert.deepEqual((await openSlots(crypt, table, key, 1)).masterKey, MASTER);
   let opened = 0;
   let refused = 0;
   await fc.assert(
@@ -115,7 +119,7 @@ test('bent key slots give the master key of an untouched slot or E_AUTH, and not
       const key = keys[which];
       assert.ok(key);
       try {
-        const { masterKey, slotId } = await openSlots(crypt, decoded, key);
+        const { masterKey, slotId } = await openSlots(crypt, decoded, key, 1);
         assert.deepEqual(masterKey, MASTER);
         const slot = decoded.slots.find(({ id }) => id === slotId);
         assert.ok(

@@ -19,7 +19,7 @@ export interface Pkcs11Key {
   readonly id?: Uint8Array;
 }
 
-/** Numbers of spec/encryption.md S13a. */
+/** Numbers of spec/encryption.md S17a. */
 export const TOKEN_AES_KEY_WRAP = 1;
 export const TOKEN_RSA_OAEP = 2;
 export const TPM_KEYED_HASH = 1;

@@ -395,7 +395,7 @@ struct KeySlot {
   std::uint16_t labelBytes;
   std::uint8_t reserved3[6];
   std::uint8_t label[128];  ///< UTF-8, zero padded
-  std::uint16_t tokenScheme;  ///< kinds 4 and 5: how the blob was made (encryption.md S13a); else 0
+  std::uint16_t tokenScheme;  ///< kinds 4 and 5: how the blob was made (encryption.md S17a); else 0
   std::uint16_t tokenTextBytes;
   std::uint16_t tokenBlobBytes;
   std::uint8_t reserved4[2];

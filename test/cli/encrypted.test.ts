@@ -84,7 +84,7 @@ test('keys are listed without a key, added and removed with one', async () => {
   assert.equal((await ingot(['key', 'add', '--store', store, '--new-recovery-key'])).code, 2);
 });
 
-test('shred removes a version for good; rotate gives a new master key and recovery key; status names nobody', async () => {
+test('shred removes a version for good; rotate gives a new master key and recovery key', async () => {
   const passphrase = join(base, 'passphrase');
   const withKey = ['--store', store, '--passphrase-file', passphrase];
   assert.equal((await ingot(['put', 'secret', blob, ...withKey])).code, 0);

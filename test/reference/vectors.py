@@ -114,10 +114,12 @@ def padded_text(data, offset, length, room):
 
 
 def read_key_slot(data):
-    """encryption.md S13 and S13a; None when the form is wrong."""
+    """encryption.md S17 and S17a; None when the form is wrong."""
     try:
         slot = layout("KeySlot", data)
     except StoreError:
+        return None
+    if slot["keyEpoch"] < 1:
         return None
     cost = [slot[name] for name in SCRYPT_MOST]
     if slot["kind"] == 1 and not all(1 <= slot[name] <= most for name, most in SCRYPT_MOST.items()):
@@ -136,7 +138,7 @@ def read_key_slot(data):
 
 
 def read_key_slots(context, data):
-    """encryption.md S12: the slots of a half, or None when it counts as absent."""
+    """encryption.md S16: the slots of a half, or None when it counts as absent."""
     if len(data) != 131072 or data[:8] != b"INGOTKS1" or int.from_bytes(data[8:16], "little") != crc64(data[16:]):
         return None
     try:

@@ -140,7 +140,10 @@ export const register: CommandModule = (program, actions) => {
     .option('--new-key-file <path>', 'with --slot: a file of 32 bytes to 64 KiB, all of which is the key')
     .option('--new-passphrase-file <path>', 'with --slot: a file with the passphrase')
     .option('--new-passphrase', 'with --slot: type the passphrase')
-    .option('--new-key <uri>', 'with --slot: a key of a token (pkcs11:...) or of the TPM (tpm2:, tpm2:sha256:0,7)')
+    .option(
+      '--new-key <uri>',
+      'with --slot: a key of a token (pkcs11:...) or of the TPM (tpm2:, tpm2:sha256:0,7)',
+    )
     .option('--new-pin-file <path>', "a file with that token's PIN (else it is typed)")
     .option('--recovery-key-out <path>', 'write the new recovery key to this new file, not to the terminal')
     .option('--label <text>', 'with --slot: a name for it, in the clear')

@@ -30,6 +30,7 @@ function slot(id: number, change: Partial<KeySlot>): KeySlot {
     wrapped: counting(id + 128, 48),
     label: '',
     token: null,
+    keyEpoch: 1,
     ...change,
   };
 }
@@ -70,7 +71,7 @@ export function keyFiles(): VectorFile[] {
   return [
     {
       structure: 'KeySlots',
-      note: 'encryption.md S12 to S13a; null when a half counts as absent.',
+      note: 'encryption.md S16 to S17a; null when a half counts as absent.',
       cases: [
         one('a slot of each kind'),
         { name: 'empty', bytes: new Uint8Array(encodeKeySlots(TABLE).length), context },
