@@ -1,14 +1,15 @@
 // An audit of nonces over histories of many segments: the code that gives keys and ordinals runs, ciphers do not.
 //
 // A history is a store whose durable state (the next key id) goes forward with commits and back with restored images.
-// Processes open it, write versions side by side through sealChunks, sealHead and sealManifest, repeat chunks, abort,
-// crash. The books note every pair of key and nonce that would have been used, by what the port was asked to do.
+// Processes open it, write versions side by side through sealChunks and sealHead, seal pages, pieces and root records
+// at each commit, repeat chunks, abort, crash. The books note every pair of key and nonce that would have been used, by
+// what the port was asked to do.
 //
 // Invariants
 //   1. Keys are drawn by the system's generator, as in a store; everything else comes from the seed.
 //   2. A pair that comes a second time is an assertion failure at once. The segments of an extent have the indexes
-//      from 0 on under one ordinal, so a bit for each key and ordinal stands for all of them; heads and manifests have
-//      keys of their own with one index each.
+//      from 0 on under one ordinal, so a bit for each key and ordinal stands for all of them; heads have
+//      a key of their own with one index; pages, values and root records one key each.
 //   3. Nothing is encrypted; the native code's use of ordinal and index is compared elsewhere (crypt_vectors.test.ts).
 //
 // Run by itself: node dist/test/unit/nonce_audit.js SEGMENTS [SEED]
@@ -22,9 +23,17 @@ import type { BatchResult, Io, Random } from '../../engine/io/port.js';
 import { sealChunks } from '../../engine/keys/chunk_sealer.js';
 import { sealHead } from '../../engine/keys/extent_heads.js';
 import { KeyRing, type NewAttempt } from '../../engine/keys/key_ring.js';
-import { sealManifest } from '../../engine/keys/manifest_seal.js';
+import { PageSeals } from '../../engine/keys/page_seals.js';
 import { assert } from '../../format/errors.js';
-import { type KeySlotTable, SUITE_DATA } from '../../format/index.js';
+import {
+  INCOMPAT_ENCRYPTION,
+  type KeySlotTable,
+  PAGE_TAG_BYTES,
+  PageBase,
+  SUITE_FULL,
+  encodeLeaf,
+  encodeValuePiece,
+} from '../../format/index.js';
 import { Prng } from '../sim/prng.js';
 
 const SEGMENT_BYTES = 4096;
@@ -37,7 +46,7 @@ const SLOTS: KeySlotTable = {
   storeUuid: new Uint8Array(16).fill(1),
   generation: 1,
   writtenAtMs: 0,
-  suite: SUITE_DATA,
+  suite: SUITE_FULL,
   nextSlotId: 1,
   slots: [],
 };
@@ -80,7 +89,9 @@ function auditedPorts(books: Books, counts: AuditCounts): { crypt: Crypt; io: Io
     ...nodeCrypt,
     seal(key, nonce, _aad, plain) {
       const view = new DataView(nonce.buffer, nonce.byteOffset);
-      books.note(key, Number(view.getBigUint64(0, true)), view.getUint32(8, true));
+      const [ordinal, index] = [Number(view.getBigUint64(0, true)), view.getUint32(8, true)];
+      // Of pages, pieces and roots the ordinal is 0, and what differs is the index.
+      books.note(key, ordinal === 0 ? index : ordinal, ordinal === 0 ? 0 : index);
       counts.messages += 1;
       return new Uint8Array(plain.length + 16);
     },
@@ -97,7 +108,20 @@ function auditedPorts(books: Books, counts: AuditCounts): { crypt: Crypt; io: Io
 }
 
 const STAGING = new Uint8Array(0);
-const MANIFEST = new Uint8Array(1);
+const { storeUuid } = SLOTS;
+const PAGE = { treeId: 0, birth: 1, storeUuid, tagBytes: PAGE_TAG_BYTES };
+const LEAF = encodeLeaf([{ key: new Uint8Array(1), value: new Uint8Array(9), isLarge: false }], PAGE);
+const FACTS = { sequence: 1, nextId: 1, nextVersionId: 1, treeItemCounts: [0, 0, 0, 0, 0, 0, 0, 0] };
+
+/** What a commit seals beside extents: a page, a large value of two pieces, the root record. */
+function sealCatalog(seals: PageSeals): void {
+  seals.sealPage(new PageBase(LEAF));
+  const key = seals.valueKey();
+  for (const index of [0, 1])
+    seals.sealPiece(key, encodeValuePiece(new Uint8Array(9), PAGE), { index, rawBytes: 9, codec: 0 });
+  seals.sealRoot(FACTS, { wrapped: new Uint8Array(40), pageKeys: new Map() }, 0);
+}
+
 function chunkOf(segments: number): ChunkDraft {
   const chunk = new ChunkDraft(0, 't');
   chunk.coded = STAGING;
@@ -119,7 +143,9 @@ export async function auditNonces(
   let nextId = 1;
   while (counts.segments < segments) {
     // A process: its ring, its writers, ids from the durable state on.
-    const ring = KeyRing.open(crypt, SLOTS, MASTER);
+    const ring = KeyRing.open(crypt, SLOTS, MASTER.slice());
+    const seals = new PageSeals(crypt, random, { storeUuid, incompatFeatures: INCOMPAT_ENCRYPTION });
+    seals.unlock(MASTER.slice(), 1);
     let taken = nextId;
     let isUp = true;
     while (isUp && counts.segments < segments) {
@@ -138,12 +164,13 @@ export async function auditNonces(
         counts.crashes += 1;
         isUp = false;
       } else {
-        for (const attempt of begun) sealManifest(ring, attempt, STAGING, MANIFEST);
+        sealCatalog(seals);
         nextId = taken;
         if (prng.below(4) === 0) images.push(nextId);
       }
     }
     ring.close();
+    seals.close();
     if (prng.below(3) === 0) {
       counts.restores += 1;
       nextId = images[prng.below(images.length)] ?? 1;
