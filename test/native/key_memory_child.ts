@@ -24,6 +24,7 @@ async function work(): Promise<void> {
   for (let k = 0; k < TENSORS; k += 1)
     await tx.put(`t${k}`, new Uint8Array(TENSOR_BYTES).fill(k), { dtype: 'U8', shape: [TENSOR_BYTES] });
   await tx.commit();
+  await store.prune('run', { last: 1 });
   const version = await store.get('run');
   for await (const _ of version.load((info) => new Uint8Array(info.byteLength)));
   const first = await store.get('first');

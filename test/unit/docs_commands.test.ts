@@ -11,7 +11,7 @@ import { fileURLToPath } from 'node:url';
 // dist/test/unit/docs_commands.test.js: the checkout is three directories up.
 const ROOT = dirname(dirname(dirname(dirname(fileURLToPath(import.meta.url)))));
 const INGOT = join(ROOT, 'dist', 'tools', 'ingot.js');
-const DOCUMENTS = ['README.md', 'SAFETY.md', 'CONTRIBUTING.md', 'docs/errors.md'];
+const DOCUMENTS = ['README.md', 'SAFETY.md', 'CONTRIBUTING.md', 'docs/encryption.md', 'docs/errors.md'];
 
 /** Commands that have commands of their own. */
 const NESTED: ReadonlySet<string> = new Set(['key']);
