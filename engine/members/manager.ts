@@ -100,13 +100,20 @@ export class MemberManager {
   }
 
   /** Asks a member to leave (M6), or, with false, to stay. One that is away is given up at once. */
-  leave(index: number, isLeaving: boolean): Promise<void> {
+  leave(index: number, leaves: boolean): Promise<void> {
     return this.#inTurn(async () => {
       const entry = this.#entry(index);
-      if (isLeaving && holdsRoots(entry)) this.#checkLoss(index, 'removed');
+      if (leaves && holdsRoots(entry)) this.#checkLoss(index, 'removed');
       const isAway = !holdsRoots(entry) && entry.state !== MEMBER_FAULTED;
-      const change: MemberEntryChange = isLeaving && isAway ? { state: 'faulted', isLeaving } : { isLeaving };
-      await this.#ports.commit(async (target) => target.putMember(index, change));
+      const change: MemberEntryChange = {
+        isLeaving: leaves,
+        ...(leaves && isAway ? { state: 'faulted' as const } : {}),
+      };
+      const isStaying = isLeaving(entry) && !leaves;
+      await this.#ports.commit(async (target) => {
+        if (isStaying) await this.#stay(target, index);
+        else target.putMember(index, change);
+      });
       this.#ports.moved();
     });
   }
@@ -232,12 +239,17 @@ export class MemberManager {
 
   // ---- coming back
 
+  /** What was written while the member was leaving may be short of the copy that it takes from now on (M14). */
+  async #stay(change: CatalogChange, index: number): Promise<void> {
+    change.putMember(index, { isLeaving: false });
+    await oweResilver(change, Math.max(Math.floor(this.#ports.io.clock.nowMs()), 0));
+  }
+
   async #online(index: number, path: string | undefined): Promise<void> {
     const { io, core, finder, health } = this.#ports;
     const entry = this.#entry(index);
     if (holdsRoots(entry) && core.members.failure(index) === null) {
-      if (isLeaving(entry))
-        await this.#ports.commit(async (change) => change.putMember(index, { isLeaving: false }));
+      if (isLeaving(entry)) await this.#ports.commit((change) => this.#stay(change, index));
       this.#ports.moved();
       return;
     }

@@ -232,3 +232,21 @@ test('what is owed while a pass runs needs another pass', async () => {
   assert.equal(await isOwedNow(), false);
   await rig.store.close();
 });
+
+test('what was written while a member was leaving gets its copies when the member is asked to stay', async () => {
+  const rig = await makeRig({ members: 2, redundancy: 2, memberBytes: 128 * MEBIBYTE });
+  await put(rig, 'before', 1);
+  const tx = await rig.store.begin('meanwhile');
+  await rig.store.leaveMember(1);
+  await tx.put('t', contents(2, SIZE), { dtype: 'U8', shape: [SIZE] });
+  await tx.commit();
+  await rig.store.onlineMember(1);
+  assert.notEqual(
+    await rig.store.resilverState(),
+    null,
+    'the root that lets it stay says that copies are owed',
+  );
+  assert.equal((await walked(rig)).state, 'idle');
+  await expectWhole(rig);
+  await rig.store.close();
+});

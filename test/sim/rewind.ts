@@ -3,12 +3,22 @@
 //
 // It changes a copy of the image and never the image.
 
-import { RING_COPIES, SLOT_BYTES, slotOffset } from '../../format/index.js';
+import { SUPERBLOCK_SEQUENCE } from '../../format/layout.gen.js';
+import { RING_COPIES, SLOT_BYTES, slotOffset, SUPERBLOCK_MAGIC_TEXT } from '../../format/index.js';
 import { SimWorld, type WorldImage } from './sim_world.js';
 import { StoreSession, type StoreShape } from './store_session.js';
 
+const MAGIC = Buffer.from(SUPERBLOCK_MAGIC_TEXT);
+
 /** Roots below the newest that stay whole: what root s freed is reusable after roots s + 1 and s + 2. */
 export const REWINDABLE_ROOTS = 2;
+
+/** The root that a write of a superblock is of, from its first bytes; null for any other write. */
+export function rootOfWrite(head: Uint8Array): number | null {
+  const isSuperblock = Buffer.from(head.subarray(0, SUPERBLOCK_MAGIC_TEXT.length)).equals(MAGIC);
+  if (!isSuperblock) return null;
+  return Number(new DataView(head.buffer, head.byteOffset).getBigUint64(SUPERBLOCK_SEQUENCE, true));
+}
 
 /** Findings of the store as of root `sequence - roots`; empty when it is whole. */
 export async function checkRewound(

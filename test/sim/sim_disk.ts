@@ -20,6 +20,10 @@ export const TORN_UNIT_BYTES = 512;
 const UNITS_PER_BLOCK = BLOCK_BYTES / TORN_UNIT_BYTES;
 const ZERO_BLOCK = new Uint8Array(BLOCK_BYTES);
 
+/** A superblock's slot, and what tells which root it is of. */
+const DOUBTED_BYTES_MAX = 8192;
+const DOUBTED_HEAD_BYTES = 128;
+
 export type BlockMap = Map<number, Uint8Array>;
 
 export interface PendingWrite {
@@ -127,6 +131,8 @@ export class SimDisk {
   lateErrno = 0;
   /** Created but the creation not yet durable: a crash may leave no file at all. */
   creating = false;
+  /** Heads of small writes that a failed flush or a late error left in doubt: a later power cut may take them. */
+  readonly doubted: Uint8Array[] = [];
   /** Says that it flushed and does not: outside the fault model, for tests of those who judge. */
   forgetsFlushes = false;
   /** Moves whenever what a crash could leave may have changed. */
@@ -207,7 +213,7 @@ export class SimDisk {
     this.generation += 1;
     this.completedCount += 1;
     write.completedOrder = this.completedCount;
-    write.doomed = doomed;
+    if (doomed) this.doom(write);
     applyWhole(this.current, write.offsetBytes, write.bytes);
   }
 
@@ -251,7 +257,12 @@ export class SimDisk {
   }
 
   failFlush(covered: readonly PendingWrite[]): void {
-    for (const write of covered) write.doomed = true;
+    for (const write of covered) this.doom(write);
+  }
+
+  private doom(write: PendingWrite): void {
+    write.doomed = true;
+    if (write.lengthBytes <= DOUBTED_BYTES_MAX) this.doubted.push(write.bytes.slice(0, DOUBTED_HEAD_BYTES));
   }
 
   /** Changes bytes of the medium behind everybody's back (bit rot, tampering). */
