@@ -13,6 +13,7 @@
 
 #include "check.h"
 #include "chunk.h"
+#include "histogram.h"
 #include "rans32.h"
 
 namespace {
@@ -198,20 +199,56 @@ void check_encoders(const std::vector<const char*>& names) {
     for (const uint32_t count : counts) total += count;
     EncodeTable table;
     normalise(counts, total, table);
-    const std::vector<uint8_t> symbols = drawn(table, kCount, random);
+    // A pair of blocks that go side by side, and one alone.
+    constexpr uint32_t kJobs = 3;
+    std::vector<uint8_t> symbols[kJobs];
+    for (std::vector<uint8_t>& each : symbols) each = drawn(table, kCount, random);
     std::vector<uint16_t> words[2];
-    EncodeJob jobs[2] = {};
+    EncodeJob jobs[2][kJobs] = {};
     for (const char* name : names) {
-      const bool is_first = name == names.front();
-      std::vector<uint16_t>& room = words[is_first ? 0 : 1];
-      EncodeJob& job = jobs[is_first ? 0 : 1];
-      room.assign(kCount + 64, 0);
-      job = {symbols.data(), kCount / kGroupSymbols, {}, room.data() + room.size(), 0};
-      rans32_kernel(name)->encode(job, table);
-      CHECK(job.word_count == jobs[0].word_count);
-      CHECK(std::memcmp(job.states, jobs[0].states, sizeof job.states) == 0);
-      CHECK(std::equal(job.words_end - job.word_count, job.words_end, jobs[0].words_end - job.word_count));
+      const uint32_t side = name == names.front() ? 0 : 1;
+      const size_t room = kCount + 64;
+      words[side].assign(kJobs * room, 0);
+      for (uint32_t i = 0; i < kJobs; ++i) {
+        jobs[side][i] = {symbols[i].data(), kCount / kGroupSymbols, {}, words[side].data() + (i + 1) * room, 0};
+      }
+      rans32_kernel(name)->encode(jobs[side], kJobs, table);
+      for (uint32_t i = 0; i < kJobs; ++i) {
+        const EncodeJob& job = jobs[side][i];
+        const EncodeJob& first = jobs[0][i];
+        CHECK(job.word_count == first.word_count);
+        CHECK(std::memcmp(job.states, first.states, sizeof job.states) == 0);
+        CHECK(std::equal(job.words_end - job.word_count, job.words_end, first.words_end - job.word_count));
+      }
     }
+  }
+}
+
+/// Whatever is expected, every symbol is counted once.
+void check_histogram() {
+  Random random{6};
+  for (int round = 0; round < 200; ++round) {
+    const uint32_t spread = 1 + random.below(255);
+    const uint32_t common = random.below(256);
+    Bytes bytes(random.below(3) == 0 ? random.below(200) : 5000 + random.below(5000));
+    for (uint8_t& byte : bytes) {
+      byte = static_cast<uint8_t>(random.below(4) != 0 ? common : common + random.below(spread));
+    }
+    uint32_t counts[kSymbolsMax] = {};
+    for (const uint8_t byte : bytes) ++counts[byte];
+    Histogram histogram;
+    if (round % 4 != 0) {
+      const size_t part = round % 4 == 1 ? bytes.size() / 3 : bytes.size();
+      uint32_t sample[kSymbolsMax] = {};
+      for (size_t i = 0; i < part; ++i) ++sample[bytes[i]];
+      histogram.expect(sample, static_cast<uint32_t>(part));
+    }
+    const size_t cut = bytes.size() / 2;
+    histogram.add(bytes.data(), cut);
+    histogram.add(bytes.data() + cut, bytes.size() - cut);
+    uint32_t sums[kSymbolsMax];
+    histogram.counts(sums);
+    CHECK(std::memcmp(sums, counts, sizeof counts) == 0);
   }
 }
 
@@ -290,6 +327,7 @@ int main() {
   const std::vector<const char*> names = kernels();
   check_tables();
   check_encoders(names);
+  check_histogram();
   check_round_trips(names);
   check_deltas(names);
   check_damage(names);

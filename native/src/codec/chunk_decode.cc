@@ -15,8 +15,8 @@
 namespace ingot::codec {
 namespace {
 
-/// Blocks of RANS32 decoded at once, so that two can go side by side through the registers.
-constexpr uint32_t kRansBlocksTogether = 2;
+/// Blocks of RANS32 decoded at once, so that as many can go side by side through the registers.
+constexpr uint32_t kRansBlocksTogether = 4;
 /// Elements joined at once where no plane has blocks.
 constexpr uint32_t kTileElements = 16384;
 

@@ -3,11 +3,11 @@
 // Invariants
 //   1. The stream is a function of the bytes and the options alone: no clock, no thread, no address.
 //   2. When in doubt the plane, or the chunk, stays raw: nothing is ever larger than it was.
-#include <cmath>
 #include <cstring>
 
 #include "blocks.h"
 #include "chunk.h"
+#include "histogram.h"
 #include "rans32.h"
 #include "scratch.h"
 #include "transform.h"
@@ -28,52 +28,6 @@ constexpr uint32_t kMatchProbeBytes = 65536;
 
 /// Elements split, and their symbols counted, while they are in the first-level cache.
 constexpr uint32_t kTileElements = 8192;
-
-/// Counts in eight tables, so that equal neighbours do not wait for each other's stores.
-class Histogram {
- public:
-  void add(const uint8_t* bytes, size_t count) {
-    size_t i = 0;
-    for (; i + 8 <= count; i += 8) {
-      uint64_t eight;
-      std::memcpy(&eight, bytes + i, 8);
-      // Written out: as a loop it ran at half the speed.
-      ++parts_[0][static_cast<uint8_t>(eight)];
-      ++parts_[1][static_cast<uint8_t>(eight >> 8)];
-      ++parts_[2][static_cast<uint8_t>(eight >> 16)];
-      ++parts_[3][static_cast<uint8_t>(eight >> 24)];
-      ++parts_[4][static_cast<uint8_t>(eight >> 32)];
-      ++parts_[5][static_cast<uint8_t>(eight >> 40)];
-      ++parts_[6][static_cast<uint8_t>(eight >> 48)];
-      ++parts_[7][eight >> 56];
-    }
-    for (; i < count; ++i) ++parts_[0][bytes[i]];
-  }
-  void counts(uint32_t* sums) const {
-    for (uint32_t symbol = 0; symbol < kSymbolsMax; ++symbol) {
-      sums[symbol] = 0;
-      for (const auto& part : parts_) sums[symbol] += part[symbol];
-    }
-  }
-
- private:
-  uint32_t parts_[8][kSymbolsMax] = {};
-};
-
-uint32_t distinct(const uint32_t* counts) {
-  uint32_t number = 0;
-  for (uint32_t symbol = 0; symbol < kSymbolsMax; ++symbol) number += counts[symbol] != 0 ? 1 : 0;
-  return number;
-}
-
-/// Bits for each symbol at best (order 0).
-double entropy(const uint32_t* counts, double total) {
-  double bits = 0;
-  for (uint32_t symbol = 0; symbol < kSymbolsMax; ++symbol) {
-    if (counts[symbol] != 0) bits -= counts[symbol] * std::log2(counts[symbol] / total);
-  }
-  return bits / total;
-}
 
 struct PlaneChoice {
   PlaneCodec codec = kPlaneRaw;
@@ -101,12 +55,14 @@ class Encoder {
     elements_ = raw_bytes_ / size_;
     takes_base_ = options_.base != nullptr;
     if (takes_base_) choose_base();
-    if (takes_base_) {
+    if (!sample_promises_counts() && !wants_matches()) return 0;
+    // Otherwise the difference is made tile by tile, with the planes.
+    if (takes_base_ && wants_matches()) {
       uint8_t* delta = memory_.delta.room(raw_bytes_);
       xor_bytes(delta, raw_, options_.base, raw_bytes_);
       raw_ = delta;
     }
-    if (!sample_promises()) return 0;
+    if (!promises_ && probe_matches(raw_, raw_bytes_) >= 1 - kWorthwhilePercent / 100.0) return 0;
     split_planes();
     used_ = kHeaderBytes + size_ * kPlaneEntryBytes;
     std::memset(out_, 0, used_);
@@ -136,11 +92,11 @@ class Encoder {
     takes_base_ = sectors(options_.base) < sectors(nullptr);
   }
 
-  /// False when a sample says that no plane saves enough. LZ4 and zstd see repeats that counts do not, so
-  /// transforms of one plane go on to the real thing unless a probe fails too.
-  [[nodiscard]] bool sample_promises() {
-    if (sample_bytes(nullptr) / size_ < 1 - kWorthwhilePercent / 100.0) return true;
-    return wants_matches() && probe_matches(raw_, raw_bytes_) < 1 - kWorthwhilePercent / 100.0;
+  /// Whether a sample says that counts of symbols save enough. LZ4 and zstd see repeats that counts do not, so where
+  /// they are wanted a probe has the last word.
+  [[nodiscard]] bool sample_promises_counts() {
+    promises_ = sample_bytes(takes_base_ ? options_.base : nullptr) / size_ < 1 - kWorthwhilePercent / 100.0;
+    return promises_;
   }
 
   /// Bytes that an element takes by the entropy of its planes in a sample, of `raw_` or of its difference to `base`;
@@ -171,6 +127,7 @@ class Encoder {
       uint32_t counts[kSymbolsMax];
       histogram.counts(counts);
       sample_bits_[plane] = entropy(counts, count);
+      histograms_[plane].expect(counts, count);
       bytes += sample_bits_[plane] / 8;
     }
     return bytes;
@@ -204,11 +161,18 @@ class Encoder {
     }
     uint8_t* const all = memory_.planes.room(size_t{elements_} * size_);
     for (uint32_t plane = 0; plane < size_; ++plane) planes_[plane] = all + size_t{plane} * elements_;
+    const bool is_whole = !takes_base_ || wants_matches();
+    uint8_t* const difference = is_whole ? nullptr : memory_.delta.room(size_t{kTileElements} * size_);
     for (uint32_t start = 0; start < elements_; start += kTileElements) {
       const uint32_t count = elements_ - start < kTileElements ? elements_ - start : kTileElements;
       uint8_t* at[kPlanesMax];
       for (uint32_t plane = 0; plane < size_; ++plane) at[plane] = all + size_t{plane} * elements_ + start;
-      split(options_.transform, raw_ + size_t{start} * size_, count, at);
+      const uint8_t* from = raw_ + size_t{start} * size_;
+      if (!is_whole) {
+        xor_bytes(difference, from, options_.base + size_t{start} * size_, size_t{count} * size_);
+        from = difference;
+      }
+      split(options_.transform, from, count, at);
       for (uint32_t plane = 0; plane < size_; ++plane) {
         if (wants_rans32(plane)) histograms_[plane].add(at[plane], count);
       }
@@ -314,7 +278,9 @@ class Encoder {
     out_[7] = static_cast<uint8_t>(raw_bytes_ % size_);
     store32(out_ + 8, raw_bytes_);
     store32(out_ + 12, used_);
-    std::memcpy(out_ + 16, raw_ + size_t{elements_} * size_, raw_bytes_ % size_);
+    const size_t body = size_t{elements_} * size_;
+    if (takes_base_ && !wants_matches()) xor_bytes(out_ + 16, raw_ + body, options_.base + body, raw_bytes_ - body);
+    else std::memcpy(out_ + 16, raw_ + body, raw_bytes_ - body);
   }
 
   static void store32(uint8_t* at, uint64_t value) {
@@ -330,6 +296,7 @@ class Encoder {
   uint64_t used_ = 0;
   uint32_t elements_ = 0;
   bool takes_base_ = false;
+  bool promises_ = false;
   const uint8_t* planes_[kPlanesMax] = {};
   double sample_bits_[kPlanesMax] = {};
   Histogram histograms_[kPlanesMax];

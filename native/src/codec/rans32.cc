@@ -148,6 +148,8 @@ namespace {
 
 /// Room for every word of a block and for a whole vector below them.
 constexpr size_t kWordsSpare = 64;
+/// Blocks that a kernel is given at once.
+constexpr uint32_t kBlocksTogether = 2;
 
 void write_states(uint8_t* at, const EncodeJob& job) {
   for (uint32_t lane = 0; lane < kLanes; ++lane) store32(at + size_t{lane} * 4, job.states[lane]);
@@ -178,25 +180,33 @@ uint64_t encode_rans32(const uint8_t* symbols, uint32_t elements, const EncodeTa
   std::memset(out, 0, states);
   write_table(out, table);
   const size_t room = size_t{block_symbols} + kWordsSpare;
-  uint16_t* const words_end = reinterpret_cast<uint16_t*>(words_scratch.room(room * 2)) + room;
+  auto* const words = reinterpret_cast<uint16_t*>(words_scratch.room(kBlocksTogether * room * 2));
   uint64_t used = 0;
-  for (uint32_t block = 0; block < blocks; ++block) {
-    const uint32_t start = block << block_shift;
-    const uint32_t count = elements - start < block_symbols ? elements - start : block_symbols;
-    EncodeJob job{};
-    job.groups = (count + kGroupSymbols - 1) / kGroupSymbols;
-    job.in = whole_groups(symbols + start, count, job.groups, table.padding, last_scratch);
-    job.words_end = words_end;
-    kernel.encode(job, table);
-    const size_t word_bytes = size_t{job.word_count} * 2;
-    const size_t bytes = round_up64(word_bytes, kWordAlignment);
-    if (head + used + bytes >= limit_bytes) return 0;
-    uint8_t* const at = out + head + used;
-    std::memcpy(at, job.words_end - job.word_count, word_bytes);
-    std::memset(at + word_bytes, 0, bytes - word_bytes);
-    used += bytes;
-    store32(out + directory + 4 * (size_t{block} + 1), static_cast<uint32_t>(used / kWordAlignment));
-    write_states(out + states + size_t{block} * kLanes * 4, job);
+  for (uint32_t first = 0; first < blocks; first += kBlocksTogether) {
+    const uint32_t together = blocks - first < kBlocksTogether ? blocks - first : kBlocksTogether;
+    EncodeJob jobs[kBlocksTogether];
+    for (uint32_t i = 0; i < together; ++i) {
+      const uint32_t start = (first + i) << block_shift;
+      const uint32_t count = elements - start < block_symbols ? elements - start : block_symbols;
+      jobs[i].groups = (count + kGroupSymbols - 1) / kGroupSymbols;
+      // Only the last block can be short.
+      jobs[i].in = whole_groups(symbols + start, count, jobs[i].groups, table.padding, last_scratch);
+      jobs[i].words_end = words + (i + 1) * room;
+    }
+    kernel.encode(jobs, together, table);
+    for (uint32_t i = 0; i < together; ++i) {
+      const EncodeJob& job = jobs[i];
+      const size_t word_bytes = size_t{job.word_count} * 2;
+      const size_t bytes = round_up64(word_bytes, kWordAlignment);
+      if (head + used + bytes >= limit_bytes) return 0;
+      uint8_t* const at = out + head + used;
+      std::memcpy(at, job.words_end - job.word_count, word_bytes);
+      std::memset(at + word_bytes, 0, bytes - word_bytes);
+      used += bytes;
+      const size_t block = size_t{first} + i;
+      store32(out + directory + 4 * (block + 1), static_cast<uint32_t>(used / kWordAlignment));
+      write_states(out + states + block * kLanes * 4, job);
+    }
   }
   return head + used;
 }
@@ -248,7 +258,9 @@ Fault decode_scalar(const BlockJob* jobs, uint32_t count, const DecodeTable& tab
   return Fault::kNone;
 }
 
-void encode_scalar(EncodeJob& job, const EncodeTable& table) {
+namespace {
+
+void encode_block_scalar(EncodeJob& job, const EncodeTable& table) {
   uint32_t states[kLanes];
   for (uint32_t& state : states) state = kStateLow;
   uint16_t* words = job.words_end;
@@ -269,6 +281,12 @@ void encode_scalar(EncodeJob& job, const EncodeTable& table) {
   }
   job.word_count = static_cast<uint32_t>(job.words_end - words);
   for (uint32_t lane = 0; lane < kLanes; ++lane) job.states[lane] = states[lane];
+}
+
+}  // namespace
+
+void encode_scalar(EncodeJob* jobs, uint32_t count, const EncodeTable& table) {
+  for (uint32_t index = 0; index < count; ++index) encode_block_scalar(jobs[index], table);
 }
 
 }  // namespace detail

@@ -65,7 +65,7 @@ struct alignas(64) DecodeTable {
 struct Rans32Kernel {
   const char* name;
   Fault (*decode)(const BlockJob* jobs, uint32_t count, const DecodeTable& table);
-  void (*encode)(EncodeJob& job, const EncodeTable& table);
+  void (*encode)(EncodeJob* jobs, uint32_t count, const EncodeTable& table);
 };
 
 /// The kernel in use; `force` picks another for tests ("scalar", "avx2", "avx512", "neon"), nullptr when
@@ -90,11 +90,11 @@ void normalise(const uint32_t* counts, uint64_t total, EncodeTable& table);
 
 namespace detail {
 Fault decode_scalar(const BlockJob* jobs, uint32_t count, const DecodeTable& table);
-void encode_scalar(EncodeJob& job, const EncodeTable& table);
+void encode_scalar(EncodeJob* jobs, uint32_t count, const EncodeTable& table);
 #if defined(__x86_64__)
 Fault decode_avx2(const BlockJob* jobs, uint32_t count, const DecodeTable& table);
 Fault decode_avx512(const BlockJob* jobs, uint32_t count, const DecodeTable& table);
-void encode_avx512(EncodeJob& job, const EncodeTable& table);
+void encode_avx512(EncodeJob* jobs, uint32_t count, const EncodeTable& table);
 #endif
 #if defined(__aarch64__)
 Fault decode_neon(const BlockJob* jobs, uint32_t count, const DecodeTable& table);

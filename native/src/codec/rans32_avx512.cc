@@ -1,4 +1,4 @@
-// RANS32 decoding on 512-bit registers: 32 lanes are two vectors, and two blocks go side by side.
+// RANS32 decoding on 512-bit registers: 32 lanes are two vectors, and two or four blocks go side by side.
 //
 // Gathers are what a step waits for. Where the symbols are few, their tables lie in registers instead, and permutes
 // look them up for all 32 lanes at once.
@@ -223,15 +223,37 @@ Fault decode_together(const BlockJob* jobs, const DecodeTable& table) {
 
 }  // namespace
 
-Fault decode_avx512(const BlockJob* jobs, uint32_t count, const DecodeTable& table) {
-  uint32_t index = 0;
-  while (index < count) {
-    const bool pair = index + 1 < count && jobs[index].groups == jobs[index + 1].groups;
-    const Fault fault = pair ? decode_together<2>(jobs + index, table) : decode_together<1>(jobs + index, table);
-    if (fault != Fault::kNone) return fault;
-    index += pair ? 2 : 1;
+namespace {
+
+/// Whether the next N blocks have as many groups each.
+template <uint32_t N>
+bool alike(const BlockJob* jobs, uint32_t count) {
+  for (uint32_t i = 1; i < N; ++i) {
+    if (i >= count || jobs[i].groups != jobs[0].groups) return false;
   }
-  return Fault::kNone;
+  return true;
+}
+
+}  // namespace
+
+Fault decode_avx512(const BlockJob* jobs, uint32_t count, const DecodeTable& table) {
+  Fault fault = Fault::kNone;
+  for (uint32_t index = 0; index < count && fault == Fault::kNone;) {
+    const BlockJob* const next = jobs + index;
+    const uint32_t left = count - index;
+    // Gathers are bound by the load ports, so that more than two blocks gain nothing there.
+    if (table.is_few && alike<4>(next, left)) {
+      fault = decode_together<4>(next, table);
+      index += 4;
+    } else if (alike<2>(next, left)) {
+      fault = decode_together<2>(next, table);
+      index += 2;
+    } else {
+      fault = decode_together<1>(next, table);
+      ++index;
+    }
+  }
+  return fault;
 }
 
 }  // namespace ingot::codec::detail

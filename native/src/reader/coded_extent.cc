@@ -6,6 +6,7 @@
 #include <new>
 
 #include "chunk.h"
+#include "coded_slice.h"
 #include "crc64.h"
 #include "failure.h"
 
@@ -101,6 +102,35 @@ void decode_coded(uint64_t id, const ExtentRecord& extent, const uint8_t* stored
   }
   if (extent.delta == codec::kDeltaXor) std::memcpy(out, below.data() + extent.delta_base_offset, extent.raw_bytes);
   decode_stream(id, extent, stored, names, out);
+}
+
+void read_base_slice(uint64_t id, const ExtentRecord& extent, uint64_t offset_bytes, uint64_t length_bytes,
+                     ExtentSource& source, const std::string& place, const std::string& object, uint8_t* out) {
+  std::vector<Link> chain = bases_of(id, extent, source, {place, object});
+  // Where the range lies in each base, nearest first.
+  std::vector<uint64_t> offsets;
+  const ExtentRecord* above = &extent;
+  for (const Link& link : chain) {
+    offset_bytes += above->delta_base_offset;
+    offsets.push_back(offset_bytes);
+    above = &link.extent;
+  }
+  for (size_t index = chain.size(); index-- > 0;) {
+    const Link& link = chain[index];
+    if (!link.extent.is_coded()) {
+      source.read_range(link.id, link.extent, offsets[index], length_bytes, out);
+      continue;
+    }
+    const codec::ByteRange part{offsets[index], length_bytes};
+    CodedSlice slice(link.id, link.extent, {part});
+    for (auto ranges = slice.wanted(place, object); !ranges.empty(); ranges = slice.wanted(place, object)) {
+      for (const codec::ByteRange& range : ranges) {
+        source.read_range(link.id, link.extent, range.offset_bytes, range.length_bytes,
+                          slice.memory() + range.offset_bytes);
+      }
+    }
+    slice.decode(part, place, object, out);
+  }
 }
 
 }  // namespace ingot::reader

@@ -61,6 +61,12 @@ inline constexpr uint64_t kGatherBytes = 32 * kMiBytes;
 /// Stored bytes of coded extents that a round reads before it decodes them; the last one may go beyond. They are
 /// decoded one after the other, each with at most one extent's stored bytes and two's raw bytes beside them.
 inline constexpr uint64_t kCodedBytes = 64 * kMiBytes;
+/// What is read first of a coded extent of which a part is wanted: header, tables and directory of one of 4 MiB.
+inline constexpr uint64_t kSliceHeadBytes = 64 * 1024;
+/// Segments that such a part touches beside its own bytes, about (both ends of two planes), and the share of the stored
+/// bytes that it may take, in percent: beyond it one read of all is quicker than two that follow each other.
+inline constexpr uint64_t kSliceSegmentsBeside = 4;
+inline constexpr uint64_t kSliceSharePercent = 50;
 /// Reads of one round, and the sums held for them (64 MiB): a call of any size works in rounds.
 inline constexpr size_t kRoundParts = 65536;
 inline constexpr size_t kRoundSums = 8u << 20;

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "coded_extent.h"
+#include "coded_slice.h"
 #include "crc64.h"
 #include "extent_lookup.h"
 #include "failure.h"
@@ -66,6 +67,8 @@ class VersionReader::Round {
   }
 
   void run() {
+    take_slices();
+    run_slices();
     std::vector<ReadOp> reads(ops_.size());
     uint64_t scratch_bytes = kSector;
     for (const Op& op : ops_) if (needs_scratch(op)) scratch_bytes += round_up(read_bytes(op), kSector);
@@ -97,10 +100,13 @@ class VersionReader::Round {
       snapshot.fail_unreadable(owner_.name_of(*task.object, task.is_tensor), task.object->name, outcome,
                                static_cast<uint32_t>(index));
     }
-    for (const Op& op : ops_) {
-      for (size_t part = op.first_part; part < op.first_part + op.part_count; ++part) sum_part(parts_[part], op);
+    for (const std::vector<Op>* some : {&ops_, &slices_}) {
+      for (const Op& op : *some) {
+        for (size_t part = op.first_part; part < op.first_part + op.part_count; ++part) sum_part(parts_[part], op);
+      }
     }
     ops_.clear();
+    slices_.clear();
     parts_.clear();
     sums_.clear();
     extents_.clear();
@@ -134,6 +140,23 @@ class VersionReader::Round {
     ++ops_.back().part_count;
   }
 
+  /// Moves the coded extents of which little is wanted from `ops_` to `slices_`.
+  void take_slices() {
+    const auto is_sliced = [this](const Op& op) {
+      if (!op.is_coded) return false;
+      const ExtentRecord& extent = extents_.at(op.extent_id);
+      uint64_t bytes = (1 + kSliceSegmentsBeside * op.part_count) << extent.segment_shift;
+      for (size_t part = op.first_part; part < op.first_part + op.part_count; ++part) bytes += parts_[part].length;
+      return bytes * 100 <= extent.stored_bytes * kSliceSharePercent;
+    };
+    for (const Op& op : ops_) if (is_sliced(op)) slices_.push_back(op);
+    std::erase_if(ops_, is_sliced);
+  }
+
+  /// Step by step for all slices at once: what each wants next is one batch of reads.
+  void run_slices();
+  void decode_slice(const Op& op, const CodedSlice& slice);
+
   static bool needs_scratch(const Op& op) { return op.is_coded || op.part_count > 1; }
 
   [[nodiscard]] uint64_t read_bytes(const Op& op) const {
@@ -163,6 +186,19 @@ class VersionReader::Round {
     const uint64_t last = (read.wanted_offset_bytes + read.wanted_bytes - 1) >> extent.segment_shift;
     sums_.insert(sums_.end(), extent.sums.begin() + static_cast<int64_t>(first),
                  extent.sums.begin() + static_cast<int64_t>(last) + 1);
+  }
+
+  /// A read of stored bytes [offset, offset + length), whose sums go behind `sums`.
+  void plan_range(ReadOp& read, const ExtentRecord& extent, const codec::ByteRange& range, uint8_t* destination,
+                  std::vector<uint64_t>& sums) const {
+    plan_whole_extent(*owner_.snapshot_, extent, destination, read);
+    read.wanted_offset_bytes = range.offset_bytes;
+    read.wanted_bytes = range.length_bytes;
+    read.sum_index = sums.size();
+    const uint64_t first = range.offset_bytes >> extent.segment_shift;
+    const uint64_t last = (range.offset_bytes + range.length_bytes - 1) >> extent.segment_shift;
+    sums.insert(sums.end(), extent.sums.begin() + static_cast<int64_t>(first),
+                extent.sums.begin() + static_cast<int64_t>(last) + 1);
   }
 
   /// The part that the first fault of an op fell on: gathered parts may belong to several objects.
@@ -229,7 +265,7 @@ class VersionReader::Round {
 
   VersionReader& owner_;
   ReadTotals& totals_;
-  std::vector<Op> ops_;
+  std::vector<Op> ops_, slices_;
   std::vector<Part> parts_;
   std::vector<uint64_t> sums_;
   std::unordered_map<uint64_t, ExtentRecord> extents_;
@@ -246,10 +282,16 @@ class VersionReader::Round::Bases final : public ExtentSource {
 
   void read_stored(uint64_t id, const ExtentRecord& extent, std::vector<uint8_t>& stored) override {
     stored.resize(extent.stored_bytes);
+    read_range(id, extent, 0, extent.stored_bytes, stored.data());
+  }
+
+  void read_range(uint64_t id, const ExtentRecord& extent, uint64_t offset_bytes, uint64_t length_bytes,
+                  uint8_t* out) override {
     ReadOp read;
-    plan_whole_extent(*round_.owner_.snapshot_, extent, stored.data(), read);
+    std::vector<uint64_t> sums;
+    round_.plan_range(read, extent, {offset_bytes, length_bytes}, out, sums);
     Snapshot& snapshot = *round_.owner_.snapshot_;
-    const ReadOutcome outcome = snapshot.files().io().read(std::span(&read, 1), extent.sums);
+    const ReadOutcome outcome = snapshot.files().io().read(std::span(&read, 1), sums);
     round_.count(outcome);
     if (read.ok) return;
     snapshot.fail_unreadable(round_.owner_.name_of(*task_.object, task_.is_tensor) + ": its base, extent " +
@@ -275,6 +317,64 @@ void VersionReader::Round::decode(const Op& op, const uint8_t* stored) {
     throw;
   }
   if (!in_place) scatter(op, raw.data());
+}
+
+void VersionReader::Round::run_slices() {
+  std::vector<CodedSlice> slices;
+  slices.reserve(slices_.size());
+  for (const Op& op : slices_) {
+    std::vector<codec::ByteRange> ranges;
+    for (size_t part = op.first_part; part < op.first_part + op.part_count; ++part) {
+      ranges.push_back({parts_[part].raw_offset, parts_[part].length});
+    }
+    slices.emplace_back(op.extent_id, extents_.at(op.extent_id), std::move(ranges));
+  }
+  Snapshot& snapshot = *owner_.snapshot_;
+  const auto task_of = [this](size_t index) -> const Task& { return *parts_[slices_[index].first_part].task; };
+  const auto place_of = [this](const Task& task) { return owner_.name_of(*task.object, task.is_tensor); };
+  for (;;) {
+    std::vector<ReadOp> reads;
+    std::vector<size_t> slice_of;
+    std::vector<uint64_t> sums;
+    for (size_t index = 0; index < slices.size(); ++index) {
+      const Task& task = task_of(index);
+      for (const codec::ByteRange& range : slices[index].wanted(place_of(task), task.object->name)) {
+        plan_range(reads.emplace_back(), extents_.at(slices_[index].extent_id), range,
+                   slices[index].memory() + range.offset_bytes, sums);
+        slice_of.push_back(index);
+      }
+    }
+    if (reads.empty()) break;
+    const ReadOutcome outcome = snapshot.files().io().read(reads, sums);
+    count(outcome);
+    for (size_t read = 0; read < reads.size(); ++read) {
+      if (reads[read].ok) continue;
+      for (const Op& op : slices_) clear(op);
+      const Task& task = task_of(slice_of[read]);
+      snapshot.fail_unreadable(place_of(task), task.object->name, outcome, static_cast<uint32_t>(read));
+    }
+  }
+  for (size_t index = 0; index < slices.size(); ++index) decode_slice(slices_[index], slices[index]);
+}
+
+/// The base of a delta goes to each destination first.
+void VersionReader::Round::decode_slice(const Op& op, const CodedSlice& slice) {
+  const ExtentRecord& extent = extents_.at(op.extent_id);
+  try {
+    for (size_t index = op.first_part; index < op.first_part + op.part_count; ++index) {
+      const Part& part = parts_[index];
+      const std::string place = owner_.name_of(*part.task->object, part.task->is_tensor);
+      const std::string& object = part.task->object->name;
+      Bases bases(*this, *part.task);
+      if (extent.delta == codec::kDeltaXor) {
+        read_base_slice(op.extent_id, extent, part.raw_offset, part.length, bases, place, object, part.destination);
+      }
+      slice.decode({part.raw_offset, part.length}, place, object, part.destination);
+    }
+  } catch (...) {
+    clear(op);
+    throw;
+  }
 }
 
 std::string VersionReader::name_of(const StoredObject& object, bool is_tensor) const {
