@@ -9,6 +9,7 @@
 // Bytes come in by chunk_intake.ts; chunk_placer.ts finds space, chunk_writing.ts writes.
 // This file never makes anything visible: only a commit does (transaction.ts).
 
+import { assert } from '../format/errors.js';
 import { encodeChunks } from './chunk_encoder.js';
 import { ChunkIntake } from './chunk_intake.js';
 import type { ChunkDraft, DraftPart } from './chunk_packer.js';
@@ -200,6 +201,30 @@ export class TransactionWriter {
     if (result !== null && chunk !== undefined) throw writeError(this.#failing(), wanting, chunk, result);
     const { attempt, segmentBytes } = this.#options;
     if (attempt !== null) await sealChunks(io, attempt, segmentBytes, unlinked(chunks), signal);
+    this.#giveSourcesBack(wanting);
+  }
+
+  /** What was encoded is written from its own memory: that of its sources and its base is free for chunks to come. */
+  #giveSourcesBack(encoded: readonly ChunkDraft[]): void {
+    let freedBytes = 0;
+    for (const chunk of encoded) {
+      assert(
+        chunk.written !== null && chunk.lentBytes === 0,
+        'a chunk that was encoded lies in our own memory',
+      );
+      const keptBytes = Math.min(chunk.heldBytes, chunk.writtenBytes);
+      freedBytes += chunk.heldBytes - keptBytes;
+      chunk.heldBytes = keptBytes;
+      this.#giveStagingBack(chunk);
+    }
+    this.#pool.budget.release(freedBytes);
+  }
+
+  #giveStagingBack(chunk: ChunkDraft): void {
+    if (chunk.staging !== null) this.#pool.staging.give(chunk.staging);
+    chunk.staging = null;
+    for (const slab of chunk.slabs) this.#intake.releaseSlab(slab);
+    chunk.slabs.clear();
   }
 
   #giveBack(chunks: readonly ChunkDraft[]): void {
@@ -209,13 +234,10 @@ export class TransactionWriter {
       heldBytes += chunk.heldBytes;
       lentBytes += chunk.lentBytes;
       chunk.heldBytes = chunk.lentBytes = 0;
-      if (chunk.staging !== null) this.#pool.staging.give(chunk.staging);
-      chunk.staging = null;
+      this.#giveStagingBack(chunk);
       if (chunk.coded !== null) this.#pool.staging.give(chunk.coded);
       chunk.coded = null;
       chunk.written = null;
-      for (const slab of chunk.slabs) this.#intake.releaseSlab(slab);
-      chunk.slabs.clear();
       // The sources may be large; the sums are all that is still needed.
       chunk.pieces.length = 0;
     }
