@@ -1,6 +1,7 @@
 // Encrypted stores on the command line: made, filled, read, looked after without a key, and keys that come and go.
 
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import { readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -111,4 +112,49 @@ test('shred removes a version for good; rotate gives a new master key and recove
   assert.equal((await ingot(['key', 'rotate', ...withKey, ...changed])).code, 0);
   assert.equal((await ingot(['ls', ...withKey])).code, 1);
   assert.equal((await ingot(['fsck', '--store', store, '--key-file', otherKey])).code, 0);
+});
+
+const noTerminal =
+  spawnSync('python3', ['-c', 'import pty']).status === 0 ? false : 'python3 is not installed';
+
+/** Runs `ingot` on a terminal; each prompt gets its answer, and none of it is shown. */
+function typed(
+  args: readonly string[],
+  answers: readonly (readonly [string, string])[],
+): { code: number; shown: string } {
+  const root = join(import.meta.dirname, '..', '..', '..');
+  const hex = answers.map(([prompt, answer]) => `${prompt}=${Buffer.from(answer, 'latin1').toString('hex')}`);
+  const command = [process.execPath, join(root, 'dist', 'tools', 'ingot.js'), ...args];
+  const script = join(root, 'test', 'cli', 'terminal.py');
+  const ran = spawnSync('python3', [script, ...hex, '--', ...command], { encoding: 'utf8' });
+  return { code: ran.status ?? -1, shown: ran.stdout };
+}
+
+test('a passphrase is typed twice for a new store, once to open it, and never shown', {
+  skip: noTerminal,
+}, () => {
+  const place = join(base, 'typed');
+  const make = ['create', place, '--members', '1', '--size', '32MiB', '--encrypt', '--passphrase'];
+  const out = ['--recovery-key-out', join(base, 'typed-recovery')];
+  const slip = typed(
+    [...make, ...out],
+    [
+      ['new passphrase: ', 'secret\r'],
+      ['again: ', 'sekret\r'],
+    ],
+  );
+  assert.match(slip.shown, /two passphrases differ/);
+  const made = typed(
+    [...make, ...out],
+    [
+      ['new passphrase: ', 'secxx\x7f\x7fret\r'],
+      ['again: ', 'secret\n'],
+    ],
+  );
+  assert.equal(made.code, 0, made.shown);
+  const open = ['ls', '--store', place, '--passphrase'];
+  const opened = typed(open, [['passphrase: ', 'secret\r']]);
+  assert.equal(opened.code, 0, opened.shown);
+  assert.match(typed(open, [['passphrase: ', 'secr\x03']]).shown, /No passphrase was typed/);
+  for (const { shown } of [slip, made, opened]) assert.doesNotMatch(shown, /sec(x|r)|sekr/);
 });
