@@ -173,7 +173,9 @@ export class StoreCatalog implements Catalog {
     return this.#root.superblock;
   }
   get openReport(): readonly string[] {
-    return this.#opened.report.lines;
+    const { lines } = this.#opened.report;
+    const weakness = this.keys.state === 'open' ? this.io.crypt.secretWeakness() : null;
+    return weakness === null ? lines : [...lines, weakness];
   }
   /** Members that hold the newest root and have not failed. */
   get online(): readonly OnlineMember[] {

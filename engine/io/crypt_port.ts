@@ -48,6 +48,8 @@ export interface Crypt {
   takeSecret(bytes: number): Uint8Array;
   /** Wipes it, all of it that was taken; a second time does nothing. */
   releaseSecret(secret: Uint8Array): void;
+  /** What the system refused secrets, in a sentence for the open report; null: nothing. */
+  secretWeakness(): string | null;
   /** Fresh random bytes as a secret; simulated ports draw them from `random`. */
   randomSecret(random: Random, bytes: number): Uint8Array;
 }

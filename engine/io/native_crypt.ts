@@ -106,6 +106,12 @@ export const nativeSecrets: Omit<Crypt, 'tokens'> = {
 
   takeSecret,
   releaseSecret,
+  secretWeakness() {
+    const { unlockedBytes, dumpedBytes, lockErrno } = secretState();
+    if (dumpedBytes > 0) return 'keys in memory would be in a core dump: this kernel does not leave them out';
+    if (unlockedBytes === 0) return null;
+    return `keys in memory may reach the swap: it could not be locked (errno ${lockErrno}; see ulimit -l)`;
+  },
   randomSecret: (_random, bytes) => randomFillSync(takeSecret(bytes)),
 };
 

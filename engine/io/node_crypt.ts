@@ -89,6 +89,7 @@ export const nodeCrypt: Crypt = {
   releaseSecret(secret) {
     secret.fill(0);
   },
+  secretWeakness: () => null,
   randomSecret: (random, bytes) => random.bytes(bytes).slice(),
 };
 

@@ -4,6 +4,7 @@ import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { test } from 'node:test';
 import { ingot, parseObject, scratchDirectory } from './harness.js';
 
@@ -157,4 +158,15 @@ test('a passphrase is typed twice for a new store, once to open it, and never sh
   assert.equal(opened.code, 0, opened.shown);
   assert.match(typed(open, [['passphrase: ', 'secr\x03']]).shown, /No passphrase was typed/);
   for (const { shown } of [slip, made, opened]) assert.doesNotMatch(shown, /sec(x|r)|sekr/);
+});
+
+test('where memory cannot be locked a store opens all the same, and the open says so', () => {
+  const args = ['ls', '--store', store, '--key-file', keyFile];
+  const program = fileURLToPath(new URL('../../tools/ingot.js', import.meta.url));
+  // Root may lock whatever the limit says, unless it gave that up.
+  const drop = process.getuid?.() === 0 ? 'setpriv --bounding-set -ipc_lock' : '';
+  const line = `ulimit -l 0 && exec ${drop} "$0" "$@"`;
+  const ran = spawnSync('sh', ['-c', line, process.execPath, program, ...args], { encoding: 'utf8' });
+  assert.equal(ran.status, 0, ran.stderr);
+  assert.match(ran.stderr, /keys in memory may reach the swap/);
 });
