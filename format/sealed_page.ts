@@ -26,7 +26,7 @@ import {
   PAGE_HEADER_USED_BYTES,
   PAGE_POINTER_BYTES,
 } from './layout.gen.js';
-import type { BranchPage, LeafPage, PageContext } from './page.js';
+import type { PageContext } from './page.js';
 import { LEAF_FLAG_LARGE, PageBase, checkPageHeader } from './page.js';
 import type { PagePointer } from './pointer.js';
 import {
@@ -71,7 +71,7 @@ export interface SealedParts {
 }
 
 /** A plain page in the form in which it is stored, not yet encrypted. */
-export function splitPage(page: LeafPage | BranchPage): SealedParts {
+export function splitPage(page: PageBase): SealedParts {
   const { bytes: plain, usedBytes } = page;
   const isLeaf = page.kind === PAGE_KIND_LEAF;
   assert(isLeaf || page.kind === PAGE_KIND_BRANCH, 'leaves and branches are sealed this way');

@@ -19,6 +19,7 @@ import type { VectorCase } from './vectors/cases_fixed.js';
 import { fixedFiles } from './vectors/cases_fixed.js';
 import { keyFiles } from './vectors/cases_keys.js';
 import { recordFiles } from './vectors/cases_records.js';
+import { sealedFiles } from './vectors/cases_sealed.js';
 import { evaluate } from './vectors/evaluate.js';
 
 const ROOT = join(dirname(fileURLToPath(import.meta.url)), '..', '..');
@@ -75,7 +76,7 @@ function describe(structure: string, one: VectorCase): object {
 /** Path of each vector file, relative to the checkout, and its text. */
 export function generateVectors(): Map<string, string> {
   const files = new Map<string, string>();
-  for (const file of [...fixedFiles(), ...recordFiles(), ...codecFiles(), ...keyFiles()]) {
+  for (const file of [...fixedFiles(), ...recordFiles(), ...codecFiles(), ...keyFiles(), ...sealedFiles()]) {
     const cases = file.cases.map((one) => `    ${JSON.stringify(describe(file.structure, one))}`);
     const name = file.structure.replace(/(?<=[a-z])(?=[A-Z])/g, '_').toLowerCase();
     const head = `{\n  "structure": ${JSON.stringify(file.structure)},\n  "note": ${JSON.stringify(file.note)},\n`;

@@ -12,14 +12,7 @@
 // It reads and writes no device and decides nothing about trees.
 
 import { StoreError, assert } from '../../format/errors.js';
-import type {
-  BranchPage,
-  FormatContext,
-  LeafPage,
-  PagePointer,
-  RootSeal,
-  Superblock,
-} from '../../format/index.js';
+import type { FormatContext, PagePointer, RootSeal, Superblock } from '../../format/index.js';
 import {
   INCOMPAT_ENCRYPTION,
   PAGE_HEADER_BYTES,
@@ -229,7 +222,7 @@ export class PageSeals {
 
   /** The stored form of a plain leaf or branch, under a key of its own. */
   sealPage(page: PageBase): { readonly bytes: Uint8Array; readonly key: Uint8Array } {
-    const { bytes, sealed, tag } = splitPage(page as LeafPage | BranchPage);
+    const { bytes, sealed, tag } = splitPage(page);
     const key = this.#random.bytes(PAGE_KEY_BYTES).slice();
     const message = this.#crypt.seal(key, ZERO_NONCE, pageAad(bytes), sealed);
     sealed.set(message.subarray(0, sealed.length));

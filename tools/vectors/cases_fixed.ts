@@ -67,7 +67,7 @@ export const patched = (
   for (const [at, value] of changes) copy[at] = value;
   return copy;
 };
-const pointer = (change: Partial<PagePointer> = {}): PagePointer => ({
+export const pointer = (change: Partial<PagePointer> = {}): PagePointer => ({
   sum: 0x0123_4567_89ab_cdefn,
   birth: 3,
   storedBytes: 8_192,
@@ -98,7 +98,7 @@ function member(index: number, change: Partial<MemberEntry> = {}): MemberEntry {
   };
 }
 
-function sampleSuperblock(): Superblock {
+export function sampleSuperblock(): Superblock {
   const members = [
     member(0),
     UNUSED_MEMBER,
@@ -156,7 +156,7 @@ function sampleSuperblock(): Superblock {
 }
 
 /** Makes both sums right again after a patch. */
-function resum(image: Uint8Array): Uint8Array {
+export function resum(image: Uint8Array): Uint8Array {
   const view = new DataView(image.buffer, image.byteOffset);
   view.setBigUint64(24, crc64(image, 64), true);
   view.setBigUint64(8, crc64(image, 24, 64), true);
@@ -254,9 +254,9 @@ function pointerFile(): VectorFile {
   };
 }
 
-const FIELDS = { treeId: 0, birth: 3, storeUuid: STORE_UUID };
-const PAGE_CONTEXT = { storeUuid: toHex(STORE_UUID), treeId: 0, rootSequence: 5 };
-const pagePointer = (bytes: Uint8Array, change: Partial<PagePointer> = {}): PagePointer =>
+export const FIELDS = { treeId: 0, birth: 3, storeUuid: STORE_UUID };
+export const PAGE_CONTEXT = { storeUuid: toHex(STORE_UUID), treeId: 0, rootSequence: 5 };
+export const pagePointer = (bytes: Uint8Array, change: Partial<PagePointer> = {}): PagePointer =>
   pointer({ sum: crc64(bytes), storedBytes: bytes.length, ...change });
 
 function pageFile(): VectorFile {

@@ -8,6 +8,7 @@ import {
   codecOfStream,
   crc64,
   decodeChunk,
+  decodeDataKey,
   decodeDeferred,
   decodeExtent,
   decodeFreeKey,
@@ -27,6 +28,7 @@ import {
   decodeRun,
   decodeRunsKey,
   decodeSlot,
+  decodeSealedPage,
   decodeSumLeaf,
   decodeSumLeafPage,
   decodeTag,
@@ -115,6 +117,12 @@ function evaluatePage(structure: string, bytes: Uint8Array, context: VectorConte
       checkPageSum(bytes, pointer);
       return pageItems(decodePage(bytes, pointer, pageContext));
     }
+    case 'SealedPage': {
+      const pointer = pointerOf(context.pointer);
+      checkPageSum(bytes, pointer);
+      const { itemCount, pointers } = decodeSealedPage(bytes, pointer, { ...pageContext, isSealed: true });
+      return { itemCount, pointers };
+    }
     case 'ValueIndexPage': {
       const value = largeValueOf(context.largeValue);
       checkPageSum(bytes, value.pointer);
@@ -161,6 +169,8 @@ const SIMPLE: Readonly<Record<string, (bytes: Uint8Array) => unknown>> = {
   Version: (bytes) => decodeVersion(bytes),
   Manifest: (bytes) => decodeManifest(bytes),
   Extent: (bytes) => decodeExtent(bytes),
+  SealedExtent: (bytes) => decodeExtent(bytes),
+  DataKey: (bytes) => decodeDataKey(bytes),
   SumLeaf: (bytes) => decodeSumLeaf(bytes),
   Member: (bytes) => decodeMember(bytes),
   Job: (bytes) => decodeJob(bytes),
@@ -168,7 +178,7 @@ const SIMPLE: Readonly<Record<string, (bytes: Uint8Array) => unknown>> = {
 
 /** What the code makes of the vector. Throws what the decoder throws. */
 export function evaluate(structure: string, bytes: Uint8Array, context: VectorContext): Json {
-  if (structure === 'Superblock') {
+  if (structure === 'Superblock' || structure === 'SealedSuperblock') {
     return toJson(decodeSlot(bytes, { copy: context.copy ?? 0, slot: context.slot ?? 0 }));
   }
   if (structure.endsWith('Page')) return toJson(evaluatePage(structure, bytes, context));
