@@ -11,7 +11,7 @@
 // It does not decide when to commit (commit.ts) nor who may reuse what (allocator.ts).
 
 import { StoreError, assert } from '../format/errors.js';
-import { MEMBER_DETACHED, MEMBER_UNUSED, holdsRoots, inSyncBits } from '../format/index.js';
+import { MEMBER_DETACHED, MEMBER_UNUSED, SEALED_TREES, holdsRoots, inSyncBits } from '../format/index.js';
 import type { MemberEntry, PagePointer, RootSeal, Superblock } from '../format/index.js';
 import type { PagePlan, PageWrite, SealedTree } from './btree.js';
 import type { CatalogCore } from './catalog_core.js';
@@ -19,7 +19,6 @@ import { TREE_FREE_SPACE, TREE_VERSIONS } from './catalog_core.js';
 import { pointerRanges } from './deferred.js';
 import type { SectorRange } from './deferred.js';
 import { FreeTreeFit } from './free_tree_fit.js';
-import { SEALED_TREES } from './keys/page_seals.js';
 import type { NextMaster, RootFacts } from './keys/page_seals.js';
 import type { HeldRoot } from './members/member_set.js';
 import { DealingSink, PagePool } from './page_pool.js';

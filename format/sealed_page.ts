@@ -38,6 +38,8 @@ import {
   encodePointer,
 } from './pointer.js';
 
+/** Trees whose pages are sealed in an encrypted store: runs, versions, keys. */
+export const SEALED_TREES: readonly number[] = [0, 1, 5];
 export const PAGE_TAG_BYTES = 16;
 /** Where the clear pointers of a sealed page begin. */
 const POINTERS_AT = PAGE_HEADER_BYTES + PAGE_TAG_BYTES;

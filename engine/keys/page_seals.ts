@@ -20,6 +20,7 @@ import {
   PAGE_TAG_BYTES,
   PageBase,
   ROOT_SALT_BYTES,
+  SEALED_TREES,
   WRAPPED_DATA_KEY_BYTES,
   encodeUtf8,
   joinPage,
@@ -35,8 +36,6 @@ import type { PageContext } from '../../format/page.js';
 import type { Crypt } from '../io/crypt_port.js';
 import type { Random } from '../io/port.js';
 
-/** Trees whose pages are sealed in an encrypted store: runs, versions, keys. */
-export const SEALED_TREES: readonly number[] = [0, 1, 5];
 const NONCE_BYTES = 12;
 /** Every key here seals one message, but that of a large value, whose pieces have their numbers. */
 const ZERO_NONCE = new Uint8Array(NONCE_BYTES);

@@ -63,6 +63,15 @@ test('status, scrub and fsck need no key, ls does; fsck says what it could not l
   }
 });
 
+test('dump shows what of sealed trees is in the clear, and that they are sealed', async () => {
+  const entries = await ingot(['dump', '--store', store, '--tree', 'runs']);
+  assert.equal(entries.code, 1);
+  assert.match(entries.stderr, /E_AUTH: the runs tree is sealed/);
+  const pages = await ingot(['dump', '--store', store, '--tree', 'runs', '--pages']);
+  assert.equal(pages.code, 0, pages.stderr);
+  assert.match(pages.stdout, /leaf/);
+});
+
 test('keys are listed without a key, added and removed with one', async () => {
   const passphrase = join(base, 'passphrase');
   writeFileSync(passphrase, 'correct horse\n');

@@ -12,11 +12,13 @@ import { join } from 'node:path';
 import {
   chooseMemberTip,
   decodePage,
+  decodeSealedPage,
   decodeSlot,
   formattedBytesFor,
   type BranchPage,
   checkPageSum,
   type LeafPage,
+  type SealedPage,
   type MemberTip,
   MEMBER_BYTES_MIN,
   type PagePointer,
@@ -164,12 +166,17 @@ function unreadable(error: unknown, path: string): unknown {
   return new StoreError('E_IO', `${path} could not be read (${code}).`, { where, cause: error });
 }
 
-/** Reads and checks one page of a tree from whichever given member holds a good copy. */
+/** Reads and checks one page of a tree from whichever given member holds a good copy; sealed ones stay sealed. */
 export async function readPage(
   members: ReadonlyMap<number, RawMember>,
   pointer: PagePointer,
-  context: { readonly storeUuid: Uint8Array; readonly treeId: number; readonly rootSequence: number },
-): Promise<LeafPage | BranchPage> {
+  context: {
+    readonly storeUuid: Uint8Array;
+    readonly treeId: number;
+    readonly rootSequence: number;
+    readonly isSealed: boolean;
+  },
+): Promise<LeafPage | BranchPage | SealedPage> {
   let last: unknown = null;
   for (const { member, sector } of pointer.copies) {
     const device = members.get(member);
@@ -178,7 +185,8 @@ export async function readPage(
       const where = { member: device.path, memberIndex: member, offsetBytes: sector * SECTOR_BYTES };
       const bytes = await device.read(sector * SECTOR_BYTES, pointer.storedBytes);
       checkPageSum(bytes, pointer, where);
-      return decodePage(bytes, pointer, { ...context, where });
+      const full = { ...context, where };
+      return context.isSealed ? decodeSealedPage(bytes, pointer, full) : decodePage(bytes, pointer, full);
     } catch (error) {
       last = error;
     }

@@ -29,6 +29,9 @@ import {
   type PagePointer,
   regionDataSectors,
   regionFreeSectors,
+  SEALED_TREES,
+  SealedPage,
+  StoreError,
   type Superblock,
   toHex,
   isJobKey,
@@ -61,6 +64,12 @@ export interface TreeSource {
 /** Entries of a tree, left to right. */
 export async function* treeEntries(source: TreeSource, tree: TreeName): AsyncGenerator<DumpedEntry> {
   for await (const { page } of walk(source, tree)) {
+    if (page instanceof SealedPage) {
+      throw new StoreError('E_AUTH', `the ${tree} tree is sealed, and dump opens nothing`, {
+        safe: 'everything, still sealed',
+        next: 'ingot dump --pages shows what is in the clear; ingot ls, with a key, lists runs and versions',
+      });
+    }
     if (page instanceof BranchPage) continue;
     for (let index = 0; index < page.itemCount; index++) yield entryOf(source.superblock, tree, page, index);
   }
@@ -71,7 +80,7 @@ export async function* treePages(source: TreeSource, tree: TreeName): AsyncGener
   for await (const { page, pointer } of walk(source, tree)) {
     yield {
       level: page.level,
-      kind: page instanceof BranchPage ? 'branch' : 'leaf',
+      kind: pointer.kind === 2 ? 'branch' : 'leaf',
       copies: pointer.copies.map(({ member, sector }) => ({ member, sector })),
       storedBytes: pointer.storedBytes,
       usedBytes: page.usedBytes,
@@ -84,15 +93,17 @@ export async function* treePages(source: TreeSource, tree: TreeName): AsyncGener
 async function* walk(
   source: TreeSource,
   tree: TreeName,
-): AsyncGenerator<{ readonly page: LeafPage | BranchPage; readonly pointer: PagePointer }> {
+): AsyncGenerator<{ readonly page: LeafPage | BranchPage | SealedPage; readonly pointer: PagePointer }> {
   const { superblock } = source;
   const treeId = TREES.indexOf(tree);
   const root = superblock.treeRoots[treeId] ?? null;
-  const context = { storeUuid: superblock.storeUuid, treeId, rootSequence: superblock.sequence };
+  const isSealed = superblock.seal !== null && SEALED_TREES.includes(treeId);
+  const context = { storeUuid: superblock.storeUuid, treeId, rootSequence: superblock.sequence, isSealed };
   const pending: PagePointer[] = root === null ? [] : [root];
   for (let pointer = pending.pop(); pointer !== undefined; pointer = pending.pop()) {
     const page = await readPage(source.members, pointer, context);
     yield { page, pointer };
+    if (page instanceof SealedPage && pointer.level > 0) pending.push(...[...page.pointers].reverse());
     if (!(page instanceof BranchPage)) continue;
     for (let index = page.itemCount - 1; index >= 0; index--) pending.push(page.child(index));
   }
