@@ -272,3 +272,55 @@ test('without a key structure is seen and no name: free space is checked, nothin
   assert.deepEqual(await fsckFindings(opened), []);
   await opened.close();
 });
+
+test('without a key every page of sealed trees moves, large values too; the key then reads all', async () => {
+  const rig = await makeRig({
+    members: 2,
+    memberBytes: 32 * MEBIBYTE,
+    key: KEY,
+    encrypt: { key: KEY, onRecoveryKey: () => undefined },
+  });
+  for (let number = 0; number < VERSIONS; number += 1) await put(rig.store, number);
+  await rig.store.close();
+  rig.store = await openRig(rig.world, rig.io, rig.paths, { mode: 'rw' });
+  for (const path of ['y.member', 'z.member']) await rig.store.addMember({ path, sizeBytes: 32 * MEBIBYTE });
+  await rig.store.settleMembers();
+  for (const index of [0, 1]) await rig.store.leaveMember(index);
+  for await (const event of rig.store.resilver()) void event;
+  await rig.store.settleMembers();
+  assert.deepEqual(
+    rig.store.catalog.members.map(({ state }) => state),
+    ['detached', 'detached', 'online', 'online'],
+  );
+  assert.deepEqual(
+    (await fsckFindings(rig.store)).filter((line) => !line.startsWith('warn E_AUTH')),
+    [],
+  );
+  await rig.store.close();
+  for (const path of rig.paths) rig.world.detach(path);
+  const store = await openRig(rig.world, rig.io, ['y.member', 'z.member'], { mode: 'rw', key: KEY });
+  assert.deepEqual(await fsckFindings(store), []);
+  assert.equal((await collect(store.list())).length, VERSIONS);
+  for (let number = 0; number < VERSIONS; number += 1) {
+    const version = await store.get(`run-${number % 5}@${number}`);
+    assert.deepEqual(await version.tensor('weights').read(), contents(number, BYTES));
+  }
+  await put(store, VERSIONS);
+  assert.deepEqual(await fsckFindings(store), []);
+  await store.close();
+});
+
+test('a reader beside a rotation reads on what it has, and is told to open anew', async () => {
+  const { rig } = await filled(8);
+  const writer = await openRig(rig.world, rig.io, rig.paths, { mode: 'rw', key: KEY });
+  const reader = await openRig(rig.world, rig.world.process(), rig.paths, { mode: 'r', key: KEY });
+  const version = await reader.get('run-1');
+  await writer.rotateMaster(KEY, { onRecoveryKey: () => undefined });
+  await version.tensor('weights').read();
+  await assert.rejects(reader.refresh(), { code: 'E_AUTH', message: /master key 2, not 1/ });
+  await reader.close();
+  const again = await openRig(rig.world, rig.world.process(), rig.paths, { mode: 'r', key: KEY });
+  assert.equal((await collect(again.list())).length, VERSIONS + 1);
+  await again.close();
+  await writer.close();
+});
