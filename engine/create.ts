@@ -8,7 +8,8 @@
 //      moment that its head was zeroed. A crash between two members is finished by the next writer
 //      (open.ts).
 //   2. Root 1 is built and made durable by the same code as every later root.
-//   3. Nothing is overwritten without `force`: the Io refuses existing files and devices in use or signed.
+//   3. Nothing is overwritten without `force`: the Io refuses existing files and signed or partitioned devices. A
+//      device in use (mounted, swapped on, held) is refused by force too.
 //
 // It leaves every device closed.
 
@@ -63,7 +64,7 @@ export interface CreateStoreOptions {
   readonly chunkBytes?: number;
   /** Bytes under one sum; a power of two, 4 KiB..1 MiB. Default 64 KiB. */
   readonly segmentBytes?: number;
-  /** Overwrite existing files, devices in use and devices with a foreign signature. */
+  /** Overwrite existing files and devices that are partitioned or signed; a device in use is never taken. */
   readonly force?: boolean;
   /** Makes an encrypted store. */
   readonly encrypt?: EncryptOptions;
@@ -79,17 +80,21 @@ interface Settings {
  * Makes a store and leaves it closed. Resolves to its uuid. Errors: E_USAGE, E_RANGE, E_EXISTS, E_LOCKED,
  * E_NO_SPACE, E_IO.
  */
-export async function createStore(io: Io, options: CreateStoreOptions): Promise<Uint8Array> {
+export async function createStore(
+  io: Io,
+  options: CreateStoreOptions,
+  onMember: (device: MemberDevice) => void = () => undefined,
+): Promise<Uint8Array> {
   const settings = checkOptions(options);
   const devices: MemberDevice[] = [];
   try {
     for (const { path, sizeBytes } of options.members) {
-      devices.push(
-        await io.createMember(path, {
-          ...(sizeBytes === undefined ? {} : { sizeBytes }),
-          force: options.force === true,
-        }),
-      );
+      const device = await io.createMember(path, {
+        ...(sizeBytes === undefined ? {} : { sizeBytes }),
+        force: options.force === true,
+      });
+      devices.push(device);
+      onMember(device);
     }
     await lockWriters(io, devices, options.force === true);
     if (options.force !== true) await refuseStores(io, devices);
@@ -114,7 +119,8 @@ export async function createStore(io: Io, options: CreateStoreOptions): Promise<
   }
 }
 
-function checkOptions(options: CreateStoreOptions): Settings {
+/** The settings of a store with these options. Errors: E_USAGE. */
+export function checkOptions(options: CreateStoreOptions): Settings {
   const { members } = options;
   const usage = (message: string): StoreError =>
     new StoreError('E_USAGE', message, { safe: 'nothing was written' });

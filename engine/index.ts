@@ -13,7 +13,7 @@
 //
 // This file has no behaviour of its own.
 
-import { NativeIo, nativeCodec } from './io/native_io.js';
+import { NativeIo, checksumKernel, nativeCodec } from './io/native_io.js';
 import { nodeDirectory } from './io/node_directory.js';
 import { type StoreLocation, createWith, openWith } from './open_store.js';
 import type { Store } from './store.js';
@@ -33,7 +33,7 @@ export async function create(location: StoreLocation, options: CreateOptions): P
   return createWith({ io: new NativeIo(), files: nodeDirectory, closeIo: true }, location, options);
 }
 
-export { NativeIo, nativeCodec, nodeDirectory };
+export { NativeIo, checksumKernel, nativeCodec, nodeDirectory };
 export { createWith, openWith } from './open_store.js';
 export type { StoreLocation, StorePorts } from './open_store.js';
 export type { DirectoryPort } from './io/directory_port.js';

@@ -10,9 +10,9 @@
 
 import { StoreError } from '../format/errors.js';
 import { openCatalog } from './catalog.js';
-import { createStore } from './create.js';
+import { checkOptions, createStore } from './create.js';
 import type { DirectoryPort } from './io/directory_port.js';
-import type { Io } from './io/port.js';
+import type { Io, MemberDevice } from './io/port.js';
 import { finishErasure } from './keys/erasure.js';
 import { unlock } from './keys/store_keys.js';
 import type { PageFault } from './page_store.js';
@@ -107,7 +107,9 @@ async function makeStore(
   create: CreateOptions,
 ): Promise<readonly string[]> {
   const { directory } = located;
-  if (directory !== null && located.isDirectoryMissing) await ports.files?.makeDirectory(directory);
+  checkOptions(create);
+  const makesDirectory = directory !== null && located.isDirectoryMissing;
+  if (makesDirectory) await ports.files?.makeDirectory(directory);
   const members = create.members.map((member) => ({
     ...member,
     path:
@@ -115,7 +117,15 @@ async function makeStore(
         ? member.path
         : ports.files.resolveInside(directory, member.path),
   }));
-  await createStore(ports.io, { ...create, members });
+  const made: MemberDevice[] = [];
+  try {
+    await createStore(ports.io, { ...create, members }, (device) => made.push(device));
+  } catch (error) {
+    // No store came to be: the files made for it would only be in the way of the next try.
+    for (const { kind, path } of made) if (kind === 'file') await ports.files?.removeFile(path);
+    if (makesDirectory) await ports.files?.removeDirectory(directory);
+    throw error;
+  }
   return members.map((member) => member.path);
 }
 

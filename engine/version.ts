@@ -453,6 +453,11 @@ export class Version implements VersionInfo {
   get files(): readonly FileInfo[] {
     return this.#manifest.files.map((file, index) => fileInfoOf(file, index, this.#manifest));
   }
+  /** Bytes of tensors and blobs of up to 2 KiB: the catalog holds them, and `storedBytes` does not count them. */
+  get catalogBytes(): number {
+    const { tensors, blobs } = this.#manifest;
+    return [...tensors, ...blobs].reduce((sum, { inlineBytes }) => sum + inlineBytes.byteLength, 0);
+  }
   get manifest(): Manifest {
     return this.#manifest;
   }

@@ -168,10 +168,13 @@ function refuseWithoutCandidate(rings: readonly ParsedRing[], found: Map<string,
   const invalid = listInvalid(rings);
   const damaged = invalid.filter((slot) => slot.reason !== 'magic').length;
   const unread = rings.filter((ring) => ring === null).length;
+  const isForeign = damaged === 0 && unread < rings.length;
+  const looked =
+    unread === 0 ? 'any of the four rings' : `the ${rings.length - unread} of 4 rings that could be read`;
   conflict(
-    damaged > 0 || unread > 0
-      ? `no valid superblock: ${damaged} damaged slots, ${unread} of 4 ring copies unreadable`
-      : 'not an Ingot member: no superblock in any of the four rings',
+    isForeign
+      ? `not an Ingot member: no superblock in ${looked}`
+      : `no valid superblock: ${damaged} damaged slots, ${unread} of 4 ring copies unreadable`,
     'E_FORMAT',
   );
 }

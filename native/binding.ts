@@ -205,7 +205,6 @@ export interface NativeSecretState {
 
 export interface NativeBinding {
   readonly abiVersion: number;
-  readonly crcKernel: 'vpclmul' | 'pclmul' | 'table';
   open(
     options: NativeOptions,
     onResults: (results: readonly NativeResult[]) => void,
@@ -249,6 +248,8 @@ export interface NativeBinding {
   fault(handle: NativeHandle, rules: string): void;
   crc64(bytes: Uint8Array, seed?: bigint): bigint;
   crc64Combine(first: bigint, second: bigint, secondBytes: number): bigint;
+  /** Takes the kernel of that name for the whole process (null: not on this processor); else names the one in use. */
+  crc64Kernel(name?: 'vpclmul' | 'pclmul' | 'table'): string | null;
   readonly codec: NativeCodec;
   readonly keys: NativeKeys;
   readonly gpu: NativeGpuFunctions;

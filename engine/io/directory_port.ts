@@ -25,6 +25,10 @@ export interface DirectoryPort {
   /** Full paths of the regular files or links in `directory` that end in `.member`, sorted by name. */
   memberFiles(directory: string): Promise<readonly string[]>;
   makeDirectory(path: string): Promise<void>;
+  /** Takes away a file that this process made; nothing happens when it cannot. */
+  removeFile(path: string): Promise<void>;
+  /** Takes away an empty directory; nothing happens when it is not empty or not there. */
+  removeDirectory(path: string): Promise<void>;
   /** A path inside `directory`, unless `path` is absolute already. */
   resolveInside(directory: string, path: string): string;
   /** Exactly `byteLength` bytes, or StoreError E_SOURCE_CHANGED when the file is shorter. */

@@ -125,6 +125,14 @@ export function nativeChecksum(): Checksum {
   return { crc64: (bytes, seed = 0n) => native.crc64(bytes, seed) };
 }
 
+/**
+ * The kernel of CRC-64 that this process uses. With a name, that one from now on, for benchmarks; null when the
+ * processor has it not, and nothing changed.
+ */
+export function checksumKernel(name?: 'vpclmul' | 'pclmul' | 'table'): string | null {
+  return loadNative().crc64Kernel(name);
+}
+
 interface Pending {
   readonly finish: (result: NativeResult) => void;
 }
@@ -669,10 +677,18 @@ function translate<T>(where: ErrorWhere, run: () => T): T {
   }
 }
 
+const EBUSY = 16;
+/** A device that the system works with is never taken, whatever is forced (native/src/core/block_device.h). */
+const IN_USE = {
+  safe: 'what is on the device; nothing was written',
+  next: 'take another device, or end that use first: umount, swapoff, losetup -d, dmsetup remove, mdadm --stop',
+};
+
 function storeError(where: ErrorWhere, found: { code?: string; errno?: number; message?: string }): Error {
   const message = found.message ?? 'the native core failed';
   const code = STORE_ERROR_CODES.find((known): known is StoreErrorCode => known === found.code);
   if (code === undefined) return new AssertionError(message);
   const errno = found.errno !== undefined && found.errno !== 0 ? { errno: found.errno } : {};
-  return new StoreError(code, `${message}.`, { where: { ...where, ...errno } });
+  const isInUse = code === 'E_EXISTS' && errno.errno === EBUSY;
+  return new StoreError(code, `${message}.`, { where: { ...where, ...errno }, ...(isInUse ? IN_USE : {}) });
 }

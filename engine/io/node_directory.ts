@@ -6,7 +6,7 @@
 //
 // It never writes but to make a store's directory.
 
-import { lstat, mkdir, open, readdir, stat } from 'node:fs/promises';
+import { lstat, mkdir, open, readdir, rmdir, stat, unlink } from 'node:fs/promises';
 import { isAbsolute, join, resolve } from 'node:path';
 import { StoreError, assert } from '../../format/errors.js';
 import {
@@ -72,6 +72,14 @@ export const nodeDirectory: DirectoryPort = {
     } catch (error) {
       throw worldError(error, path, 'making');
     }
+  },
+
+  async removeFile(path: string): Promise<void> {
+    await unlink(path).catch(() => undefined);
+  },
+
+  async removeDirectory(path: string): Promise<void> {
+    await rmdir(path).catch(() => undefined);
   },
 
   resolveInside(directory: string, path: string): string {

@@ -75,13 +75,13 @@ export interface MemberOpenOptions {
   readonly mode: 'r' | 'rw';
   /** 'prefer' takes buffered I/O where the file system has no O_DIRECT, and reports it. */
   readonly direct: 'require' | 'prefer';
-  /** Block devices: open although mounted, partitioned or carrying a foreign signature. */
+  /** Block devices: open although partitioned or carrying a foreign signature; one in use is never opened to write. */
   readonly force?: boolean;
 }
 export interface MemberCreateOptions {
   /** Formatted size; files are preallocated to it and synced with their directory before return. */
   readonly sizeBytes?: number;
-  /** Overwrite an existing file or a device that is in use or signed. */
+  /** Overwrite an existing file, or a device that is partitioned or signed; one in use is never taken. */
   readonly force?: boolean;
 }
 

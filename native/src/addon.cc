@@ -691,6 +691,14 @@ Napi::Value crc64_combine(const Napi::CallbackInfo& info) {
   return Napi::BigInt::New(info.Env(), ingot_crc64_combine(big(info, 0), big(info, 1), length));
 }
 
+/// The kernel by its name from now on, null where the processor has it not; without a name the one that is in use.
+Napi::Value crc64_kernel(const Napi::CallbackInfo& info) {
+  const bool is_named = info.Length() > 0 && info[0].IsString();
+  const char* name = ingot_crc64_kernel(is_named ? text(info, 0).c_str() : nullptr);
+  if (name == nullptr) return info.Env().Null();
+  return Napi::String::New(info.Env(), name);
+}
+
 Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   const auto add = [&](const char* name, Napi::Value (*function)(const Napi::CallbackInfo&)) {
     exports.Set(name, Napi::Function::New(env, function, name));
@@ -721,6 +729,7 @@ Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   add("fault", fault);
   add("crc64", crc64);
   add("crc64Combine", crc64_combine);
+  add("crc64Kernel", crc64_kernel);
   add_codec(env, exports);
   add_keys(env, exports);
   Napi::Object gpu = Napi::Object::New(env);
@@ -737,7 +746,6 @@ Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   add_gpu("fetch", gpu_fetch);
   exports.Set("gpu", gpu);
   exports.Set("abiVersion", Napi::Number::New(env, INGOT_ABI_VERSION));
-  exports.Set("crcKernel", Napi::String::New(env, ingot_crc64_kernel(nullptr)));
   return exports;
 }
 

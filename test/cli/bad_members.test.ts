@@ -65,6 +65,22 @@ async function assertDegraded(store: StoreUnderTest, isQuorum = true): Promise<v
   else await store.fails('E_DEGRADED', 1, 'tag', 'mirrored', 'best');
 }
 
+test('a file that is no member is called so', async () => {
+  const plain = join(base, 'model.safetensors');
+  const ran = await ingot(['ls', '--store', plain]);
+  assert.equal(ran.code, 1);
+  assert.match(ran.stderr, /not an Ingot member/);
+  assert.doesNotMatch(ran.stderr, /damaged slots/);
+});
+
+test('status shows what opening reported once', async () => {
+  const store = copyOf('reported');
+  rmSync(memberOf(store, 1));
+  const { stdout, stderr } = await store.run('status');
+  assert.match(stdout, /^note: /m);
+  assert.equal(stderr, '');
+});
+
 test('a missing member degrades the store: copies are read, stripes are named lost', async () => {
   const store = copyOf('missing');
   rmSync(memberOf(store, 1));

@@ -1,7 +1,7 @@
 // Every command of the command line, end to end on one small store: what it does, what --json says, how it exits.
 
 import assert from 'node:assert/strict';
-import { mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { before, test } from 'node:test';
 import { generateModel } from '../../tools/model_generator.js';
@@ -278,6 +278,26 @@ test('progress is JSON lines on stderr when asked, and stdout stays the result a
   assert.ok((lines.at(-1)?.totalBytes ?? 0) > 0);
 });
 
+test('a create that fails leaves no directory and no file behind', async () => {
+  const place = join(base, 'too-small');
+  const ran = await ingot(['create', place, '--members', '1', '--size', '1MiB']);
+  assert.equal(ran.code, 2, ran.stderr);
+  assert.equal(existsSync(place), false);
+  const [first, second] = [join(base, 'first.member'), join(base, 'nowhere', 'second.member')];
+  const half = await ingot(['create', '--member', first, '--member', second, '--size', '16MiB']);
+  assert.equal(half.code, 1, half.stderr);
+  assert.equal(existsSync(first), false);
+});
+
+test('bytes of small objects are said to be in the catalog, not nowhere', async () => {
+  const put = await store.json('ingot.put/1', 'put', 'tiny', 'n', join(base, 'notes.txt'));
+  assert.deepEqual([put.storedBytes, put.catalogBytes, put.rawBytes], [0, 7, 7]);
+  const info = await store.ok('info', 'tiny');
+  assert.match(info.stdout, /stored +7 B in the catalog/);
+  assert.doesNotMatch(info.stdout, /0\.0000 of raw/);
+  assert.equal((await store.json('ingot.info/1', 'info', 'tiny')).catalogBytes, 7);
+});
+
 test('usage errors exit with 2, name the argument, and with --json are one object on stderr', async () => {
   for (const args of [
     ['frobnicate'],
@@ -293,6 +313,14 @@ test('usage errors exit with 2, name the argument, and with --json are one objec
     assert.equal(ran.code, 2, `${args.join(' ')}: ${ran.stderr}`);
     assert.match(ran.stderr, /error E_USAGE: /);
     assert.equal(ran.stdout, '');
+  }
+  for (const args of [['bench'], ['bench', 'everything'], ['bench', 'crc', '--pairs', 'many']]) {
+    const ran = await ingot(args);
+    assert.equal(ran.code, 2, ran.stderr);
+    assert.match(ran.stderr, /^error E_USAGE: .*\n {2}safe .*\n {2}next .*\n {2}more /);
+    const shown = await ingot([...args, '--json']);
+    assert.deepEqual([shown.code, shown.stdout], [2, '']);
+    assert.equal(parseObject('ingot.error/1', shown.stderr).code, 'E_USAGE');
   }
   const json = await ingot(['info', 'nothing@here', '--store', store.path, '--json']);
   const error = parseObject('ingot.error/1', json.stderr);

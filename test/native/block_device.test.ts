@@ -6,10 +6,12 @@ import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import {
   closeSync,
+  constants,
   existsSync,
   mkdirSync,
   mkdtempSync,
   openSync,
+  readFileSync,
   rmSync,
   truncateSync,
   writeFileSync,
@@ -21,6 +23,7 @@ import { test } from 'node:test';
 import { create, open } from '../../engine/index.js';
 import { NativeIo } from '../../engine/io/native_io.js';
 import { isStoreError } from '../../format/errors.js';
+import { checkMember } from '../../tools/cli/doctor_checks.js';
 import { pattern, readBatch, writeBatch } from '../conformance/batches.js';
 
 const DEVICE_BYTES = 64 * 1024 * 1024;
@@ -106,6 +109,17 @@ for (const backend of ['io_uring', 'threads'] as const) {
   );
 }
 
+test('doctor says of a device what it is, not what /dev is on', { skip }, () =>
+  withLoop(async (device) => {
+    const io = new NativeIo();
+    await io.closeMember((await io.createMember(device, {})).slot);
+    await io.close();
+    const [line] = await checkMember(device);
+    assert.match(line?.finding ?? '', /block device, 64\.0 MiB|block device, 67\.1 MB/);
+    assert.doesNotMatch(line?.finding ?? '', /tmpfs| on /);
+  }),
+);
+
 test('a device smaller than asked for is refused', { skip }, () =>
   withLoop(async (device) => {
     const io = new NativeIo();
@@ -185,6 +199,88 @@ test(
     }),
 );
 
+/** A use of a device: begun, it gives how it ends, or why this system has none. */
+interface Use {
+  readonly named: RegExp;
+  readonly begin: (device: string, directory: string) => (() => void) | string;
+}
+const ended = (...words: string[]): void => {
+  const ran = run(...words);
+  assert.equal(ran.status, 0, `${words.join(' ')}: ${ran.stderr}`);
+};
+const USES: Readonly<Record<string, Use>> = {
+  mounted: {
+    named: /in use: mounted on/,
+    begin: (device, directory) => {
+      if (run('mkfs.ext4', '-q', device).status !== 0) return 'needs mkfs.ext4';
+      const target = join(directory, 'mnt');
+      mkdirSync(target);
+      ended('mount', device, target);
+      return () => ended('umount', target);
+    },
+  },
+  'swapped on': {
+    named: /in use: swapped on/,
+    begin: (device) => {
+      if (run('mkswap', device).status !== 0) return 'needs mkswap';
+      return run('swapon', device).status === 0 ? () => ended('swapoff', device) : 'needs swapon';
+    },
+  },
+  'held by the device mapper': {
+    named: /in use: held by dm-/,
+    begin: (device) => {
+      const name = `ingot-test-${process.pid}`;
+      const table = `0 ${DEVICE_BYTES / 512} linear ${device} 0`;
+      if (run('dmsetup', 'create', name, '--table', table).status !== 0) return 'needs the device mapper';
+      return () => ended('dmsetup', 'remove', '--retry', name);
+    },
+  },
+  'behind a loop device': {
+    named: /in use: behind loop device loop/,
+    begin: (device) => {
+      const made = run('losetup', '--find', '--show', device);
+      if (made.status !== 0) return 'needs a second loop device';
+      return () => ended('losetup', '--detach', made.stdout.trim());
+    },
+  },
+  'opened exclusively': {
+    named: /busy/,
+    begin: (device) => {
+      // O_EXCL without O_CREAT: what a file system of another mount namespace has on it.
+      const file = openSync(device, constants.O_RDWR | constants.O_EXCL);
+      return () => closeSync(file);
+    },
+  },
+};
+for (const [use, { named, begin }] of Object.entries(USES)) {
+  test(`a device that is ${use} is not taken by force either`, { skip }, (context) =>
+    withLoop(async (device, directory) => {
+      const end = begin(device, directory);
+      if (typeof end === 'string') return context.skip(end);
+      const io = new NativeIo();
+      const before = readFileSync(device).subarray(0, 1 << 20);
+      try {
+        const inUse = (error: unknown) => isStoreError(error) && named.test(error.message);
+        await assert.rejects(io.createMember(device, { force: true }), inUse);
+        await assert.rejects(io.openMember(device, { mode: 'rw', direct: 'prefer', force: true }), inUse);
+        await assert.rejects(
+          create({ members: [device] }, { members: [{ path: device }], force: true }),
+          inUse,
+        );
+        assert.ok(
+          readFileSync(device)
+            .subarray(0, 1 << 20)
+            .equals(before),
+          'nothing was written',
+        );
+      } finally {
+        end();
+        await io.close();
+      }
+    }),
+  );
+}
+
 test('a partitioned device is refused', { skip }, () => {
   // A hand-made MBR: one Linux partition from sector 2,048 on. Kernels that cannot read it see its signature.
   const mbr = new Uint8Array(512);
@@ -194,6 +290,8 @@ test('a partitioned device is refused', { skip }, () => {
     async (device) => {
       const io = new NativeIo();
       await assert.rejects(io.createMember(device, {}), refused('E_EXISTS', /partitioned|MBR/));
+      const forced = await io.createMember(device, { force: true });
+      await io.closeMember(forced.slot);
       await io.close();
     },
     (image) => poke(image, 0, mbr),

@@ -328,6 +328,11 @@ test('two members of one index, of one uuid or of two stores are refused', () =>
 test('an empty device and a wiped one are told apart from a damaged member', () => {
   const empty = [0, 1, 2, 3].map((copy) => parseRing(copy, new Map()));
   assert.throws(() => chooseMemberTip(empty), { code: 'E_FORMAT', message: /not an Ingot member/ });
+  // A file too short for the rings at the end of a member, with nothing of ours in it.
+  assert.throws(() => chooseMemberTip([...empty.slice(0, 2), null, null]), {
+    code: 'E_FORMAT',
+    message: /not an Ingot member: no superblock in the 2 of 4 rings that could be read/,
+  });
   assert.throws(() => chooseMemberTip([null, null, null, null]), { code: 'E_FORMAT', message: /unreadable/ });
   const lone = ringsOf([superblockOf(1)]).map((ring, copy) => parseRing(copy, copy === 2 ? ring : new Map()));
   assert.throws(() => chooseMemberTip(lone), { code: 'E_CORRUPT', message: /quorum lost/ });

@@ -232,6 +232,23 @@ test('truncated shards, empty files, missing paths and empty directories are nam
   await refuses(directory(), /no safetensors file/);
 });
 
+test('a name that a store cannot hold is refused with file and tensor, before any byte is read', async () => {
+  for (const name of ['', 'n'.repeat(1_001), 'nul\0inside']) {
+    const path = directory();
+    const file = join(path, 'model.safetensors');
+    shard(file, ['good', name]);
+    for (const source of [path, file]) {
+      await assert.rejects(inspect(source), (error: unknown) => {
+        assert.ok(isStoreError(error, 'E_UNSUPPORTED'), String(error));
+        assert.match(error.where.file ?? '', /model\.safetensors$/);
+        assert.equal(error.where.tensor, name.slice(0, 80) + (name.length > 80 ? '...' : ''));
+        assert.match(error.next ?? '', /another name in the source/);
+        return true;
+      });
+    }
+  }
+});
+
 test('an aborted inspection rejects with the reason given', async () => {
   const reason = new Error('stop');
   await assert.rejects(inspect(model(), { signal: AbortSignal.abort(reason) }), (error) => error === reason);

@@ -41,6 +41,8 @@ export function simDirectory(world: SimWorld): DirectoryPort {
     },
     memberFiles: async (directory) => world.memberPaths().filter((path) => path.startsWith(`${directory}/`)),
     makeDirectory: async () => undefined,
+    removeFile: async () => undefined,
+    removeDirectory: async () => undefined,
     resolveInside: (directory, path) => `${directory}/${path}`,
     async readRange(path, offsetBytes, byteLength) {
       const bytes = new Uint8Array(byteLength);

@@ -11,6 +11,7 @@
 
 import { cpus, totalmem } from 'node:os';
 import { isStoreError } from '../../format/errors.js';
+import { describeError, errorJson } from '../cli/report.js';
 import { type BenchOptions, type Subject, parseOptions, USAGE } from './options.js';
 import { type Row, rowText, say, table, verdict } from './report.js';
 
@@ -84,9 +85,8 @@ main(process.argv.slice(2)).then(
     process.exitCode = code;
   },
   (error: unknown) => {
-    if (isStoreError(error))
-      console.error(`${error.code}: ${error.message}${error.next === undefined ? '' : `\n${error.next}`}`);
-    else console.error(error);
+    const isJson = process.argv.includes('--json');
+    console.error(isJson ? errorJson(error, false) : describeError(error, false).join('\n'));
     process.exitCode = isStoreError(error) && error.code === 'E_USAGE' ? 2 : 1;
   },
 );

@@ -17,7 +17,7 @@ export const PLACE_NAMES = ['disk', 'RAM'] as const;
 export type PlaceName = (typeof PLACE_NAMES)[number];
 const MEMBER_COUNTS = ['1', '2'] as const;
 
-export const USAGE = `usage: npm run bench -- ${SUBJECTS.join('|')} [options]
+export const USAGE = `usage: ingot bench ${SUBJECTS.join('|')} [options]   (in a checkout: npm run bench -- ...)
   --dir DIRECTORY   on the disk to measure (default .ingot-data)
   --ram DIRECTORY   on a RAM disk (default /dev/shm; 'none' leaves it out)
   --size SIZE       of the model in each run (default 1GiB)
@@ -32,6 +32,9 @@ export const USAGE = `usage: npm run bench -- ${SUBJECTS.join('|')} [options]
   --tensors N       tensors in one version (default 100000)
   --seed N          of models, orders and references (default 1)
   --json            one JSON object on stdout`;
+
+/** What an error of use says to do next. */
+const HELP = 'ingot bench --help';
 
 export interface BenchOptions {
   readonly subject: Subject;
@@ -79,18 +82,19 @@ export function parseOptions(argv: readonly string[]): BenchOptions {
   try {
     parsed = parse();
   } catch (error) {
-    throw usageError(error instanceof Error ? error.message : String(error), USAGE);
+    throw usageError(error instanceof Error ? error.message : String(error), HELP);
   }
   const { values, positionals } = parsed;
   const subject = SUBJECTS.find((each) => each === positionals[0]);
-  if (subject === undefined || positionals.length > 1) throw usageError(`say what to measure.`, USAGE);
+  if (subject === undefined || positionals.length > 1)
+    throw usageError(`Say what to measure: one of ${SUBJECTS.join(', ')}.`, HELP);
   const whole = (option: string, given: string | undefined, otherwise: number, least: number): number =>
     given === undefined ? otherwise : parseWhole(`--${option}`, given, least, 10_000_000);
   const listed = <T extends string>(option: string, given: string | undefined, known: readonly T[]): T[] => {
     if (given === undefined) return [...known];
     return given.split(',').map((text) => {
       const found = known.find((each) => each === text);
-      if (found === undefined) throw usageError(`--${option} takes ${known.join(', ')}.`, USAGE);
+      if (found === undefined) throw usageError(`--${option} takes ${known.join(', ')}.`, HELP);
       return found;
     });
   };

@@ -225,8 +225,10 @@ export async function checkMember(path: string): Promise<DoctorLine[]> {
     io = new NativeIo();
     const member = await io.openMember(path, { mode: 'r', direct: 'prefer' });
     const domain = member.failureDomain === '' ? 'unknown' : member.failureDomain;
+    // Of a device node the file system is that of /dev, which says nothing of the device.
+    const kind = member.kind === 'block' ? 'block device' : `${member.kind} ${fileSystemOf(path)}`;
     const facts =
-      `${member.kind}, ${formatBytes(member.sizeBytes)}, ${fileSystemOf(path)}; offsets aligned to ` +
+      `${kind}, ${formatBytes(member.sizeBytes)}; offsets aligned to ` +
       `${member.offsetAlignmentBytes}, memory to ${member.memoryAlignmentBytes}; failure domain ${domain}`;
     await io.closeMember(member.slot);
     if (member.ioPath === 'buffered') {

@@ -139,11 +139,12 @@ export class Session {
     throw usageError('No store is named.', 'Give --store PATH, or set INGOT_STORE.');
   }
 
-  /** Opens the store, runs `body`, closes the store. What open reported is logged. */
+  /** Opens the store, runs `body`, closes the store. What open reported is logged, unless `body` shows it itself. */
   async withStore<T>(
     mode: 'r' | 'rw',
     body: (store: Store) => Promise<T>,
     options: OpenOptions = {},
+    report: 'logged' | 'shown' = 'logged',
   ): Promise<T> {
     const path = this.storePath();
     const store = await withKey(this.#keyOptions, (key) =>
@@ -151,7 +152,7 @@ export class Session {
     );
     const unfollow = this.#level === 'debug' ? this.#follow(store) : null;
     try {
-      for (const line of store.info.openReport) this.log('warn', line);
+      if (report === 'logged') for (const line of store.info.openReport) this.log('warn', line);
       const { backend } = store.stats();
       this.log('info', `${path}: opened ${mode}, ${backend.path} (${backend.reason})`);
       return await body(store);

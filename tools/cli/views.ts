@@ -35,7 +35,9 @@ export function formatTime(time: Date): string {
     .replace(/\.\d+Z$/, 'Z');
 }
 
-export function summaryJson(version: VersionSummary & { readonly tags?: readonly string[] }): JsonFields {
+export function summaryJson(
+  version: VersionSummary & { readonly tags?: readonly string[]; readonly catalogBytes?: number },
+): JsonFields {
   return {
     id: version.id,
     run: version.run,
@@ -47,12 +49,22 @@ export function summaryJson(version: VersionSummary & { readonly tags?: readonly
     fileCount: version.fileCount,
     rawBytes: version.byteLength,
     storedBytes: version.storedBytes,
+    ...(version.catalogBytes === undefined ? {} : { catalogBytes: version.catalogBytes }),
     redundancy: version.redundancy,
     chunkBytes: version.chunkBytes,
     base: version.base,
     metadata: version.metadata,
     metrics: version.metrics,
   };
+}
+
+/** What a version takes on members and, when it has small objects, in the catalog. */
+export function storedText(version: VersionSummary & { readonly catalogBytes: number }): string {
+  const { storedBytes, catalogBytes } = version;
+  const stored = `${formatBytes(storedBytes)} stored`;
+  if (catalogBytes === 0) return stored;
+  const held = `${formatBytes(catalogBytes)} in the catalog`;
+  return storedBytes === 0 ? held : `${stored}, ${held}`;
 }
 
 export function versionRow(version: VersionInfo): (string | number)[] {

@@ -15,7 +15,7 @@ const PLACES = ['../bench/index.js', '../bench.js'];
 export const register: CommandModule = (program, actions) => {
   program
     .command('bench')
-    .description('measure beside fio and peers (io, catalog, peers)')
+    .description('measure beside fio and peers (io, catalog, peers, ...: ingot bench --help)')
     .argument('[arguments...]', 'what to measure, and its options')
     .allowUnknownOption()
     .helpOption(false)

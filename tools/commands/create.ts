@@ -48,7 +48,10 @@ export const register: CommandModule = (program, actions) => {
     )
     .option('--recovery-key-out <path>', 'write the recovery key to this new file, not to the terminal')
     .option('--label <text>', 'a name for the key, in the clear')
-    .option('--force', 'take what is in use, signed or a member already; its content is lost')
+    .option(
+      '--force',
+      'take what is partitioned, signed or a member already; its content is lost (never a device in use)',
+    )
     .addHelpText(
       'after',
       '\nExamples:\n  ingot create ./weights --members 2 --size 40GiB --redundancy 1\n' +

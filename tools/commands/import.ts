@@ -18,7 +18,7 @@ import {
   parseSize,
   parseWhole,
 } from '../cli/values.js';
-import { refOf, summaryJson } from '../cli/views.js';
+import { refOf, storedText, summaryJson } from '../cli/views.js';
 import { importModel } from '../import/importer.js';
 
 /** A third less of bf16 weights for a quarter of an import's rate on two cores (decisions/0018). */
@@ -107,7 +107,7 @@ export const register: CommandModule = (program, actions) => {
             bytesPerSec,
           });
           const files = source.files.length + source.sidecars.length;
-          const sizes = `${formatBytes(source.totalBytes)} (${formatBytes(version.storedBytes)} stored)`;
+          const sizes = `${formatBytes(source.totalBytes)} (${storedText(version)})`;
           session.out.line(
             `${refOf(version)} (${version.id}): ${source.tensorCount} tensors in ${files} files, ` +
               `${sizes} at ${formatRate(bytesPerSec)} through ${ioPath}`,

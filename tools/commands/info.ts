@@ -9,7 +9,7 @@ import { DeltaNames, type DeltaSummary, deltaText } from '../cli/delta_names.js'
 import type { CommandModule } from '../cli/program.js';
 import { formatBytes } from '../cli/progress.js';
 import type { Session } from '../cli/session.js';
-import { formatTime, summaryJson } from '../cli/views.js';
+import { formatTime, storedText, summaryJson } from '../cli/views.js';
 
 export const register: CommandModule = (program, actions) => {
   program
@@ -46,9 +46,9 @@ export const register: CommandModule = (program, actions) => {
             files,
           });
           const ratio =
-            version.byteLength === 0
+            version.storedBytes === 0
               ? ''
-              : ` (${(version.storedBytes / version.byteLength).toFixed(4)} of raw)`;
+              : ` (${(version.storedBytes / (version.byteLength - version.catalogBytes)).toFixed(4)} of raw)`;
           session.out.fields([
             ['run', version.run],
             ['version', version.id],
@@ -62,7 +62,7 @@ export const register: CommandModule = (program, actions) => {
               `${version.fileCount}${version.fileCount > 0 ? ', each exportable byte for byte' : ''}`,
             ],
             ['raw', `${formatBytes(version.byteLength)} (${version.byteLength} bytes)`],
-            ['stored', `${formatBytes(version.storedBytes)}${ratio}`],
+            ['stored', storedText(version).replace(' stored', ratio)],
             ['redundancy', version.redundancy],
             ['chunk', formatBytes(version.chunkBytes)],
             ...(deltas === null ? [] : [['deltas', deltas.text] as const]),

@@ -39,12 +39,17 @@ export const register: CommandModule = (program, actions) => {
     .action(
       actions.action<Options>(
         async (session, _arguments, options) =>
-          session.withStore('r', async (store) => {
-            if (options.every !== undefined) return watch(session, store, options.every, options.count);
-            const health = options.versions === true ? await versions(session, store) : null;
-            const exitCode = await show(session, store, null, health);
-            return health === null ? exitCode : worse(exitCode, tell(session, health));
-          }),
+          session.withStore(
+            'r',
+            async (store) => {
+              if (options.every !== undefined) return watch(session, store, options.every, options.count);
+              const health = options.versions === true ? await versions(session, store) : null;
+              const exitCode = await show(session, store, null, health);
+              return health === null ? exitCode : worse(exitCode, tell(session, health));
+            },
+            {},
+            'shown',
+          ),
         { health: true },
       ),
     );

@@ -16,6 +16,9 @@ import { constants } from 'node:fs';
 import { type FileHandle, open, realpath, stat } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { StoreError } from '../../format/errors.js';
+import { objectNameProblem } from '../../format/keys.js';
+import { OBJECT_NAME_BYTES_MAX } from '../../format/limits.js';
+import { fileNameProblem } from '../../format/manifest_record.js';
 import {
   headerLength,
   LENGTH_FIELD_BYTES,
@@ -32,6 +35,7 @@ export const MAX_TOTAL_HEADER_BYTES = 256 * 1024 * 1024;
 /** Tensors of one model, over all its files. */
 export const MAX_SOURCE_TENSORS = 2_000_000;
 
+const SHOWN_NAME_LENGTH = 80;
 const TENSOR_SUFFIX = '.safetensors';
 const INDEX_SUFFIX = '.safetensors.index.json';
 
@@ -62,7 +66,8 @@ export interface InspectOptions {
 
 /**
  * Looks at `path` without reading tensor bytes. E_NOT_FOUND when there is nothing, E_FORMAT with
- * file and byte for whatever breaks a rule, E_RANGE over a limit, E_IO when it cannot be read.
+ * file and byte for whatever breaks a rule, E_UNSUPPORTED for a name that a store cannot hold, E_RANGE over a limit, E_IO
+ * when it cannot be read.
  */
 export async function inspect(path: string, options: InspectOptions = {}): Promise<SafetensorsSource> {
   options.signal?.throwIfAborted();
@@ -96,6 +101,7 @@ async function inspectDirectory(directory: string, { signal }: InspectOptions): 
           `${found.name} lies in a subdirectory: it is kept as a plain file, its tensors are not listed.`,
         );
       }
+      requireStorable(found.name, 'file', join(directory, found.name));
       sidecars.push(found);
       continue;
     }
@@ -146,7 +152,20 @@ async function readTensorFile(found: FoundFile, shown: string): Promise<SourceTe
     const prefix = await readExactly(handle, LENGTH_FIELD_BYTES + length, shown);
     return parseHeader(prefix, found.sizeBytes, shown);
   });
+  for (const { name } of header.tensors) requireStorable(name, 'tensor', shown);
   return { ...found, prefixBytes: header.prefixBytes, tensors: header.tensors, metadata: header.metadata };
+}
+
+/** A name that is right in safetensors or in a directory, but that a store cannot hold: E_UNSUPPORTED. */
+function requireStorable(name: string, kind: 'tensor' | 'file', shown: string): void {
+  const problem = kind === 'tensor' ? objectNameProblem(name) : fileNameProblem(name);
+  if (problem === null) return;
+  const short = name.length > SHOWN_NAME_LENGTH ? `${name.slice(0, SHOWN_NAME_LENGTH)}...` : name;
+  throw new StoreError('E_UNSUPPORTED', `${shown}: the name of the ${kind} ${quoteName(short)} ${problem}.`, {
+    where: { file: shown, ...(kind === 'tensor' ? { tensor: short } : {}) },
+    safe: 'Nothing was stored.',
+    next: `Give the ${kind} another name in the source (1 to ${OBJECT_NAME_BYTES_MAX} bytes), then import again.`,
+  });
 }
 
 async function withFile<T>(

@@ -166,6 +166,27 @@ bool swapped_on(dev_t device) {
   return false;
 }
 
+/// A loop device takes no exclusive hold of the device behind it, so only sysfs tells.
+std::string loop_over(dev_t device) {
+  for (const std::string& name : entries_of("/sys/block")) {
+    const std::string backing = first_line("/sys/block/" + name + "/loop/backing_file");
+    struct stat info{};
+    if (backing.empty() || stat(backing.c_str(), &info) != 0) continue;
+    if (S_ISBLK(info.st_mode) && info.st_rdev == device) return name;
+  }
+  return "";
+}
+
+/// What uses this one device or partition, as the end of a sentence; empty when nothing is known to.
+std::string use_of(dev_t device, const std::string& number, const std::string& sysfs) {
+  if (const std::string target = mount_point_of(number); !target.empty()) return "mounted on " + target;
+  if (swapped_on(device)) return "swapped on";
+  if (const std::string loop = loop_over(device); !loop.empty()) return "behind loop device " + loop;
+  if (sysfs.empty()) return "";
+  const std::vector<std::string> holders = entries_of(sysfs + "/holders");
+  return holders.empty() ? "" : "held by " + holders[0];
+}
+
 std::string domain_at(dev_t device, int depth) {
   const std::string sysfs = sysfs_of(device);
   if (sysfs.empty()) return "dev:" + std::to_string(major(device)) + ":" + std::to_string(minor(device));
@@ -203,22 +224,22 @@ Status read_block_facts(int fd, const std::string& path, BlockFacts& facts) {
   return {};
 }
 
-Status check_block_unused(dev_t device, const std::string& path) {
+Status check_block_unused(dev_t device, const std::string& path, bool take_partitions) {
   const std::string number = std::to_string(major(device)) + ":" + std::to_string(minor(device));
   const auto in_use = [&](const std::string& why) {
     return Status("E_EXISTS", EBUSY, "'" + path + "' is in use: " + why);
   };
-  if (const std::string target = mount_point_of(number); !target.empty()) return in_use("mounted on " + target);
-  if (swapped_on(device)) return in_use("swap is on it");
   const std::string sysfs = sysfs_of(device);
+  if (const std::string use = use_of(device, number, sysfs); !use.empty()) return in_use(use);
   if (sysfs.empty()) return {};
   for (const std::string& name : partitions_of(sysfs)) {
-    const std::string target = mount_point_of(first_line(sysfs + "/" + name + "/dev"));
-    if (!target.empty()) return in_use("its partition " + name + " is mounted on " + target);
-    return in_use("it is partitioned (" + name + ")");
+    const std::string part_number = first_line(sysfs + "/" + name + "/dev");
+    unsigned high = 0, low = 0;
+    if (std::sscanf(part_number.c_str(), "%u:%u", &high, &low) != 2) return in_use("its partition " + name);
+    const std::string use = use_of(makedev(high, low), part_number, sysfs + "/" + name);
+    if (!use.empty()) return in_use("its partition " + name + " is " + use);
+    if (!take_partitions) return in_use("it is partitioned (" + name + ")");
   }
-  const std::vector<std::string> holders = entries_of(sysfs + "/holders");
-  if (!holders.empty()) return in_use("held by " + holders[0]);
   return {};
 }
 

@@ -4,6 +4,8 @@
 //   1. Nothing here writes. What create overwrites is the engine's decision, taken under the writer lock.
 //   2. A device that is mounted, swapped on, partitioned, held by another driver or carries a known
 //      signature is refused with a sentence that names what was found.
+//   3. By force only partitions and signatures are passed over, never a use: a device that the system works with would
+//      be written from two sides.
 #pragma once
 
 #include <sys/types.h>
@@ -20,8 +22,9 @@ struct BlockFacts {
 };
 
 Status read_block_facts(int fd, const std::string& path, BlockFacts& facts);
-/// Refuses a device in use: mounted (itself or a partition), partitioned, or held (dm, md, swap).
-Status check_block_unused(dev_t device, const std::string& path);
+/// Refuses a device in use, itself or a partition of it: mounted, swapped on, held (dm, md) or behind a loop device;
+/// and one that is partitioned, unless `take_partitions`.
+Status check_block_unused(dev_t device, const std::string& path, bool take_partitions);
 /// Refuses a device or file with a signature of somebody else's format in its head or tail.
 Status check_signatures(int fd, uint64_t size_bytes, const std::string& path);
 /// Names what fails together with this device: the whole drive, "" when unknown.

@@ -172,13 +172,14 @@ Status open_direct_file(const std::string& path, const ingot_member_options& opt
   if (exists && !out.is_block && !S_ISREG(info.st_mode)) {
     return {"E_USAGE", 0, in_quotes(path) + " is neither a regular file nor a block device"};
   }
-  if (out.is_block && options.force == 0 && out.writable) {
-    if (Status status = check_block_unused(info.st_rdev, path); !status.ok()) return status;
+  if (out.is_block && out.writable) {
+    if (Status status = check_block_unused(info.st_rdev, path, options.force != 0); !status.ok()) return status;
   }
   if (!out.is_block && options.create != 0) {
     if (Status status = create_file(path, options); !status.ok()) return status;
   }
-  const bool exclusive = out.is_block && out.writable && options.force == 0;
+  // The kernel refuses what this process cannot see: mounts of other namespaces, members of a Btrfs.
+  const bool exclusive = out.is_block && out.writable;
   if (Status status = open_data(path, options, exclusive ? O_EXCL : 0, out); !status.ok()) return status;
   if (fstat(out.data.get(), &info) != 0) return system_failure("E_IO", "stat " + in_quotes(path), errno);
   probe_alignment(out.data.get(), out.memory_alignment_bytes, out.offset_alignment_bytes);

@@ -137,11 +137,14 @@ std::string describe(const Slot& slot) {
     for (size_t i = 0; i < std::min<size_t>(groups.size(), 8); ++i) found += " " + describe(*groups[i].slot);
     fail(INGOT_E_CORRUPT, "superblock quorum lost: no root is in two of four copies; found" + found);
   }
-  if (damaged > 0 || unread > 0) {
+  if (damaged > 0 || unread == kRingCopies) {
     fail(INGOT_E_FORMAT, "no valid superblock: " + std::to_string(damaged) + " damaged slots, " +
                              std::to_string(unread) + " of 4 ring copies unreadable");
   }
-  fail(INGOT_E_FORMAT, "not an Ingot member: no superblock in any of the four rings");
+  const std::string looked =
+      unread == 0 ? "any of the four rings"
+                  : "the " + std::to_string(kRingCopies - unread) + " of 4 rings that could be read";
+  fail(INGOT_E_FORMAT, "not an Ingot member: no superblock in " + looked);
 }
 
 /// C9.
