@@ -66,8 +66,8 @@ export interface InspectOptions {
 
 /**
  * Looks at `path` without reading tensor bytes. E_NOT_FOUND when there is nothing, E_FORMAT with
- * file and byte for whatever breaks a rule, E_UNSUPPORTED for a name that a store cannot hold, E_RANGE over a limit, E_IO
- * when it cannot be read.
+ * file and byte for whatever breaks a rule, E_UNSUPPORTED for a name that a store cannot hold,
+ * E_RANGE over a limit, E_IO when it cannot be read.
  */
 export async function inspect(path: string, options: InspectOptions = {}): Promise<SafetensorsSource> {
   options.signal?.throwIfAborted();
