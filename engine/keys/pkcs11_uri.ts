@@ -102,6 +102,12 @@ export function formatPkcs11Uri(key: Pkcs11Uri): string {
   return `${SCHEME}${parts.join(';')}`;
 }
 
+/** The same with the module, for who asks a token again. */
+export function formatWithModule(key: Pkcs11Uri): string {
+  const query = key.module === undefined ? '' : `?module-path=${escaped(encodeUtf8(key.module))}`;
+  return `${formatPkcs11Uri(key)}${query}`;
+}
+
 /** What both say together; null when they contradict each other. */
 export function joinPkcs11Uris(asked: Pkcs11Uri, slot: Pkcs11Uri): Pkcs11Uri | null {
   for (const name of NAMES)

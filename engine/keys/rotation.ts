@@ -18,6 +18,7 @@ import type { Catalog } from '../contract.js';
 import { type OldKeyHolder, beginErasure, finishErasure } from './erasure.js';
 import type { StoreKey } from './key_provider.js';
 import { rootSealingKey } from './page_seals.js';
+import { keyAsSlotMeans } from './token_providers.js';
 import { MASTER_KEY_BYTES, type SlotOptions, openSlots, withSlot, withoutSlot } from './slots.js';
 import {
   type KeyChange,
@@ -139,7 +140,8 @@ async function withNewSlots(
     kept.add(slotId);
     const scrypt = old?.scrypt ?? null;
     const slotOptions = { label: old?.label ?? '', ...(scrypt === null ? {} : { scrypt }) };
-    both = await withSlot(maker, both, numbered, key, slotOptions);
+    const meant = keyAsSlotMeans(key, old?.token ?? null);
+    both = await withSlot(maker, both, numbered, meant, slotOptions);
   }
   const text = freshRecoveryKey(catalog.io);
   try {

@@ -9,13 +9,19 @@
 //   3. A PIN is tried with one slot; when the token refuses it, no other slot is tried.
 
 import { StoreError, assert } from '../../format/errors.js';
-import { TOKEN_TEXT_BYTES_MAX, encodeUtf8 } from '../../format/index.js';
+import { type KeySlotToken, TOKEN_TEXT_BYTES_MAX, encodeUtf8 } from '../../format/index.js';
 import type { Crypt } from '../io/crypt_port.js';
 import type { Random } from '../io/port.js';
 import { type Pkcs11Key, TPM_KEYED_HASH, type TokenPort } from '../io/token_port.js';
-import type { Enrolled, KeyProvider } from './key_provider.js';
-import { type Pkcs11Uri, formatPkcs11Uri, joinPkcs11Uris, parsePkcs11Uri } from './pkcs11_uri.js';
-import { DEFAULT_PCRS, isPcrSelection, parseTpmUri } from './tpm_uri.js';
+import type { Enrolled, KeyProvider, StoreKey } from './key_provider.js';
+import {
+  type Pkcs11Uri,
+  formatPkcs11Uri,
+  formatWithModule,
+  joinPkcs11Uris,
+  parsePkcs11Uri,
+} from './pkcs11_uri.js';
+import { DEFAULT_PCRS, formatTpmUri, isPcrSelection, parseTpmUri } from './tpm_uri.js';
 
 const SECRET_BYTES = 32;
 const INFO_PKCS11 = encodeUtf8('ingot v1 slot pkcs11');
@@ -109,6 +115,18 @@ function slotDamaged(cause?: unknown): StoreError {
     next: 'open the store with another key or the recovery key, and make the slot anew',
     ...(cause === undefined ? {} : { cause }),
   });
+}
+
+/**
+ * The key as a slot that it opens means it: that key of the token, those registers. Another slot made of it is under
+ * the same, also where the user's URI says less.
+ */
+export function keyAsSlotMeans(key: StoreKey, token: KeySlotToken | null): StoreKey {
+  if (token === null) return key;
+  if (key.kind === 'tpm2') return { ...key, uri: formatTpmUri(token.text) };
+  if (key.kind !== 'pkcs11') return key;
+  const joined = joinPkcs11Uris(parsePkcs11Uri(key.uri), slotUri(token.text));
+  return joined === null ? key : { ...key, uri: formatWithModule(joined) };
 }
 
 export const tpmProvider: KeyProvider<'tpm2'> = {

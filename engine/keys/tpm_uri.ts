@@ -17,6 +17,8 @@ export function isPcrSelection(text: string): boolean {
   return banks.length <= BANKS_MAX && banks.every((bank) => SELECTION.test(bank));
 }
 
+export const formatTpmUri = (pcrs: string): string => `${SCHEME}${pcrs}`;
+
 /** The selection of a `tpm2:` URI, or undefined where it names none. Errors: E_USAGE. */
 export function parseTpmUri(uri: string): string | undefined {
   const text = uri.startsWith(SCHEME) ? uri.slice(SCHEME.length) : null;

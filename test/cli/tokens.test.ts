@@ -65,6 +65,15 @@ function refused(ran: Ran, code: string, words: RegExp): void {
 async function opensWith(store: string, key: StoreKey): Promise<void> {
   await (await open(store, { mode: 'r', key })).close();
 }
+/** Another master key; the slot of `key` is made anew. */
+async function rotates(store: string, key: StoreKey): Promise<void> {
+  const writer = await open(store, { mode: 'rw', key });
+  try {
+    await writer.rotateMaster(key, { onRecoveryKey: () => undefined });
+  } finally {
+    await writer.close();
+  }
+}
 async function refuses(opening: Promise<void>, code: StoreErrorCode, words: RegExp): Promise<void> {
   await assert.rejects(opening, (error: unknown) => isStoreError(error, code) && words.test(error.message));
 }
@@ -128,6 +137,15 @@ test('a key of a PKCS#11 token opens its store; PIN, key and token that are wron
   await opens(rsa);
   good(await ingot(['key', 'rm', '1', '--store', store, '--key', `${rsa}&pin-source=file:${pin}`], { env }));
   await refuses(opens(uri('aes%20key')), 'E_AUTH', /no key slot opens/);
+
+  // The token has two keys: a short URI opens by what the slot says, and the new slot is under the same.
+  const short: StoreKey = {
+    kind: 'pkcs11',
+    uri: `pkcs11:?module-path=${module}`,
+    secret: new TextEncoder().encode('1234'),
+  };
+  await rotates(store, short);
+  await opens(rsa);
 });
 
 const noTpm = ['swtpm', 'tpm2_unseal', 'tpm2_pcrextend'].find((program) => !onPath(program));
@@ -201,4 +219,6 @@ test('the TPM opens its store while the registers are as they were; else the rec
   good(await ingot(['key', 'add', ...byRecovery, '--new-key', 'tpm2:sha256:7,15'], { env }));
   good(await ingot(['key', 'rm', '1', ...byRecovery]));
   await opens('tpm2:', env);
+  await rotates(store, { kind: 'tpm2', uri: 'tpm2:', secret: new Uint8Array(0) });
+  await opens('tpm2:sha256:7,15', env);
 });
