@@ -31,6 +31,7 @@ import { writeHints } from './hints_io.js';
 import { KeyRing } from './keys/key_ring.js';
 import { PageSeals } from './keys/page_seals.js';
 import type { Io, MemberDevice } from './io/port.js';
+import { type MemberErrors, addErrors, memberErrors } from './members/error_record.js';
 import { MemberHealth } from './members/health.js';
 import type { MemberErrorKind } from './members/health.js';
 import { MemberManager } from './members/manager.js';
@@ -102,7 +103,7 @@ export class StoreCatalog implements Catalog {
   readonly #hangs: HangWatch;
   readonly #listeners = new Set<(superblock: Superblock) => void>();
   readonly #memberListeners = new Set<() => void>();
-  readonly #health = new MemberHealth();
+  readonly #health: MemberHealth;
   /** How the members found stand to the root chosen last (by open or refresh). */
   #chosen: StoreRoot;
   #manager: MemberManager | null = null;
@@ -126,6 +127,7 @@ export class StoreCatalog implements Catalog {
     this.writable = options.mode === 'rw';
     this.isDegraded = opened.isDegraded;
     this.#chosen = opened.root;
+    this.#health = new MemberHealth(io.clock);
     this.#hangs = new HangWatch(io.clock, options.readDeadlineMs ?? READ_DEADLINE_MS);
     this.pages = new PageStore({
       io,
@@ -201,14 +203,30 @@ export class StoreCatalog implements Catalog {
     const { members } = this.#core;
     // The last one that can carry the store is not set aside: errors are then all there is to have.
     if (members.holders.length < 2 || !members.canLose(member)) return;
-    const error = new StoreError('E_IO', `it gave ${this.#health.counts(member)[kind]} ${kind} errors`, {
-      where: { member: this.#path(member), memberIndex: member },
-    });
+    const error = new StoreError(
+      'E_IO',
+      `it gave ${this.#health.windowCount(member, kind)} ${kind} errors in ten minutes`,
+      {
+        where: { member: this.#path(member), memberIndex: member },
+      },
+    );
     if (!members.fail(member, { error, isFaulted: true })) return;
     this.#opened.report.add(`member ${member} (${this.#path(member)}) is faulted: ${error.message}`);
     this.#membersMoved();
     // The root that says so need not be waited for: nothing is acknowledged without it.
     void this.#committer?.commit(async () => undefined).catch(() => undefined);
+  }
+
+  countErrors(member: number, kind: MemberErrorKind, count: number): void {
+    if (member >= 0) this.#health.count(member, kind, count);
+  }
+
+  memberErrors(view: Pick<Snapshot, 'get'>): Promise<MemberErrors[]> {
+    return memberErrors(
+      view,
+      this.members.map(({ index }) => index),
+      this.#health,
+    );
   }
 
   memberFailed(member: number, error: StoreError): void {
@@ -525,7 +543,13 @@ export class StoreCatalog implements Catalog {
     return new Committer({
       core,
       pinnedBelow: (sequence) => this.#pins.pinnedBelow(sequence),
+      ride: async (change) => {
+        this.#health.carryNothing();
+        await addErrors(change, this.#health);
+        this.#health.carry();
+      },
       onRoot: () => {
+        this.#health.saved();
         this.#root = new RootView(this.pages, core.superblock, core.rootSum);
         this.#membersMoved();
         this.#tell();

@@ -51,6 +51,11 @@ export interface CommitterOptions {
   readonly core: CatalogCore;
   /** Whether a reader in this or another process holds a root below the sequence. */
   readonly pinnedBelow: (sequence: number) => boolean;
+  /**
+   * Adds to a round what goes with the next root, whoever makes it; with nothing to add it changes nothing. What it
+   * cannot read or has no room for it leaves for a later one.
+   */
+  readonly ride?: (change: CatalogChange) => Promise<void>;
   /** After each acknowledged root, before its callers are told. */
   readonly onRoot: () => void;
   readonly onWarning: (line: string) => void;
@@ -260,6 +265,7 @@ export class Committer {
       }
     }
     if (round.length > 0 && applied.length === 0) return null;
+    await this.#ride();
     try {
       return await buildRoot(core, { uses, frees, erases, next });
     } catch (error) {
@@ -271,6 +277,18 @@ export class Committer {
       if (applied.length === 0) throw error;
       for (const { waiting } of applied) waiting.reject(error);
       return null;
+    }
+  }
+
+  async #ride(): Promise<void> {
+    if (this.#options.ride === undefined) return;
+    const change = new Change(this.#core);
+    try {
+      await this.#options.ride(change);
+      await change.end();
+    } catch (error) {
+      await change.takeBack();
+      if (!(error instanceof StoreError)) throw error;
     }
   }
 

@@ -19,6 +19,7 @@ import type { KeyRing } from './keys/key_ring.js';
 import type { OnlineMember } from './catalog_core.js';
 import type { NextMaster, PageSeals } from './keys/page_seals.js';
 import type { MoveOptions, MoveResult } from './tree_move.js';
+import type { MemberErrors } from './members/error_record.js';
 import type { MemberManager } from './members/manager.js';
 
 /** A value now if its pages are cached, otherwise a promise. Callers test with `instanceof Promise`. */
@@ -186,6 +187,10 @@ export interface Catalog {
    * data that went elsewhere. Past the thresholds of members/health.ts the member is faulted.
    */
   noteError(member: number, kind: 'read' | 'write' | 'checksum'): void;
+  /** Counts errors for the record alone: a scrub finds at once what months left behind, and heals it. */
+  countErrors(member: number, kind: 'read' | 'write' | 'checksum', count: number): void;
+  /** Errors of every member: those in the records of `view`, and those of this session that no root has yet. */
+  memberErrors(view: Pick<CatalogView, 'get'>): Promise<MemberErrors[]>;
 
   /** Ids for extents and sum leaves; `count` consecutive ones. Burned when unused. */
   takeIds(count: number): number;

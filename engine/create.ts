@@ -50,6 +50,7 @@ import { PageSeals } from './keys/page_seals.js';
 import { type EncryptOptions, makeKeySlots } from './keys/store_keys.js';
 import { writeKeySlots } from './keys/slots_io.js';
 import { HeartbeatKeeper, lockWriters } from './locks.js';
+import { NO_MEMBER_ERRORS } from './members/error_record.js';
 import { MemberFailures, firstFailure } from './members/member_failures.js';
 import { MemberSet } from './members/member_set.js';
 import { OpenReport } from './open_report.js';
@@ -316,6 +317,7 @@ async function writeRootOne(
         serial: '',
         formattedBytes,
         addedAtMs: root0.createdAtMs,
+        ...NO_MEMBER_ERRORS,
       }),
     );
   }

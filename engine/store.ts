@@ -44,6 +44,7 @@ import type { PageFault } from './page_store.js';
 import { ResilverKeeper } from './repair/resilver_keeper.js';
 import { isOwed, readResilverRecord } from './repair/resilver_record.js';
 import { type ResilverOptions, type ResilverReport, resilver } from './repair/resilver.js';
+import type { MemberErrors } from './members/error_record.js';
 import { type ScrubOptions, cancelScrub, scrub, scrubState } from './repair/scrub.js';
 import { isHealable } from './repair/suspects.js';
 import { lookupRef, manifestOf, notFound, recordOf, resolveId, tagsOfRun, then } from './refs.js';
@@ -336,6 +337,17 @@ export class Store implements AsyncDisposable {
     try {
       const record = await readResilverRecord(lease.snapshot);
       return isOwed(record) ? record : null;
+    } finally {
+      lease.release();
+    }
+  }
+
+  /** Errors of every member since it was added or brought back: of all writers, and of this handle. */
+  async memberErrors(): Promise<MemberErrors[]> {
+    this.#context.checkOpen();
+    const lease = this.#context.snapshots.lease();
+    try {
+      return await this.#context.catalog.memberErrors(lease.snapshot);
     } finally {
       lease.release();
     }

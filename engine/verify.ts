@@ -276,6 +276,8 @@ async function healCopies(
   let repaired = 0;
   for (const { chosen, copy, fault } of bad) {
     const member = chosen[fault.op]?.[1].copies[copy]?.member;
+    if (member !== undefined && isHealable(fault.kind))
+      context.catalog.countErrors(member, fault.kind === 'checksum' ? 'checksum' : 'read', 1);
     const own = reports.filter(
       (report) =>
         report.member === member &&

@@ -83,6 +83,12 @@ export interface MemberRecord {
   readonly serial: string;
   readonly formattedBytes: number;
   readonly addedAtMs: number;
+  /** Since it was added or last forgiven (members.md M15). Advice. */
+  readonly readErrors: number;
+  readonly writeErrors: number;
+  readonly checksumErrors: number;
+  /** 0 never. */
+  readonly lastErrorAtMs: number;
 }
 /** How far a maintenance job is. Advice: a job that begins anew does the same work again. */
 export interface JobRecord {
@@ -326,6 +332,10 @@ export function encodeMember(member: MemberRecord): Uint8Array {
   MemberTable.startMember(builder);
   MemberTable.addFormattedBytes(builder, integer(member.formattedBytes));
   MemberTable.addAddedAtMs(builder, integer(member.addedAtMs));
+  MemberTable.addReadErrors(builder, integer(member.readErrors));
+  MemberTable.addWriteErrors(builder, integer(member.writeErrors));
+  MemberTable.addChecksumErrors(builder, integer(member.checksumErrors));
+  MemberTable.addLastErrorAtMs(builder, integer(member.lastErrorAtMs));
   MemberTable.addUuid(builder, uuid);
   MemberTable.addPath(builder, path);
   MemberTable.addFailureDomain(builder, failureDomain);
@@ -350,6 +360,10 @@ export function decodeMember(bytes: Uint8Array, where?: FormatContext): MemberRe
     serial: cursor.text(MEMBER_FIELD.SERIAL) ?? '',
     formattedBytes: cursor.u64(MEMBER_FIELD.FORMATTED_BYTES, 'formattedBytes'),
     addedAtMs: cursor.u64(MEMBER_FIELD.ADDED_AT_MS, 'addedAtMs'),
+    readErrors: cursor.u64(MEMBER_FIELD.READ_ERRORS, 'readErrors'),
+    writeErrors: cursor.u64(MEMBER_FIELD.WRITE_ERRORS, 'writeErrors'),
+    checksumErrors: cursor.u64(MEMBER_FIELD.CHECKSUM_ERRORS, 'checksumErrors'),
+    lastErrorAtMs: cursor.u64(MEMBER_FIELD.LAST_ERROR_AT_MS, 'lastErrorAtMs'),
   };
 }
 

@@ -43,6 +43,7 @@ import { oweResilver } from '../repair/resilver_record.js';
 import { readRings, writeSuperblock } from '../superblock_io.js';
 import { MemberFailures } from './member_failures.js';
 import type { MemberHealth } from './health.js';
+import { NO_MEMBER_ERRORS, forgiveErrors } from './error_record.js';
 import { isLeaving, stateName } from './member_table.js';
 
 /** Empty roots that a leaving member's freed space may need before it is detached. */
@@ -233,6 +234,7 @@ export class MemberManager {
       serial: '',
       formattedBytes: entry.formattedBytes,
       addedAtMs: Math.max(io.clock.nowMs(), 0),
+      ...NO_MEMBER_ERRORS,
     };
     await change.put(4, memberKey(index), encodeMember(record));
   }
@@ -249,7 +251,11 @@ export class MemberManager {
     const { io, core, finder, health } = this.#ports;
     const entry = this.#entry(index);
     if (holdsRoots(entry) && core.members.failure(index) === null) {
-      if (isLeaving(entry)) await this.#ports.commit((change) => this.#stay(change, index));
+      health.forgive(index);
+      await this.#ports.commit(async (change) => {
+        if (isLeaving(entry)) await this.#stay(change, index);
+        await forgiveErrors(change, index);
+      });
       this.#ports.moved();
       return;
     }
@@ -276,6 +282,7 @@ export class MemberManager {
       const { failures } = await burnRemnants(io, [{ member, tip, sequence, next: change.sequence }]);
       if (failures.size > 0) throw new MemberFailures(failures);
       change.putMember(index, { state: 'resilvering', isLeaving: false, isKeptOut: false });
+      await forgiveErrors(change, index);
     });
     await this.#adopt(device, member);
   }

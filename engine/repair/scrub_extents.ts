@@ -169,6 +169,12 @@ export class WindowScrub {
     const result = await this.#context.io.read(readOf(ops.map(stretchOf), null, settings));
     this.#signal?.throwIfAborted();
     const suspects = suspectsOf(ops, result.faults);
+    for (const { suspect, kind } of suspects)
+      this.#context.catalog.countErrors(
+        suspect.member,
+        kind === 'checksum' ? 'checksum' : 'read',
+        suspect.segments.length,
+      );
     if (suspects.length > 0) await this.#judge(batch, suspects);
     return byteLength;
   }

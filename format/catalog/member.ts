@@ -68,8 +68,28 @@ addedAtMs():bigint {
   return offset ? this.bb!.readUint64(this.bb_pos + offset) : BigInt('0');
 }
 
+readErrors():bigint {
+  const offset = this.bb!.__offset(this.bb_pos, 16);
+  return offset ? this.bb!.readUint64(this.bb_pos + offset) : BigInt('0');
+}
+
+writeErrors():bigint {
+  const offset = this.bb!.__offset(this.bb_pos, 18);
+  return offset ? this.bb!.readUint64(this.bb_pos + offset) : BigInt('0');
+}
+
+checksumErrors():bigint {
+  const offset = this.bb!.__offset(this.bb_pos, 20);
+  return offset ? this.bb!.readUint64(this.bb_pos + offset) : BigInt('0');
+}
+
+lastErrorAtMs():bigint {
+  const offset = this.bb!.__offset(this.bb_pos, 22);
+  return offset ? this.bb!.readUint64(this.bb_pos + offset) : BigInt('0');
+}
+
 static startMember(builder:flatbuffers.Builder) {
-  builder.startObject(6);
+  builder.startObject(10);
 }
 
 static addUuid(builder:flatbuffers.Builder, uuidOffset:flatbuffers.Offset) {
@@ -108,6 +128,22 @@ static addAddedAtMs(builder:flatbuffers.Builder, addedAtMs:bigint) {
   builder.addFieldInt64(5, addedAtMs, BigInt('0'));
 }
 
+static addReadErrors(builder:flatbuffers.Builder, readErrors:bigint) {
+  builder.addFieldInt64(6, readErrors, BigInt('0'));
+}
+
+static addWriteErrors(builder:flatbuffers.Builder, writeErrors:bigint) {
+  builder.addFieldInt64(7, writeErrors, BigInt('0'));
+}
+
+static addChecksumErrors(builder:flatbuffers.Builder, checksumErrors:bigint) {
+  builder.addFieldInt64(8, checksumErrors, BigInt('0'));
+}
+
+static addLastErrorAtMs(builder:flatbuffers.Builder, lastErrorAtMs:bigint) {
+  builder.addFieldInt64(9, lastErrorAtMs, BigInt('0'));
+}
+
 static endMember(builder:flatbuffers.Builder):flatbuffers.Offset {
   const offset = builder.endObject();
   builder.requiredField(offset, 4) // uuid
@@ -115,7 +151,7 @@ static endMember(builder:flatbuffers.Builder):flatbuffers.Offset {
   return offset;
 }
 
-static createMember(builder:flatbuffers.Builder, uuidOffset:flatbuffers.Offset, pathOffset:flatbuffers.Offset, failureDomainOffset:flatbuffers.Offset, serialOffset:flatbuffers.Offset, formattedBytes:bigint, addedAtMs:bigint):flatbuffers.Offset {
+static createMember(builder:flatbuffers.Builder, uuidOffset:flatbuffers.Offset, pathOffset:flatbuffers.Offset, failureDomainOffset:flatbuffers.Offset, serialOffset:flatbuffers.Offset, formattedBytes:bigint, addedAtMs:bigint, readErrors:bigint, writeErrors:bigint, checksumErrors:bigint, lastErrorAtMs:bigint):flatbuffers.Offset {
   Member.startMember(builder);
   Member.addUuid(builder, uuidOffset);
   Member.addPath(builder, pathOffset);
@@ -123,6 +159,10 @@ static createMember(builder:flatbuffers.Builder, uuidOffset:flatbuffers.Offset, 
   Member.addSerial(builder, serialOffset);
   Member.addFormattedBytes(builder, formattedBytes);
   Member.addAddedAtMs(builder, addedAtMs);
+  Member.addReadErrors(builder, readErrors);
+  Member.addWriteErrors(builder, writeErrors);
+  Member.addChecksumErrors(builder, checksumErrors);
+  Member.addLastErrorAtMs(builder, lastErrorAtMs);
   return Member.endMember(builder);
 }
 }

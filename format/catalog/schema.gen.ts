@@ -135,6 +135,10 @@ export const TABLE_SCHEMAS: { readonly [Name in TableName]: readonly FieldSchema
     { name: 'serial', required: false, sort: 'string' },
     { name: 'formatted_bytes', required: false, sort: 'scalar', bytes: 8 },
     { name: 'added_at_ms', required: false, sort: 'scalar', bytes: 8 },
+    { name: 'read_errors', required: false, sort: 'scalar', bytes: 8 },
+    { name: 'write_errors', required: false, sort: 'scalar', bytes: 8 },
+    { name: 'checksum_errors', required: false, sort: 'scalar', bytes: 8 },
+    { name: 'last_error_at_ms', required: false, sort: 'scalar', bytes: 8 },
   ],
   Job: [
     { name: 'kind', required: false, sort: 'scalar', bytes: 1 },
@@ -304,6 +308,10 @@ export const MEMBER_FIELD = {
   SERIAL: 10,
   FORMATTED_BYTES: 12,
   ADDED_AT_MS: 14,
+  READ_ERRORS: 16,
+  WRITE_ERRORS: 18,
+  CHECKSUM_ERRORS: 20,
+  LAST_ERROR_AT_MS: 22,
 } as const;
 
 /** Offsets in the vtable of Job. */

@@ -284,6 +284,10 @@ inline constexpr Field kMemberFields[] = {
     {Sort::string, false, 1, Table::KeyValue},  // serial
     {Sort::scalar, false, 8, Table::KeyValue},  // formatted_bytes
     {Sort::scalar, false, 8, Table::KeyValue},  // added_at_ms
+    {Sort::scalar, false, 8, Table::KeyValue},  // read_errors
+    {Sort::scalar, false, 8, Table::KeyValue},  // write_errors
+    {Sort::scalar, false, 8, Table::KeyValue},  // checksum_errors
+    {Sort::scalar, false, 8, Table::KeyValue},  // last_error_at_ms
 };
 /// Offsets in the vtable of Member.
 namespace member_field {
@@ -293,6 +297,10 @@ inline constexpr std::uint16_t kFailureDomain = 8;
 inline constexpr std::uint16_t kSerial = 10;
 inline constexpr std::uint16_t kFormattedBytes = 12;
 inline constexpr std::uint16_t kAddedAtMs = 14;
+inline constexpr std::uint16_t kReadErrors = 16;
+inline constexpr std::uint16_t kWriteErrors = 18;
+inline constexpr std::uint16_t kChecksumErrors = 20;
+inline constexpr std::uint16_t kLastErrorAtMs = 22;
 }  // namespace member_field
 
 inline constexpr Field kJobFields[] = {
@@ -337,7 +345,7 @@ inline constexpr TableSchema kTables[] = {
     {"Extent", kExtentFields, 24},
     {"DataKey", kDataKeyFields, 3},
     {"SumLeaf", kSumLeafFields, 5},
-    {"Member", kMemberFields, 6},
+    {"Member", kMemberFields, 10},
     {"Job", kJobFields, 11},
 };
 

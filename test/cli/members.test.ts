@@ -114,7 +114,10 @@ test('a drive that was away is brought up to date by any writer that stays open,
   );
   assert.equal(last.totalBytes, 72 * 1024 * 1024);
   assert.ok(last.etaSec !== null && last.etaSec > 0);
-  assert.match((await store.run('status')).stdout, /copies are placed while a writer is open: .* of .*, ETA/);
+  assert.match(
+    (await store.run('status')).stdout,
+    /copies that are missing are placed while a writer stays open: .* of .*, ETA/,
+  );
   // Cut off in the middle: the next writer ends it, as fast as it goes when nobody else is at work.
   await held.abort();
   await writer.close();

@@ -136,6 +136,8 @@ async function heal(share: number, seed: number): Promise<RedundancyResult> {
     await file.write(junk, 0, junk.length, offset + 4096);
   }
   for (const file of files.values()) await file.close();
+  // Runs one after the other would add up to a failing drive's errors.
+  for (const { index } of opened().info.members) await opened().onlineMember(index);
   const before = opened().stats().healing.healed;
   const startMs = performance.now();
   const { bytes } = await read();

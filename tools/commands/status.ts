@@ -103,7 +103,7 @@ async function show(
   rate: Rate | null,
   health: readonly VersionHealth[] | null = null,
 ): Promise<number> {
-  const { info } = store;
+  const info = await withErrors(store);
   const { backend } = store.stats();
   const scrub = await store.scrubState();
   const owed = await store.resilverState();
@@ -143,6 +143,19 @@ async function show(
   return state === 'degraded' ? EXIT_DEGRADED : EXIT_OK;
 }
 
+/** With the errors of all writers, as the catalog keeps them. */
+async function withErrors(store: Store): Promise<StoreInfo> {
+  const errors = new Map((await store.memberErrors()).map((each) => [each.index, each]));
+  const members = store.info.members.map((member) => {
+    const found = errors.get(member.index);
+    if (found === undefined) return member;
+    const { read, write, checksum, lastAtMs } = found;
+    const lastAt = lastAtMs === 0 ? null : new Date(lastAtMs).toISOString();
+    return { ...member, errors: { read, write, checksum, lastAt } };
+  });
+  return { ...store.info, members };
+}
+
 function rateText({ commits, seconds, storedBytesPerSec }: Rate): string {
   const sign = storedBytesPerSec < 0 ? '-' : '+';
   return `${(commits / seconds).toFixed(1)} commits/s, ${sign}${formatRate(Math.abs(storedBytesPerSec))} stored`;
@@ -162,7 +175,7 @@ function resilverText(owed: JobRecord): string {
       ? 'not begun'
       : `${formatBytes(owed.scannedBytes)} of ${formatBytes(owed.totalBytes)}` +
         (eta === null ? '' : `, ETA ${formatDuration(eta)}`);
-  return `copies are placed while a writer is open: ${far}`;
+  return `copies that are missing are placed while a writer stays open: ${far}`;
 }
 
 function jobsText(info: StoreInfo, scrub: JobRecord | null, owed: JobRecord | null): string {
@@ -213,7 +226,8 @@ function healthText({ id, run, state, lostExtents, lostObjects, shortExtents }: 
 }
 
 function actionFor(info: StoreInfo, isOwed: boolean): string | null {
-  const finish = 'a writer that stays open finishes what is left to do; ingot online does it now';
+  const finish =
+    'ingot online places the copies that are missing now; a writer that stays open does it, too, but a short command ends too soon';
   if (info.state === 'online') return isOwed ? finish : null;
   if (info.state === 'failed') return 'close every handle and open the store again';
   const wanting = info.members.filter(({ state }) => !['online', 'evacuating', 'detached'].includes(state));

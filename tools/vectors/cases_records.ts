@@ -188,6 +188,10 @@ export function recordFiles(): VectorFile[] {
     serial: 'S1',
     formattedBytes: 2 ** 40,
     addedAtMs: 5,
+    readErrors: 3,
+    writeErrors: 1,
+    checksumErrors: 70_000,
+    lastErrorAtMs: 9,
   });
   const job = encodeJob({
     kind: JOB_SCRUB,
