@@ -6,8 +6,8 @@
 //   1. Sums alone are needed: no key, no codec. What encryption seals stays sealed.
 //   2. Superblocks are never rewritten in place: where a copy of any slot is bad, roots are made until it was written
 //      anew (scrub_superblocks.ts).
-//   3. Where it is, is written down (`Job`, scrub_record.ts) every SCRUB_RECORD_INTERVAL_MS, at the end, and when it is
-//      aborted: an aborted scrub is a paused one, and the next goes on from there.
+//   3. Where it is, is written down (`Job`, scrub_record.ts) when it begins, every SCRUB_RECORD_INTERVAL_MS, at the end,
+//      and when it is aborted: an aborted scrub is a paused one, and the next goes on from there, to the extent.
 //   4. Space is held back for one window at a time, never for the whole tour.
 //   5. Every copy that is not as it was written is a finding, healed or not; the last event is 'done'.
 //
@@ -27,7 +27,7 @@ import {
   SCRUB_RECORD_INTERVAL_MS,
 } from './limits.js';
 import { ownersOf } from './owners.js';
-import { WindowScrub, damageFinding, windowFrom } from './scrub_extents.js';
+import { type WindowExtent, WindowScrub, damageFinding, windowFrom } from './scrub_extents.js';
 import { scrubPages } from './scrub_pages.js';
 import { scrubSuperblocks } from './scrub_superblocks.js';
 import { readScrubRecord, writeScrubRecord } from './scrub_record.js';
@@ -129,6 +129,8 @@ class Tour {
   async *run(): AsyncGenerator<MaintEvent, void, undefined> {
     let ended = false;
     await this.#resume();
+    // From here on others see that it runs (`status`), and what a crash leaves is begun anew by whoever comes.
+    await this.#write('running').catch(rethrowUnlessStore);
     try {
       yield* this.#absentMembers();
       yield* this.#superblocks();
@@ -208,10 +210,7 @@ class Tour {
           this.#batchBytes,
           this.#signal,
         );
-        for await (const bytes of window.run(extents)) {
-          this.#count(bytes);
-          yield this.#progress('extents');
-        }
+        yield* this.#window(window, extents);
         yield* this.#named(window, lease.snapshot);
         this.#items += extents.length;
         this.#record = { ...this.#record, position: last.id + 1 };
@@ -220,6 +219,23 @@ class Tour {
       }
       const nowMs = this.#context.io.clock.monotonicMs();
       if (nowMs - this.#recordedAtMs >= SCRUB_RECORD_INTERVAL_MS) await this.#write('running');
+    }
+  }
+
+  /** Cut short, the window is done up to what it checked; what it healed until then counts, and is not named. */
+  async *#window(window: WindowScrub, extents: readonly WindowExtent[]): AsyncGenerator<MaintEvent> {
+    let isWhole = false;
+    try {
+      for await (const bytes of window.run(extents)) {
+        this.#count(bytes);
+        yield this.#progress('extents');
+      }
+      isWhole = true;
+    } finally {
+      if (!isWhole) {
+        this.#counts.repaired += window.damages.filter(({ verdict }) => verdict === 'healed').length;
+        this.#record = { ...this.#record, position: Math.max(this.#record.position, window.resumeAt) };
+      }
     }
   }
 

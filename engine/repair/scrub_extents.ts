@@ -93,6 +93,8 @@ export class WindowScrub {
   readonly #batchBytes: number;
   readonly #signal: AbortSignal | undefined;
   readonly damages: Damage[] = [];
+  /** Every copy of the extents below this id was checked. */
+  #checkedBelow = 0;
 
   constructor(
     context: StoreContext,
@@ -109,7 +111,14 @@ export class WindowScrub {
   }
 
   async *run(extents: readonly WindowExtent[]): AsyncGenerator<number, void, undefined> {
-    const running: Promise<number>[] = [];
+    const running: { readonly task: Promise<number>; readonly checkedBelow: number }[] = [];
+    const next = async (): Promise<number> => {
+      const first = running.shift();
+      assert(first !== undefined, 'a batch is under way');
+      const bytes = await first.task;
+      this.#checkedBelow = first.checkedBelow;
+      return bytes;
+    };
     const underWay = this.#batchBytes < SCRUB_BATCH_BYTES ? 1 : SCRUB_BATCHES_IN_FLIGHT;
     try {
       const sums = await this.#context.extents.sums(
@@ -123,13 +132,19 @@ export class WindowScrub {
         await this.#throttle.take(byteLength, this.#signal);
         const task = this.#scrubBatch(batch, byteLength);
         task.catch(() => undefined);
-        running.push(task);
-        if (running.length >= underWay) yield await (running.shift() as Promise<number>);
+        running.push({ task, checkedBelow: checkedBelow(batch) });
+        if (running.length >= underWay) yield await next();
       }
-      while (running.length > 0) yield await (running.shift() as Promise<number>);
+      while (running.length > 0) yield await next();
     } finally {
-      await Promise.allSettled(running);
+      await Promise.allSettled(running.map(({ task }) => task));
     }
+  }
+
+  /** Where a scrub that ends within this window goes on: at what is not checked, or was bad and is not healed. */
+  get resumeAt(): number {
+    const unhealed = this.damages.filter(({ verdict }) => verdict !== 'healed' && verdict !== 'sound');
+    return Math.min(this.#checkedBelow, ...unhealed.map(({ extentId }) => extentId));
   }
 
   *#batches(extents: readonly WindowExtent[], sums: SumView): Generator<Part[]> {
@@ -217,6 +232,13 @@ export class WindowScrub {
       }
     }
   }
+}
+
+/** The batch, and those before it, leave nothing unchecked of the extents below this id. */
+function checkedBelow(batch: readonly Part[]): number {
+  const last = batch.at(-1);
+  assert(last !== undefined, 'a batch has parts');
+  return last.fromBytes + last.byteLength >= last.extent.storedBytes ? last.id + 1 : last.id;
 }
 
 function bytesOf({ byteLength, copies }: Part): number {

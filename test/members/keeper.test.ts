@@ -248,5 +248,35 @@ test('what was written while a member was leaving gets its copies when the membe
   );
   assert.equal((await walked(rig)).state, 'idle');
   await expectWhole(rig);
+
+test('a store that is opened without its key is brought up to date all the same, and reads with the key', async () => {
+  const key = { kind: 'key-file', secret: contents(99, 64) } as const;
+  const rig = await makeRig({
+    members: 2,
+    redundancy: 2,
+    memberBytes: 128 * MEBIBYTE,
+    key,
+    encrypt: { key, onRecoveryKey: () => undefined },
+  });
+  await put(rig, 'before', 1);
+  await rig.store.close();
+  rig.world.detach('b.member');
+  rig.store = await openRig(rig.world, rig.io, rig.paths.slice(0, 1), { mode: 'rw', key });
+  await put(rig, 'missed', 2);
+  rig.world.attach('b.member');
+  await reopened(rig);
+  assert.equal(rig.store.info.encryption, 'locked');
+  assert.equal((await walked(rig)).state, 'idle');
+  assert.equal(rig.store.info.state, 'online');
+  assert.equal(await rig.store.resilverState(), null);
+  await rig.store.close();
+  // What came back alone has every version.
+  rig.world.detach('a.member');
+  rig.store = await openRig(rig.world, rig.io, rig.paths.slice(1), { mode: 'r', key, force: true });
+  for (const [run, seed] of [
+    ['before', 1],
+    ['missed', 2],
+  ] as const)
+    assert.deepEqual(await (await rig.store.get(run)).tensor('t').read(), contents(seed, SIZE), run);
   await rig.store.close();
 });

@@ -214,6 +214,32 @@ test('a scrub that is aborted is paused: the next goes on, restart begins anew, 
   await rig.store.close();
 });
 
+test('a capped scrub that is cut within a window goes on at the extent, and is seen to run from its first moment', async () => {
+  const rig = await rigWith(2, 2);
+  for (let step = 0; step < 3; step++) {
+    const tx = await rig.store.begin('more', { step });
+    await tx.put('t', contents(step, 3 * MEBIBYTE), U8(3 * MEBIBYTE));
+    await tx.commit();
+  }
+  const stop = new AbortController();
+  const states: (string | undefined)[] = [];
+  let steps = 0;
+  await assert.rejects(async () => {
+    for await (const event of rig.store.scrub({ bytesPerSec: 8 * MEBIBYTE, signal: stop.signal })) {
+      if (event.type !== 'progress' || event.progress.phase !== 'extents') continue;
+      if (steps === 0) states.push((await rig.store.scrubState())?.state);
+      if (++steps === 3) stop.abort(new Error('enough'));
+    }
+  }, /enough/);
+  assert.deepEqual(states, ['running']);
+  const paused = await rig.store.scrubState();
+  assert.ok((paused?.position ?? 0) > 1, `paused at ${paused?.position}`);
+  const { done } = await scrubbed(rig);
+  const all = await scrubbed(rig);
+  assert.ok(done.scannedBytes < all.done.scannedBytes, 'what was checked is not read again');
+  await rig.store.close();
+});
+
 test('the bandwidth cap holds, and the time left is told', async () => {
   const rig = await rigWith(2, 2);
   const startMs = rig.io.clock.monotonicMs();

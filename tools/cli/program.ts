@@ -148,9 +148,8 @@ function endInterrupted(error: unknown, reason: Interrupted, session: Session | 
     for (const line of describeError(error, session?.verbose ?? false)) process.stderr.write(`${line}\n`);
   }
   if (reason.exitCode !== 141) {
-    process.stderr.write(
-      `${reason.message}: nothing of this command is visible, and the store is consistent\n`,
-    );
+    const stays = session?.interruptedText ?? 'nothing of this command is visible';
+    process.stderr.write(`${reason.message}: ${stays}\n`);
   }
   return reason.exitCode;
 }

@@ -61,6 +61,8 @@ export class Session {
   readonly signal: AbortSignal;
   readonly verbose: boolean;
   readonly progressMode: ProgressMode;
+  /** What stays of the command when it is cut short. */
+  interruptedText = 'nothing of this command is visible, and the store is consistent';
   readonly #level: LogLevel;
   readonly #storePath: string | undefined;
   readonly #keyOptions: KeyOptions;

@@ -51,6 +51,10 @@ function run(session: Session, options: Options): Promise<number> {
     if (goesOn && options.restart !== true)
       session.log('info', `going on at extent ${before.position}, after ${formatBytes(before.scannedBytes)}`);
     const { info } = store;
+    session.interruptedText =
+      options.readOnly === true
+        ? 'nothing was written'
+        : 'the scrub is paused, and the next goes on from there; what it healed stays healed';
     const events = store.scrub({
       signal: session.signal,
       ...(bytesPerSec === undefined ? {} : { bytesPerSec }),

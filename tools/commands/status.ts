@@ -227,7 +227,8 @@ function healthText({ id, run, state, lostExtents, lostObjects, shortExtents }: 
 
 function actionFor(info: StoreInfo, isOwed: boolean): string | null {
   const finish =
-    'ingot online places the copies that are missing now; a writer that stays open does it, too, but a short command ends too soon';
+    'ingot online places the copies that are missing; a writer that stays open does it, too, but short commands ' +
+    'end before they get to it';
   if (info.state === 'online') return isOwed ? finish : null;
   if (info.state === 'failed') return 'close every handle and open the store again';
   const wanting = info.members.filter(({ state }) => !['online', 'evacuating', 'detached'].includes(state));
