@@ -73,7 +73,7 @@ test('the half without the first member does not write alone, and status goes on
   assert.equal(forced.code, 1);
   assert.match(forced.stderr, /E_DEGRADED/);
   const copy = readFileSync(member(store, 1));
-  await store.run('online', '--force');
+  assert.doesNotMatch((await store.run('online', '--force')).stderr, /E_USAGE/);
   assert.equal(await states(store), 'missing,online');
   await store.ok('tag', 'run', 'forced');
   renameSync(first, member(store, 0));
@@ -85,6 +85,24 @@ test('the half without the first member does not write alone, and status goes on
   assert.equal(watched.stdout.match(/commits\/s/g)?.length, 2);
   await store.ok('online', '1');
   assert.equal((await store.run('status')).code, 0);
+});
+
+test('what status says to do is what ends it: online without a member, and with a path that moved', async () => {
+  const store = await storeWith('told');
+  const away = `${member(store, 1)}.away`;
+  renameSync(member(store, 1), away);
+  await store.ok('put', 'missed', 'notes', join(base, 'told.bin'));
+  renameSync(away, member(store, 1));
+  await store.ok('tag', 'missed', 'kept');
+  const status = await store.run('status');
+  assert.equal(status.code, 5);
+  assert.match(status.stdout, /action +ingot online places the copies that are missing/);
+  await store.ok('online');
+  assert.equal((await store.run('status', '--versions')).code, 0);
+  await store.ok('offline', '1');
+  renameSync(member(store, 1), away);
+  await store.ok('online', '1', away);
+  assert.equal((await store.run('status', '--versions')).code, 0);
 });
 
 test('a drive that was away is brought up to date by any writer that stays open, and status says how far', async () => {

@@ -30,7 +30,8 @@ export async function finishMembers(
   bytesPerSec?: number,
 ): Promise<MemberOutcome> {
   const { signal } = session;
-  session.interruptedText = 'what was moved until the last few seconds stays moved; ingot online does the rest';
+  session.interruptedText =
+    'what was moved until the last few seconds stays moved; ingot online does the rest';
   const before = await store.settleMembers({ signal });
   const data = await moveData(session, store, bytesPerSec);
   const after = await store.settleMembers({ signal });

@@ -28,12 +28,12 @@ export const register: CommandModule = (program, actions) => {
     .option('--rate <size>', 'move at most so much per second, such as 200MiB')
     .action(
       actions.action<Options>(
-        async (session, [member, path], options) => {
+        async (session, [member = '', path = ''], options) => {
           const rate = options.rate === undefined ? undefined : parseSize('--rate', options.rate);
           const open = { ...OPEN_FOR_MEMBER_JOB, ...(options.force === true ? { force: true } : {}) };
           const body = async (store: Store): Promise<number> => {
-            const index = member === undefined ? null : memberIndex(store, member);
-            if (index !== null) await store.onlineMember(index, path);
+            const index = member === '' ? null : memberIndex(store, member);
+            if (index !== null) await store.onlineMember(index, path === '' ? undefined : path);
             const outcome = await finishMembers(session, store, rate);
             report(session, store, 'online', outcome, { member: index });
             return outcome.exitCode;
