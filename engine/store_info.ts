@@ -60,7 +60,9 @@ export function storeInfo(context: StoreContext): StoreInfo {
     sequence: superblock.sequence,
     versionCount: superblock.versionCount,
     members,
-    capacityBytes: sum(members.map((member) => member.capacityBytes)),
+    capacityBytes: sum(
+      members.filter(({ state }) => state !== 'detached').map((member) => member.capacityBytes),
+    ),
     freeBytes: sum(online.map((member) => catalog.freeSectors(member.index))) * SECTOR_BYTES,
     storedBytes: sum(members.map((member) => member.allocatedBytes)),
     chunkBytes: superblock.defaultChunkBytes,

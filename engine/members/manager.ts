@@ -127,7 +127,7 @@ export class MemberManager {
   /** The catalog has its copies (M11): the member counts in the quorum from the next root on. */
   finishResilver(index: number): Promise<void> {
     return this.#inTurn(async () => {
-      if (this.#entry(index).state !== MEMBER_RESILVERING) return;
+      if (this.#ports.core.superblock.members[index]?.state !== MEMBER_RESILVERING) return;
       await this.#ports.commit(async (change) => {
         change.putMember(index, { state: 'in-sync' });
         // The member's own state has said until now that extents may be short; from this root on the record does (M14).
@@ -338,6 +338,8 @@ export class MemberManager {
 
   async #detach(index: number): Promise<boolean> {
     const { core } = this.#ports;
+    // The store's own job (resilver_keeper.ts) may have let it go meanwhile.
+    if (core.superblock.members[index]?.state === MEMBER_DETACHED) return true;
     const entry = this.#entry(index);
     if (!isLeaving(entry)) {
       throw new StoreError('E_CONFLICT', `member ${index} was not asked to leave`, {

@@ -34,8 +34,10 @@ export const SCRUB_WINDOW_EXTENTS = 16_384;
 /** How often a scrub writes down where it is. A crash costs at most so much reading again. */
 export const SCRUB_RECORD_INTERVAL_MS = 30_000;
 /** Batches of a capped scrub last so long at its rate, between these bytes and SCRUB_BATCH_BYTES: what it delays. */
-export const SCRUB_CAPPED_BATCH_SEC = 1 / 8;
-export const SCRUB_CAPPED_BATCH_BYTES_MIN = 1024 * 1024;
+export const SCRUB_CAPPED_BATCH_SEC = 1 / 32;
+export const SCRUB_CAPPED_BATCH_BYTES_MIN = 512 * 1024;
+/** One operation of a capped scrub: so long a reader may find a worker busy with it. */
+export const SCRUB_CAPPED_PART_BYTES = 256 * 1024;
 
 /** Bytes of extents read and written together by a job that moves copies, and how many such batches are under way. */
 export const MOVE_BATCH_BYTES = 16 * 1024 * 1024;

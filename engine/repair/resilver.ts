@@ -8,8 +8,9 @@
 //      durable after it was written: a crash at any point loses work, never a copy.
 //   3. Old copies go in the change that adds the new ones, and only when nothing is missing any more for them.
 //   4. There is no state but the records themselves: a job that begins anew finds what is still wanting.
-//   5. It ends by itself when a whole pass found nothing to do; the report says what is still under-replicated. Where
-//      the store owes a resilver (resilver_record.ts), that pass alone may call it finished, with nothing short.
+//   5. It ends by itself when a whole pass found nothing to do, and nobody else did any of it meanwhile; the report
+//      says what is still under-replicated. Where the store owes a resilver (resilver_record.ts), that pass alone may call
+//      it finished, with nothing short.
 //
 // New copies are spread over all members that take writes, fewest bytes of this job first, so that a rebuild is as
 // fast as all of them together. It never changes a member's state (the member commands do).
@@ -103,6 +104,8 @@ class MoveJob {
   #totalBytes = 0;
   #moved = 0;
   #movedBytes = 0;
+  /** Extents that somebody else moved first: what a pass saw of them is out of date. */
+  #yielded = 0;
   #lost = 0;
   #underReplicated = 0;
   #onGivenUp = 0;
@@ -120,10 +123,11 @@ class MoveJob {
     let isComplete = false;
     for (let pass = 0; pass < MOVE_PASSES_MAX; pass++) {
       const movedBefore = this.#moved;
+      const yieldedBefore = this.#yielded;
       const standing = this.#standing();
       await this.#beginPass();
       yield* this.#pass();
-      if (this.#moved !== movedBefore) continue;
+      if (this.#moved !== movedBefore || this.#yielded !== yieldedBefore) continue;
       isComplete = await this.#endPass(standing);
       break;
     }
@@ -435,6 +439,7 @@ class MoveJob {
     });
     for (const [index, outcome] of outcomes.entries()) {
       const move = moves[index] as Move;
+      if (outcome === 'moved') this.#yielded++;
       if (outcome !== 'rewritten') {
         // What was written to a member that failed is not used again in this session (commit.md C1).
         if (outcome !== 'failed') this.#giveBack(move.grants);

@@ -6,8 +6,8 @@
 //   1. Sums alone are needed: no key, no codec. What encryption seals stays sealed.
 //   2. Superblocks are never rewritten in place: where a copy of any slot is bad, roots are made until it was written
 //      anew (scrub_superblocks.ts).
-//   3. Where it is, is written down (`Job`, scrub_record.ts) when it begins, every SCRUB_RECORD_INTERVAL_MS, at the end,
-//      and when it is aborted: an aborted scrub is a paused one, and the next goes on from there, to the extent.
+//   3. Where it is, is written down (`Job`, scrub_record.ts) when it begins, every SCRUB_RECORD_INTERVAL_MS, at the
+//      end, and when it is aborted: an aborted scrub is a paused one, and the next goes on from there, to the extent.
 //   4. Space is held back for one window at a time, never for the whole tour.
 //   5. Every copy that is not as it was written is a finding, healed or not; the last event is 'done'.
 //

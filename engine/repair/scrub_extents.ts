@@ -21,6 +21,7 @@ import type { HealVerdict } from './heal_stretches.js';
 import {
   SCRUB_BATCHES_IN_FLIGHT,
   SCRUB_BATCH_BYTES,
+  SCRUB_CAPPED_PART_BYTES,
   SCRUB_PART_BYTES,
   SCRUB_WINDOW_BYTES,
   SCRUB_WINDOW_EXTENTS,
@@ -148,6 +149,7 @@ export class WindowScrub {
   }
 
   *#batches(extents: readonly WindowExtent[], sums: SumView): Generator<Part[]> {
+    const partBytes = this.#batchBytes < SCRUB_BATCH_BYTES ? SCRUB_CAPPED_PART_BYTES : SCRUB_PART_BYTES;
     let batch: Part[] = [];
     let bytes = 0;
     for (const { id, extent } of extents) {
@@ -157,7 +159,7 @@ export class WindowScrub {
       });
       if (copies.length === 0) continue;
       const segmentBytes = 2 ** extent.segmentShift;
-      const step = Math.max(SCRUB_PART_BYTES, segmentBytes);
+      const step = Math.max(partBytes, segmentBytes);
       for (let fromBytes = 0; fromBytes < extent.storedBytes; fromBytes += step) {
         const byteLength = Math.min(step, extent.storedBytes - fromBytes);
         const own = new BigUint64Array(Math.ceil(byteLength / segmentBytes));

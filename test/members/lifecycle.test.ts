@@ -293,3 +293,19 @@ test('an older copy of a member is read and not taken back', async () => {
   });
   await rig.store.close();
 });
+
+test('two that settle the members at once both find it done, and what left is no room any more', async () => {
+  const rig = await makeRig({ members: 3, redundancy: 2 });
+  await write(rig, 'run', 1);
+  const { capacityBytes } = rig.store.info;
+  await rig.store.leaveMember(1);
+  const job = rig.store.resilver();
+  while ((await job.next()).done !== true);
+  const [first, second] = await Promise.all([rig.store.settleMembers(), rig.store.settleMembers()]);
+  assert.deepEqual([...new Set([...first.detached, ...second.detached])], [1]);
+  assert.equal(statesOf(rig), 'online,detached,online');
+  assert.equal(rig.store.info.capacityBytes, (capacityBytes / 3) * 2);
+  assert.deepEqual(await findings(rig), []);
+  await holds(rig, 'run', 1);
+  await rig.store.close();
+});

@@ -226,3 +226,18 @@ test('a crash at any I/O of a resilver costs work and never a copy', async () =>
   }
   console.log(`${images.length} crash images, ${judged} judged`);
 });
+
+test('two jobs over the same extents: neither reports as short what the other has moved', async () => {
+  const rig = await rigOf(3);
+  await put(rig.store, 1);
+  await put(rig.store, 2);
+  await leave(rig.store, 1);
+  const reports = await Promise.all([resilvered(rig.store), resilvered(rig.store)]);
+  for (const { report } of reports) {
+    assert.deepEqual([report.underReplicated, report.onGivenUp, report.lost], [0, 0, 0]);
+    assert.ok(report.isComplete);
+  }
+  await expectBytes(rig.store, [1, 2]);
+  assert.deepEqual(await dataFindings(rig.store), []);
+  await rig.store.close();
+});

@@ -214,7 +214,7 @@ test('a scrub that is aborted is paused: the next goes on, restart begins anew, 
   await rig.store.close();
 });
 
-test('a capped scrub that is cut within a window goes on at the extent, and is seen to run from its first moment', async () => {
+test('a capped scrub that is cut short goes on at the extent, and is seen to run from its first moment', async () => {
   const rig = await rigWith(2, 2);
   for (let step = 0; step < 3; step++) {
     const tx = await rig.store.begin('more', { step });

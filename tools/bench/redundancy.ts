@@ -13,7 +13,15 @@ import { once } from 'node:events';
 import { mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { type FioStretch, fioVersion, runFio, runFioMix, settingText, sweep } from './fio.js';
+import {
+  type FioSetting,
+  type FioStretch,
+  fioVersion,
+  runFio,
+  runFioMix,
+  settingText,
+  sweep,
+} from './fio.js';
 import type { RedundancyJob, RedundancyResult } from './redundancy_worker.js';
 import { benchIo } from './io.js';
 import { mirrorPeers } from './mirror_peers.js';
@@ -189,6 +197,11 @@ export function pairRow(
 
 const rateOf = ({ bytes, durationMs }: RedundancyResult): number => gigabytesPerSecond(bytes, durationMs);
 
+/** What was best of fio's settings before. */
+const USUAL_BEST: Readonly<Record<PlaceName, FioSetting>> = {
+  disk: { blockBytes: 16 * MEBIBYTE, depth: 128 },
+  RAM: { blockBytes: MEBIBYTE, depth: 8, isApart: true },
+};
 const WANTED = { read: '>= 0.95', scrub: '>= 0.9' } as const;
 const NAMES = { read: 'mirrored verified read', scrub: 'scrub of every copy' } as const;
 
@@ -199,7 +212,10 @@ function besideFio(
 ): OnMirror {
   return async (worker, stretches) => {
     say(`fio's best of its settings, ${options.sweepRounds} rounds each`);
-    const { best } = await sweep('read', stretches, Math.max(options.sweepRounds, 1), options.seed);
+    const best =
+      options.sweepRounds === 0
+        ? USUAL_BEST[place]
+        : (await sweep('read', stretches, options.sweepRounds, options.seed)).best;
     const fio = async (): Promise<number> => (await runFio('read', stretches, best)).gigabytesPerSecond;
     const rows: Row[] = [];
     for (const kind of kinds) {
