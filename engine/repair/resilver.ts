@@ -9,8 +9,8 @@
 //   3. Old copies go in the change that adds the new ones, and only when nothing is missing any more for them.
 //   4. There is no state but the records themselves: a job that begins anew finds what is still wanting.
 //   5. It ends by itself when a whole pass found nothing to do, and nobody else did any of it meanwhile; the report
-//      says what is still under-replicated. Where the store owes a resilver (resilver_record.ts), that pass alone may call
-//      it finished, with nothing short.
+//      says what is still under-replicated. Where the store owes a resilver (resilver_record.ts), that pass alone may
+//      call it finished, with nothing short.
 //
 // New copies are spread over all members that take writes, fewest bytes of this job first, so that a rebuild is as
 // fast as all of them together. It never changes a member's state (the member commands do).

@@ -228,7 +228,7 @@ test('a capped scrub that is cut short goes on at the extent, and is seen to run
     for await (const event of rig.store.scrub({ bytesPerSec: 8 * MEBIBYTE, signal: stop.signal })) {
       if (event.type !== 'progress' || event.progress.phase !== 'extents') continue;
       if (steps === 0) states.push((await rig.store.scrubState())?.state);
-      if (++steps === 3) stop.abort(new Error('enough'));
+      if (++steps === 24) stop.abort(new Error('enough'));
     }
   }, /enough/);
   assert.deepEqual(states, ['running']);
