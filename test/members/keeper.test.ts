@@ -248,6 +248,8 @@ test('what was written while a member was leaving gets its copies when the membe
   );
   assert.equal((await walked(rig)).state, 'idle');
   await expectWhole(rig);
+  await rig.store.close();
+});
 
 test('a store that is opened without its key is brought up to date all the same, and reads with the key', async () => {
   const key = { kind: 'key-file', secret: contents(99, 64) } as const;
