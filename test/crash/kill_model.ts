@@ -13,6 +13,9 @@ import { Prng } from '../sim/prng.js';
 export const CHUNK_BYTES = 256 * 1024;
 /** A log on a drive has a line in each sector, or in several, the rest of the last one zero. */
 export const LOG_SECTOR_BYTES = 4096;
+/** Of an encrypted store; the writer is told to use it by this variable of its environment. */
+export const KILL_KEY = { kind: 'key-file' as const, secret: new Uint8Array(32).fill(9) };
+export const ENCRYPTED_VARIABLE = 'INGOT_KILL_ENCRYPTED';
 export const RUN = 'kill/run';
 /** A tag that is moved by compare-and-swap. */
 export const TAG = 'best';

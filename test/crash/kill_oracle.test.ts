@@ -28,3 +28,15 @@ test('twelve kills of a writer: what was acknowledged is there, what was under w
   assert.ok(report.codedTensorsCompared > 0, 'coded versions were among them');
   assert.ok(report.deltaTensorsCompared > 0, 'and differences to others');
 });
+
+test('four kills of a writer on an encrypted store, coded versions and differences among them', {
+  skip,
+}, async (t) => {
+  const shape = { members: 2, redundancy: 2, encrypted: true } as const;
+  const report = await killAgainAndAgain({ kills: 4, seed: 2, budgetMs: 15_000, ...shape });
+  t.diagnostic(JSON.stringify(report));
+  assert.ok(
+    report.kills >= 1 && report.acknowledged > 0,
+    'the machine was too slow for a test worth its name',
+  );
+});

@@ -22,7 +22,7 @@ import { fileURLToPath } from 'node:url';
 import { open } from '../../engine/index.js';
 import { Prng } from '../sim/prng.js';
 import { type JudgeReport, KillJudge, newJudgeReport } from './kill_judge.js';
-import type { LogLine } from './kill_model.js';
+import { ENCRYPTED_VARIABLE, KILL_KEY, type LogLine } from './kill_model.js';
 
 const WRITER = fileURLToPath(new URL('./kill_writer.js', import.meta.url));
 const MEBIBYTE = 1024 * 1024;
@@ -34,6 +34,8 @@ export interface KillOptions {
   readonly seed: number;
   readonly members: number;
   readonly redundancy: 1 | 2 | 3;
+  /** The store is encrypted, and each writer and judge has its key. */
+  readonly encrypted?: boolean;
   /** Stop, and report, when so much time has passed. */
   readonly budgetMs: number;
 }
@@ -75,7 +77,12 @@ class KillOracle {
       members: Array.from({ length: members }, (_, i) => ({ path: `${i}.member`, sizeBytes: 24 * MEBIBYTE })),
       redundancy,
     };
-    const made = await open(this.#location, { mode: 'rw', create });
+    const encrypt = { key: KILL_KEY, onRecoveryKey: () => undefined };
+    const made = await open(this.#location, {
+      mode: 'rw',
+      create: this.#options.encrypted === true ? { ...create, encrypt } : create,
+      ...this.#key(),
+    });
     await made.close();
     const startMs = performance.now();
     for (let kill = 1; kill <= kills && performance.now() - startMs < budgetMs; kill += 1) {
@@ -86,6 +93,10 @@ class KillOracle {
     return this.#report;
   }
 
+  #key(): { readonly key?: typeof KILL_KEY } {
+    return this.#options.encrypted === true ? { key: KILL_KEY } : {};
+  }
+
   /** Starts a writer and kills it, mostly in the midst of work, sometimes while it opens. */
   async #oneLife(life: number): Promise<void> {
     const errors = openSync(`${this.#logPath}.errors`, 'a');
@@ -94,7 +105,11 @@ class KillOracle {
       [WRITER, this.#location, this.#logPath, `${this.#options.seed * 1_000 + life}`, `${life * 10_000}`],
       {
         stdio: ['ignore', 'ignore', errors],
-        env: { ...process.env, INGOT_BACKEND: life % 2 === 0 ? 'threads' : '' },
+        env: {
+          ...process.env,
+          INGOT_BACKEND: life % 2 === 0 ? 'threads' : '',
+          [ENCRYPTED_VARIABLE]: this.#options.encrypted === true ? '1' : '',
+        },
       },
     );
     closeSync(errors);
@@ -134,7 +149,7 @@ class KillOracle {
     if (!lines.some((line) => line.type === 'ready')) this.#report.killsInOpen += 1;
     const underWay = this.#judgeOfAll.replay(lines);
     const mode = this.#prng.chance(0.5) ? 'rw' : 'r';
-    const store = await open(this.#location, { mode });
+    const store = await open(this.#location, { mode, ...this.#key() });
     try {
       await this.#judgeOfAll.judge(store, mode, underWay, `life ${life}`);
     } finally {

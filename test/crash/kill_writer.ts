@@ -18,6 +18,8 @@ import type { Store, VersionInfo } from '../../engine/index.js';
 import { Prng } from '../sim/prng.js';
 import {
   CHUNK_BYTES,
+  ENCRYPTED_VARIABLE,
+  KILL_KEY,
   LOG_SECTOR_BYTES,
   type Lineage,
   type LogLine,
@@ -141,7 +143,8 @@ if (redundancyText !== undefined) {
   const redundancy = Number(redundancyText) as 1 | 2 | 3;
   await create(place, { members: members.map((path) => ({ path })), redundancy });
 }
-const store = await open(place, { mode: 'rw' });
+const isEncrypted = process.env[ENCRYPTED_VARIABLE] === '1';
+const store = await open(place, isEncrypted ? { mode: 'rw', key: KILL_KEY } : { mode: 'rw' });
 await learn(store);
 say({ type: 'ready' });
 for (;;) {
