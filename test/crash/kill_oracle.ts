@@ -29,6 +29,9 @@ const MEBIBYTE = 1024 * 1024;
 /** A writer that does not say 'ready' by then hangs. */
 const READY_LIMIT_MS = 20_000;
 
+/** Lines that a writer may say before it is killed. */
+const LINES_MAX = 24;
+
 export interface KillOptions {
   readonly kills: number;
   readonly seed: number;
@@ -117,7 +120,14 @@ class KillOracle {
     if (this.#prng.chance(0.15)) await sleep(this.#prng.between(30, 250));
     else {
       await this.#untilReady(() => child.exitCode !== null);
-      await sleep(this.#prng.between(0, 300));
+      // By what it said, so that a slow machine kills no earlier; then anywhere in what follows.
+      const lines = this.#prng.between(0, LINES_MAX);
+      const startMs = performance.now();
+      while (child.exitCode === null && this.#newLines().length < lines) {
+        if (performance.now() - startMs > READY_LIMIT_MS) break;
+        await sleep(2);
+      }
+      await sleep(this.#prng.between(0, 60));
     }
     assert.equal(child.exitCode, null, `the writer of life ${life} ended by itself: ${this.#errors()}`);
     child.kill('SIGKILL');
