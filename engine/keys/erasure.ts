@@ -73,20 +73,28 @@ export function beginErasure(
  */
 export async function finishErasure(catalog: Catalog): Promise<readonly OldKeyHolder[]> {
   if (!catalog.seals.isEncrypted || !catalog.writable) return oldKeyHolders(catalog);
-  await dropFormerSlots(catalog);
+  const failedSlots = await dropFormerSlots(catalog);
   const { seal } = catalog.superblock;
   const below = seal?.eraseBelow ?? 0;
-  if (targetsOf(catalog).length === 0) return oldKeyHolders(catalog);
+  if (targetsOf(catalog).length > 0) await burnOldRoots(catalog, below, failedSlots);
+  return oldKeyHolders(catalog);
+}
+
+/** Burns what is old on flagged members that are here, and takes their flags off where all of it was done. */
+async function burnOldRoots(
+  catalog: Catalog,
+  below: number,
+  failedSlots: ReadonlySet<number>,
+): Promise<void> {
   while (catalog.superblock.sequence < below + ROOTS_KEPT - 1) await catalog.commit(async () => undefined);
   let failures: ReadonlyMap<number, StoreError> = new Map();
   await catalog.commit(async (change) => {
     const targets = targetsOf(catalog);
     failures = await burnBelow(catalog.io, targets, below);
     for (const { index } of targets)
-      if (!failures.has(index)) change.putMember(index, { holdsOldKeys: false });
+      if (!failures.has(index) && !failedSlots.has(index)) change.putMember(index, { holdsOldKeys: false });
   });
   for (const [index, error] of failures) catalog.memberFailed(index, error);
-  return oldKeyHolders(catalog);
 }
 
 /** Members that hold the newest root and are flagged. */
@@ -95,19 +103,33 @@ function targetsOf(catalog: Catalog): readonly OnlineMember[] {
   return catalog.online.filter(({ index }) => isFlagged(members[index]?.flags ?? 0));
 }
 
-/** Slots of master keys that seal no root: what a rotation leaves, cut short before its root or after. */
-async function dropFormerSlots(catalog: Catalog): Promise<void> {
+/**
+ * Slots of master keys that seal no root, what a rotation leaves, cut short before its root or after; and slots that
+ * are behind on flagged members. Resolves to the members that could not be written: they keep their flags.
+ */
+async function dropFormerSlots(catalog: Catalog): Promise<ReadonlySet<number>> {
   const { io, storeUuid, superblock, keys, online } = catalog;
   const { table, behind } = await readKeySlots(io, online, storeUuid);
   const slots = table.slots.filter((slot) => slot.keyEpoch === superblock.seal?.keyEpoch);
-  if (slots.length === table.slots.length) {
-    if (behind.length > 0) await writeKeySlots(io, behind, table);
-    return;
-  }
+  const isChanged = slots.length < table.slots.length;
   const writtenAtMs = Math.max(Math.floor(io.clock.nowMs()), 0);
-  const left = { ...table, slots, generation: table.generation + 1, writtenAtMs };
-  await writeKeySlots(io, online, left);
-  keys.slotsChanged(left);
+  const left = isChanged ? { ...table, slots, generation: table.generation + 1, writtenAtMs } : table;
+  const flagged = new Set(targetsOf(catalog).map(({ slot }) => slot));
+  const failed = new Set<number>();
+  for (const member of online) {
+    // What is behind on others was written when the store was opened, or is named by fsck.
+    if (!isChanged && !(flagged.has(member.slot) && behind.some(({ slot }) => slot === member.slot)))
+      continue;
+    try {
+      await writeKeySlots(io, [member], left);
+    } catch (error) {
+      if (!isStoreError(error, 'E_IO')) throw error;
+      failed.add(member.index);
+      catalog.noteError(member.index, 'write');
+    }
+  }
+  if (isChanged) keys.slotsChanged(left);
+  return failed;
 }
 
 /** Fills every superblock below a sequence, and what is torn, with ones; members where that failed. */
