@@ -338,7 +338,9 @@ test('ingot load --device cuda:0 --compare: the path, the bytes, who decoded; do
   const refused = ingot('--store', location, 'load', 'auto', '--device', 'cuda:0', '--path', 'cufile-direct');
   assert.equal(refused.status, 1);
   assert.match(refused.stderr, /E_UNSUPPORTED.*cufile-direct was demanded/s);
-  assert.match(ingot('doctor').stdout, /cuda:0: takes pinned from every member/);
+  const doctor = ingot('doctor', join(location, 'a.member')).stdout;
+  assert.match(doctor, /cuda:0: takes pinned from every member/);
+  assert.match(doctor, /a\.member to cuda:0: takes pinned; .*cu[fF]ile/);
 });
 
 test('without a driver a GPU is E_UNSUPPORTED, with the reason, and everything else works', async () => {

@@ -11,6 +11,8 @@
 //   4. INGOT_MOCK_CUDA, read at each call, is a list of `call:k=result`, `call` one of alloc, copy, launch, event,
 //      register, module: the k-th such call from now on returns that result; `late=MS` delays every wait.
 //      A changed text counts anew. `flip:k=1` spoils a byte of the k-th copy to the GPU of kFlippedBytesMin and more.
+#include <sys/mman.h>
+
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
@@ -37,6 +39,9 @@ using Address = unsigned long long;
 
 constexpr uint8_t kPoison = 0xa5;
 constexpr uint64_t kTotalBytes = 8ull << 30;
+/// Address space of all allocations that a process ever makes.
+constexpr size_t kSpaceBytes = 1ull << 40;
+constexpr size_t kSmallBytes = 65536;
 constexpr size_t kFlippedBytesMin = 32768;
 constexpr int kInvalid = 1, kOutOfMemory = 2;
 
@@ -184,8 +189,16 @@ MOCK cuMemAlloc_v2(Address* address, size_t bytes) {
   if (const int result = injected("alloc"); result != 0) return result;
   if (bytes == 0) return kInvalid;
   if (world().device_bytes + bytes > kTotalBytes) return kOutOfMemory;
-  void* memory = std::aligned_alloc(4096, (bytes + 4095) / 4096 * 4096);
-  if (memory == nullptr) return kOutOfMemory;
+  // One after the other, as the driver lays them: a copy over the end of one shows.
+  static char* const space = static_cast<char*>(mmap(nullptr, kSpaceBytes, PROT_READ | PROT_WRITE,
+                                                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+  static size_t used = 0;
+  if (space == MAP_FAILED || used + bytes > kSpaceBytes) return kOutOfMemory;
+  // Large ones on pages, which are given back when they are freed.
+  const size_t unit = bytes >= kSmallBytes ? 4096 : 512;
+  used = (used + unit - 1) / unit * unit;
+  void* memory = space + used;
+  used += (bytes + unit - 1) / unit * unit;
   std::memset(memory, kPoison, bytes);
   *address = reinterpret_cast<Address>(memory);
   world().device[*address] = bytes;
@@ -197,10 +210,11 @@ MOCK cuMemFree_v2(Address address) {
   const std::lock_guard lock(world().mutex);
   const auto found = world().device.find(address);
   if (found == world().device.end()) return kInvalid;
-  world().device_bytes -= found->second;
+  const size_t bytes = found->second;
+  world().device_bytes -= bytes;
   world().device.erase(found);
   world().ordinal.erase(address);
-  std::free(reinterpret_cast<void*>(address));
+  if (bytes >= kSmallBytes) madvise(reinterpret_cast<void*>(address), (bytes + 4095) / 4096 * 4096, MADV_DONTNEED);
   return 0;
 }
 MOCK cuMemHostRegister_v2(void* data, size_t bytes, unsigned) {

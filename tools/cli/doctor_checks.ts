@@ -5,7 +5,7 @@
 //   2. Checks never throw for what they look at: a failure is a finding.
 //   3. Nothing is written; devices are opened for reading.
 
-import { existsSync, readdirSync, readFileSync, statfsSync } from 'node:fs';
+import { existsSync, readFileSync, statfsSync } from 'node:fs';
 import { open, stat } from 'node:fs/promises';
 import { constants } from 'node:fs';
 import { release } from 'node:os';
@@ -19,6 +19,7 @@ import {
   takeSecret,
 } from '../../engine/index.js';
 import { isStoreError } from '../../format/errors.js';
+import { checkGpuPaths } from './doctor_gpu.js';
 import { formatBytes } from './progress.js';
 
 export interface DoctorLine {
@@ -32,13 +33,6 @@ export interface DoctorLine {
 /** io_uring with registered files and buffers as the core uses it. */
 const KERNEL_FOR_IO_URING = [5, 11] as const;
 const KEY_PROBE_BYTES = 32;
-const LIBRARY_DIRECTORIES = [
-  '/usr/lib/x86_64-linux-gnu',
-  '/lib/x86_64-linux-gnu',
-  '/usr/lib64',
-  '/usr/local/cuda/lib64',
-  '/usr/local/cuda/targets/x86_64-linux/lib',
-];
 /** File systems by their magic, as statfs gives it. */
 const FILE_SYSTEMS: Readonly<Record<number, string>> = {
   0xef53: 'ext4',
@@ -55,7 +49,7 @@ const FILE_SYSTEMS: Readonly<Record<number, string>> = {
   0x01021997: '9p',
 };
 
-const line = (
+export const line = (
   what: string,
   state: DoctorLine['state'],
   finding: string,
@@ -134,19 +128,6 @@ export function checkSystemLimits(): DoctorLine[] {
   return lines;
 }
 
-const findLibrary = (name: string): string | null => {
-  for (const directory of LIBRARY_DIRECTORIES) {
-    if (!existsSync(directory)) continue;
-    try {
-      const found = readdirSync(directory).find((file) => file === name || file.startsWith(`${name}.`));
-      if (found !== undefined) return join(directory, found);
-    } catch {
-      // A directory that may not be read holds nothing for us either.
-    }
-  }
-  return null;
-};
-
 /** Whether the system lets keys stay out of swap; a page is taken to see it. */
 function checkSecretMemory(): DoctorLine {
   const what = 'memory of keys';
@@ -177,47 +158,6 @@ export function checkKeys(): DoctorLine[] {
   return [...providers, checkSecretMemory()];
 }
 
-/** What reads into GPU memory will take here, GPU by GPU, and why nothing better. */
-export function checkGpu(): DoctorLine[] {
-  const io = new NativeIo();
-  const { gpus, reason, kernels } = io.gpu.list();
-  void io.close();
-  if (gpus.length === 0) {
-    const remedy = 'none needed for host memory; a GPU needs the NVIDIA driver';
-    return [line('CUDA', 'note', `no GPU can be used: ${reason}`, remedy), checkCufile()];
-  }
-  const lines = gpus.map(({ id, name, pci, capability, totalBytes }) => {
-    const shape = `${name}, ${formatBytes(totalBytes)}, compute capability ${(capability / 10).toFixed(1)}, at ${pci}`;
-    const why = 'this version reads no member straight into it';
-    return line(`cuda:${id}`, 'ok', `takes pinned from every member: ${why}; ${shape}`, null, 'pinned');
-  });
-  const built =
-    kernels === ''
-      ? line(
-          'CUDA kernels',
-          'note',
-          'this build has none: coded chunks are decoded on the CPU on their way to a GPU',
-          'build where nvcc is installed (CUDA 13)',
-        )
-      : line('CUDA kernels', 'ok', `built in for ${kernels}: coded chunks are decoded on the GPU`);
-  return [...lines, built, checkCufile()];
-}
-
-/** What a direct path would need, as far as it can be seen. */
-function checkCufile(): DoctorLine {
-  const module = existsSync('/proc/driver/nvidia-fs/version')
-    ? 'nvidia-fs is loaded'
-    : 'nvidia-fs is not loaded';
-  const library = findLibrary('libcufile.so');
-  const found = library === null ? 'libcufile.so is not installed' : `${library} is there`;
-  return line(
-    'cuFile',
-    'note',
-    `${found}, ${module}; this version does not use it`,
-    'none needed: GPUs take pinned',
-  );
-}
-
 /** A member as the core opens it: its path, its alignment, its failure domain. */
 export async function checkMember(path: string): Promise<DoctorLine[]> {
   let io: NativeIo | null = null;
@@ -230,10 +170,14 @@ export async function checkMember(path: string): Promise<DoctorLine[]> {
     const facts =
       `${kind}, ${formatBytes(member.sizeBytes)}; offsets aligned to ` +
       `${member.offsetAlignmentBytes}, memory to ${member.memoryAlignmentBytes}; failure domain ${domain}`;
+    const onGpus = checkGpuPaths(io, member, path);
     await io.closeMember(member.slot);
     if (member.ioPath === 'buffered') {
       const remedy = 'put the member on a file system with O_DIRECT (ext4, xfs) or on a block device';
-      return [line(path, 'note', `takes buffered: O_DIRECT is refused there; ${facts}`, remedy, 'buffered')];
+      return [
+        line(path, 'note', `takes buffered: O_DIRECT is refused there; ${facts}`, remedy, 'buffered'),
+        ...onGpus,
+      ];
     }
     const why =
       member.ioPath === 'threads' ? 'direct I/O by threads (see backend above)' : 'direct I/O by io_uring';
@@ -245,6 +189,7 @@ export async function checkMember(path: string): Promise<DoctorLine[]> {
         null,
         member.ioPath,
       ),
+      ...onGpus,
     ];
   } catch (error) {
     const message = error instanceof Error ? error.message : String(error);

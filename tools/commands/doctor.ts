@@ -8,7 +8,6 @@
 import type { CommandModule } from '../cli/program.js';
 import {
   checkDevice,
-  checkGpu,
   checkKernel,
   checkKeys,
   checkMember,
@@ -16,6 +15,7 @@ import {
   checkSystemLimits,
   type DoctorLine,
 } from '../cli/doctor_checks.js';
+import { checkGpu } from '../cli/doctor_gpu.js';
 import { memberPaths } from '../cli/raw_members.js';
 import { EXIT_FAILED, EXIT_OK, type Session } from '../cli/session.js';
 

@@ -50,6 +50,7 @@ class GpuCopy final : public gpu::GpuJob {
       const uint64_t needed = raw_bytes != 0 ? raw_bytes : chunk.wanted_bytes;
       if (at > target.length_bytes || needed > target.length_bytes - at) return "destination range";
       chunk.out = target.address + at;
+      chunk.destination = columns_.destination[i];
       chunk.segment_bytes = columns_.segment_bytes[i];
       if (chunk.raw_bytes != 0 || chunk.segment_bytes != 0) needs_kernels_ = true;
       if (chunk.segment_bytes == 0) continue;

@@ -168,7 +168,9 @@ Status Lane::stage(std::vector<Chunk>& chunks, size_t first, size_t count) {
     chunk.staged = is_staged(chunk) ? free : chunk.out;
     if (is_staged(chunk)) free += rounded(chunk.stored_bytes, kStreamAlignment);
     if (chunk.file != nullptr) continue;
-    if (pending == 0 || chunk.stream != from + pending || chunk.staged != to + pending) {
+    const bool follows = pending != 0 && chunk.stream == from + pending && chunk.staged == to + pending;
+    const bool is_apart = !is_staged(chunk) && i > first && chunk.destination != chunks[i - 1].destination;
+    if (!follows || is_apart || is_staged(chunk) != is_staged(chunks[i - 1])) {
       if (Status status = flush(); !status.ok()) return status;
       from = chunk.stream;
       to = chunk.staged;

@@ -47,6 +47,8 @@ struct Chunk {
   uint64_t file_offset_bytes = 0, skip_bytes = 0, wanted_bytes = 0;
   bool arrived = true;
   CuAddress out = 0;
+  /// Of the batch: one copy goes to one destination, as neighbours may be of different allocations.
+  uint32_t destination = 0;
   uint64_t stored_bytes = 0;
   uint32_t raw_bytes = 0;               // 0: a stretch
   uint32_t ids = 0;

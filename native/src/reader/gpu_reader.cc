@@ -212,6 +212,7 @@ class GpuRead {
   static void fill(gpu::Chunk& chunk, const Item& item, uint8_t* slot) {
     chunk.stream = slot + item.slot_offset;
     chunk.out = reinterpret_cast<CuAddress>(item.part.destination);
+    chunk.destination = static_cast<uint32_t>(item.want);
     chunk.stored_bytes = item.host_bytes;
     if (!item.is_stored) return;
     const ExtentRecord& extent = item.extent;
