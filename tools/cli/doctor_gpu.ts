@@ -1,4 +1,4 @@
-// What `ingot doctor` says of GPUs: what reads into each will take, from each member, and what a direct path would need.
+// What `ingot doctor` says of GPUs: what reads into each take, from each member, and what a direct path would need.
 //
 // Invariants
 //   1. Nothing is measured and nothing is written; cuFile is asked only where there is a GPU.
