@@ -4,7 +4,8 @@ import assert from 'node:assert/strict';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { before, test } from 'node:test';
-import { bf16OfF32 } from '../../format/index.js';
+import { bf16OfF32, crc64, crc64Continue } from '../../format/index.js';
+import { verifySources } from '../../tools/import/verify_source.js';
 import { parseHeader } from '../../tools/safetensors/header.js';
 import { layoutFile } from '../../tools/safetensors/writer.js';
 import { Prng } from '../sim/prng.js';
@@ -159,7 +160,30 @@ test('import --save-as bf16 stores rounded numbers under a header of its own, an
   // Against itself every tensor is equal, and so linked.
   const again = await store.json('ingot.import/1', ...args, '--delta', 'wide');
   assert.match(again.metadata['ingot.delta'], /0 tensors as differences, 3 linked, 1 alone$/);
-  await store.fails('E_USAGE', 2, ...args, '--verify-source');
+  const compared = await store.json('ingot.import/1', ...args, '--verify-source');
+  assert.equal(compared.verifiedSource, true);
+  // One bit that rounding keeps, in the source alone.
+  const { fileOffset: at = 0 } = from.get('large') ?? {};
+  const other = Buffer.from(bytes);
+  other[at + 3] = (other[at + 3] ?? 0) ^ 0x40;
+  const stored = { path: join(base, 'other.safetensors'), sizeBytes: narrow.length, sum: crc64(narrow) };
+  const inOrder = [...header(narrow).tensors].sort((a, b) => a.fileOffset - b.fileOffset);
+  const places = inOrder.map(({ name }) => {
+    const { fileOffset: offsetBytes = 0, byteLength = 0, dtype } = from.get(name) ?? {};
+    return { offsetBytes, byteLength, narrows: dtype === 'F32' };
+  });
+  const prefixBytes = narrow.subarray(0, 8 + Number(narrow.readBigUInt64LE()));
+  for (const [file, isSame] of [
+    [bytes, true],
+    [other, false],
+  ] as const) {
+    writeFileSync(stored.path, file);
+    const verified = verifySources([{ ...stored, rounded: { prefixBytes, tensors: places } }], {
+      crc64: (part, seed = 0n) => crc64Continue(seed, part),
+    });
+    if (isSame) await verified;
+    else await assert.rejects(verified, { code: 'E_SOURCE_CHANGED' });
+  }
   await store.fails('E_USAGE', 2, 'import', source, '--as', 'x', '--save-as', 'fp16');
   assert.equal((await store.json('ingot.fsck/1', 'fsck', '--data')).result, 'ok');
 });

@@ -21,7 +21,7 @@ import type { CodecName, CodecRule } from '../cli/values.js';
 import type { SafetensorsTensor } from '../safetensors/header.js';
 import { inspect, type SafetensorsSource, type SourceTensorFile } from '../safetensors/source.js';
 import { type FoundFile, sourceError } from '../safetensors/walk.js';
-import { planAsIs, planNarrowed } from './narrowed.js';
+import { planAsIs, planNarrowed, roundedFile } from './narrowed.js';
 import { changed, SourceIdentities } from './source_identity.js';
 import { verifySources } from './verify_source.js';
 
@@ -61,11 +61,6 @@ export interface Imported {
 export async function importModel(store: Store, path: string, options: ImportOptions): Promise<Imported> {
   const { signal } = options;
   const cancel = signal === undefined ? {} : { signal };
-  if (options.saveAs !== undefined && options.verifySource === true)
-    throw new StoreError(
-      'E_USAGE',
-      'what is saved as bf16 differs from its source, which cannot be compared with it',
-    );
   const source = await inspect(path, cancel);
   options.onSource?.(source);
   const identities = await SourceIdentities.take(source, signal);
@@ -140,11 +135,16 @@ class Importer {
     const paths = new Map(
       [...this.#source.files, ...this.#source.sidecars].map(({ name, path }) => [name, path]),
     );
-    const compared = files.map(({ name, sizeBytes, sum }) => ({
-      path: paths.get(name) ?? name,
-      sizeBytes,
-      sum,
-    }));
+    const compared = files.map(({ name, sizeBytes, sum }) => {
+      const file = this.#source.files.find((each) => each.name === name);
+      const isRounded = this.#options.saveAs !== undefined && file !== undefined;
+      return {
+        path: paths.get(name) ?? name,
+        sizeBytes,
+        sum,
+        ...(isRounded ? { rounded: roundedFile(file) } : {}),
+      };
+    });
     let bytes = 0;
     await verifySources(compared, {
       crc64,

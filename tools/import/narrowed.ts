@@ -10,6 +10,7 @@
 
 import type { SourceTensorFile } from '../safetensors/source.js';
 import { layoutFile } from '../safetensors/writer.js';
+import type { RoundedFile } from './verify_source.js';
 
 /** Where the tensors of one file come from and go to. */
 export interface FilePlan {
@@ -38,5 +39,20 @@ export function planNarrowed(file: SourceTensorFile): FilePlan {
   return {
     prefixBytes: layout.prefixBytes,
     fileOffset: new Map(layout.tensors.map(({ name, fileOffset }) => [name, fileOffset])),
+  };
+}
+
+/** How the stored file is made again from the source, to be compared. */
+export function roundedFile(file: SourceTensorFile): RoundedFile {
+  const { prefixBytes, fileOffset } = planNarrowed(file);
+  const stored = (name: string): number => fileOffset.get(name) ?? 0;
+  const tensors = [...file.tensors].sort((a, b) => stored(a.name) - stored(b.name));
+  return {
+    prefixBytes,
+    tensors: tensors.map((tensor) => ({
+      offsetBytes: tensor.fileOffset,
+      byteLength: tensor.byteLength,
+      narrows: tensor.dtype === 'F32',
+    })),
   };
 }
