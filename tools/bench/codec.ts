@@ -16,6 +16,7 @@ import { type CodecSample, codecSamples } from './codec_data.js';
 import { benchDeltas } from './codec_delta.js';
 import { type CodecPeers, PEER_NAMES, startCodecPeers } from './codec_peers.js';
 import { benchCodedStore, type CodedStoreOptions } from './codec_store.js';
+import type { CodecRow } from './options.js';
 import { type Row, say } from './report.js';
 import { median, seededRandom, shuffled } from './statistics.js';
 
@@ -36,6 +37,7 @@ const ELEMENT_BYTES = { BF16: 2, F16: 2, F32: 4, F8_E4M3: 1 } as const;
 
 export interface CodecOptions extends CodedStoreOptions {
   readonly ramDirectory: string | null;
+  readonly codecRows: readonly CodecRow[];
 }
 
 /** What one side did in one round. */
@@ -50,27 +52,32 @@ interface Side {
   turn(): Promise<Turn | { readonly error: string }>;
 }
 
-export async function benchCodec(options: CodecOptions): Promise<Row[]> {
+/** Rows are told as soon as they are measured. */
+export async function benchCodec(options: CodecOptions, onRow: (row: Row) => void): Promise<void> {
+  if (options.codecRows.includes('samples')) await benchSamples(options, onRow);
+  if (options.codecRows.includes('deltas')) for (const row of await benchDeltas(options)) onRow(row);
+  if (options.codecRows.includes('store')) for (const row of await benchCodedStore(options)) onRow(row);
+}
+
+async function benchSamples(options: CodecOptions, onRow: (row: Row) => void): Promise<void> {
   const directory = await mkdtemp(join(options.ramDirectory ?? tmpdir(), 'ingot-bench-codec-'));
   const peers = await startCodecPeers();
-  const rows: Row[] = [];
   try {
     const bytes = Math.min(options.sizeBytes, SAMPLE_BYTES_MAX);
     for (const sample of codecSamples(bytes, options.seed)) {
       say(`${sample.name}: ${bytes} bytes`);
-      rows.push(...(await benchSample(sample, peers, directory, options)));
+      for (const row of await benchSample(sample, peers, directory, options)) onRow(row);
     }
     const versions = PEER_NAMES.map((name) => {
       const found = peers.found[name];
       return 'error' in found ? `${name}: ${found.error}` : `${name}: ${found.version}`;
     });
     const kernel = String(nativeCodec().kernel());
-    rows.push({ what: 'settings', note: `our kernel: ${kernel}; ${versions.join('; ')}` });
+    onRow({ what: 'settings', note: `our kernel: ${kernel}; ${versions.join('; ')}` });
   } finally {
     peers.close();
     await rm(directory, { recursive: true, force: true });
   }
-  return [...rows, ...(await benchDeltas(options)), ...(await benchCodedStore(options))];
 }
 
 async function benchSample(

@@ -2,8 +2,9 @@
 //
 // Invariants
 //   1. The table has every row that was asked for; what could not be measured says why.
-//   2. Results are on stdout (a table, or with --json one object), what is going on is on stderr. Rows of `io` are told
-//      there as they are measured, too; a run that is ended by a signal prints the table of what it had.
+//   2. Results are on stdout (a table, or with --json one object), what is going on is on stderr. Rows of `io` and
+//      `codec` are told there as they are measured, too; a run that is ended by a signal prints the table of what it
+//      had.
 //   3. Exit codes: 0 measured, whatever the figures; 1 failed; 2 usage. A benchmark gates nothing: figures of a
 //      machine that does other work at the same time prove little.
 //
@@ -17,10 +18,11 @@ import { type Row, rowText, say, table, verdict } from './report.js';
 
 async function measure(options: BenchOptions, onRow: (row: Row) => void): Promise<void> {
   if (options.subject === 'io') return (await import('./io.js')).benchIo(options, onRow);
+  if (options.subject === 'codec') return (await import('./codec.js')).benchCodec(options, onRow);
   for (const row of await allRows(options, options.subject)) onRow(row);
 }
 
-async function allRows(options: BenchOptions, subject: Exclude<Subject, 'io'>): Promise<Row[]> {
+async function allRows(options: BenchOptions, subject: Exclude<Subject, 'io' | 'codec'>): Promise<Row[]> {
   switch (subject) {
     case 'catalog':
       return (await import('./catalog.js')).benchCatalog(options);
@@ -28,8 +30,6 @@ async function allRows(options: BenchOptions, subject: Exclude<Subject, 'io'>): 
       return (await import('./peers.js')).benchPeers(options);
     case 'redundancy':
       return (await import('./redundancy.js')).benchRedundancy(options);
-    case 'codec':
-      return (await import('./codec.js')).benchCodec(options);
     case 'crypto':
       return (await import('./crypto.js')).benchCrypto(options);
     case 'crc':
@@ -55,7 +55,7 @@ async function main(argv: readonly string[]): Promise<number> {
   process.once('SIGINT', onSignal).once('SIGTERM', onSignal);
   await measure(options, (row) => {
     rows.push(row);
-    if (options.subject === 'io') say(rowText(row));
+    if (options.subject === 'io' || options.subject === 'codec') say(rowText(row));
   });
   print(options, rows, startMs);
   return 0;

@@ -13,6 +13,8 @@ export const ROW_GROUPS = ['read', 'write', 'mirrored', 'import', 'memory'] as c
 export type RowGroup = (typeof ROW_GROUPS)[number];
 export const REDUNDANCY_ROWS = ['write', 'read', 'scrub', 'heal', 'foreground', 'rebuild', 'peer'] as const;
 export type RedundancyRow = (typeof REDUNDANCY_ROWS)[number];
+export const CODEC_ROWS = ['samples', 'deltas', 'store'] as const;
+export type CodecRow = (typeof CODEC_ROWS)[number];
 export const PLACE_NAMES = ['disk', 'RAM'] as const;
 export type PlaceName = (typeof PLACE_NAMES)[number];
 const MEMBER_COUNTS = ['1', '2'] as const;
@@ -25,7 +27,8 @@ export const USAGE = `usage: ingot bench ${SUBJECTS.join('|')} [options]   (in a
   --sweep N         rounds of each fio setting before the pairs (default 1; 0 takes settings that were best before)
   --minutes N       of io: begins no round after so many minutes (default: no limit)
   --only LIST       of io: ${ROW_GROUPS.join(', ')}; of redundancy:
-                    ${REDUNDANCY_ROWS.join(', ')} (default all)
+                    ${REDUNDANCY_ROWS.join(', ')};
+                    of codec: ${CODEC_ROWS.join(', ')} (default all)
   --places LIST     of io, codec, crypto, redundancy: disk, RAM (default both; io imports across where both are asked)
   --members LIST    of io: 1, 2 (default both)
   --versions N      versions in the catalog (default 1000000)
@@ -47,6 +50,8 @@ export interface BenchOptions {
   readonly only: readonly RowGroup[];
   /** Rows of `redundancy`. */
   readonly redundancyRows: readonly RedundancyRow[];
+  /** Rows of `codec`. */
+  readonly codecRows: readonly CodecRow[];
   readonly places: readonly PlaceName[];
   readonly memberCounts: readonly number[];
   readonly limitMinutes: number;
@@ -106,9 +111,13 @@ export function parseOptions(argv: readonly string[]): BenchOptions {
     sizeBytes: parseSize('--size', values.size ?? '1GiB'),
     pairs: whole('pairs', values.pairs, 5, 1),
     sweepRounds: whole('sweep', values.sweep, 1, 0),
-    only: subject === 'redundancy' ? [...ROW_GROUPS] : listed('only', values.only, ROW_GROUPS),
+    only:
+      subject === 'redundancy' || subject === 'codec'
+        ? [...ROW_GROUPS]
+        : listed('only', values.only, ROW_GROUPS),
     redundancyRows:
       subject === 'redundancy' ? listed('only', values.only, REDUNDANCY_ROWS) : [...REDUNDANCY_ROWS],
+    codecRows: subject === 'codec' ? listed('only', values.only, CODEC_ROWS) : [...CODEC_ROWS],
     places: listed('places', values.places, PLACE_NAMES),
     memberCounts: listed('members', values.members, MEMBER_COUNTS).map(Number),
     limitMinutes: values.minutes === undefined ? Infinity : whole('minutes', values.minutes, 1, 1),
