@@ -5,8 +5,8 @@
 //      `out` in any state; it reads only the stream. It decodes only the blocks that the range touches.
 //   2. encode_chunk never returns a stream that needs as many 4 KiB sectors as the raw bytes, or that saves
 //      less than kWorthwhilePercent of them: it says "store raw" instead.
-//   3. Memory is bounded by the chunk: twice its raw bytes to encode, two blocks a plane to decode. A thread keeps some
-//      of it for its next chunk (scratch.h).
+//   3. Memory is bounded by the chunk: twice its raw bytes to encode, four blocks a plane to decode. A thread keeps
+//      some of it for its next chunk (scratch.h).
 #pragma once
 
 #include <cstddef>
