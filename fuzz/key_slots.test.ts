@@ -10,8 +10,10 @@ import { nodeCrypt } from '../engine/io/node_crypt.js';
 import type { Crypt } from '../engine/io/crypt_port.js';
 import type { TokenPort } from '../engine/io/token_port.js';
 import type { StoreKey } from '../engine/keys/key_provider.js';
+import { formatPkcs11Uri, parsePkcs11Uri } from '../engine/keys/pkcs11_uri.js';
 import { encodeRecoveryKey } from '../engine/keys/recovery_key.js';
 import { openSlots, withSlot } from '../engine/keys/slots.js';
+import { parseTpmUri } from '../engine/keys/tpm_uri.js';
 import { type KeySlotTable, crc64, decodeKeySlots, encodeKeySlots, isStoreError } from '../format/index.js';
 import { FUZZ_RUNS } from './format_arbitraries.js';
 
@@ -135,4 +137,71 @@ test('bent key slots give the master key of an untouched slot or E_AUTH, and not
     { numRuns: FUZZ_RUNS * 4 },
   );
   assert.ok(opened > 0 && refused > 0, `${opened} opened, ${refused} were refused`);
+});
+
+test('a PKCS#11 URI that was written is read back, and any other text is that of a key or E_USAGE', () => {
+  const name = fc
+    .string({ unit: 'binary', minLength: 1, maxLength: 40 })
+    .filter((text) => !text.includes('\0'));
+  const uri = fc.record({
+    token: name,
+    serial: name,
+    object: name,
+    id: fc.uint8Array({ minLength: 1, maxLength: 20 }),
+  });
+  fc.assert(
+    fc.property(uri, (key) => {
+      assert.deepEqual({ ...parsePkcs11Uri(formatPkcs11Uri(key)) }, { ...key, id: Uint8Array.from(key.id) });
+      assert.match(formatPkcs11Uri(key), /^pkcs11:[\x21-\x7e]+$/);
+    }),
+    { numRuns: FUZZ_RUNS },
+  );
+  const word = fc.constantFrom(
+    'token',
+    'id',
+    'type',
+    '=',
+    ';',
+    '?',
+    '&',
+    '%',
+    '%4',
+    '%41',
+    '%ff',
+    'pin-value',
+    'a',
+    'é',
+  );
+  fc.assert(
+    fc.property(fc.array(word, { maxLength: 12 }), (words) => {
+      try {
+        const found = parsePkcs11Uri(`pkcs11:${words.join('')}`);
+        assert.equal(Object.hasOwn(found, 'pin-value'), false);
+      } catch (error) {
+        if (!isStoreError(error, 'E_USAGE')) throw error;
+      }
+    }),
+    { numRuns: FUZZ_RUNS * 4 },
+  );
+});
+
+test('registers are those of the grammar and nothing that a program could take for something else', () => {
+  for (const good of ['sha256:7', 'sha1:0,23', 'sha256:0,7+sha384:1'])
+    assert.equal(parseTpmUri(`tpm2:${good}`), good);
+  for (const bad of [
+    'sha256:',
+    'sha256:24',
+    'sha256:7 ',
+    'sha256:7;',
+    '-l',
+    'md5:1',
+    'sha256:07',
+    'sha256:7,',
+    '\n',
+  ])
+    assert.throws(
+      () => parseTpmUri(`tpm2:${bad}`),
+      (error) => isStoreError(error, 'E_USAGE'),
+      bad,
+    );
 });
