@@ -19,7 +19,7 @@ import { type OldKeyHolder, beginErasure, finishErasure } from './erasure.js';
 import type { StoreKey } from './key_provider.js';
 import { rootSealingKey } from './page_seals.js';
 import { keyAsSlotMeans } from './token_providers.js';
-import { MASTER_KEY_BYTES, type SlotOptions, openSlots, withSlot, withoutSlot } from './slots.js';
+import { MASTER_KEY_BYTES, type SlotOptions, openSlots, withSlot } from './slots.js';
 import {
   type KeyChange,
   type KeySlotInfo,
@@ -51,13 +51,14 @@ export async function rotateSlot(
 ): Promise<KeyChange> {
   const { crypt } = catalog.io;
   const table = await newestTable(catalog);
-  const maker = slotMaker(catalog.io);
+  const slots = table.slots.filter((slot) => slot.id !== id);
+  if (slots.length === table.slots.length)
+    throw new StoreError('E_NOT_FOUND', `there is no key slot ${id}`, { next: 'ingot key list' });
   const { masterKey, keyEpoch } = await openSlots(crypt, table, opener, epochOf(catalog));
   try {
-    const without = withoutSlot(maker, { ...table, slots: [...table.slots, ...table.slots] }, id);
-    const slots = table.slots.filter((slot) => slot.id !== id);
-    const next = await withSlot(maker, { ...without, slots }, { masterKey, keyEpoch }, key, options);
-    return await putSlots(catalog, { ...next, generation: table.generation + 1 }, table.nextSlotId);
+    const maker = slotMaker(catalog.io);
+    const next = await withSlot(maker, { ...table, slots }, { masterKey, keyEpoch }, key, options);
+    return await putSlots(catalog, next, table.nextSlotId);
   } finally {
     crypt.releaseSecret(masterKey);
   }
@@ -91,9 +92,15 @@ export async function rotateMaster(
     const { both, dropped } = await withNewSlots(catalog, table, { masterKey, keyEpoch }, opener, options);
     await putSlots(catalog, both, both.nextSlotId - 1);
     const next = { sealingKey: rootSealingKey(crypt, storeUuid, masterKey), keyEpoch, wrapped };
-    await catalog.commit(async (change) => {
-      beginErasure(change, catalog, next);
-    });
+    try {
+      await catalog.commit(async (change) => {
+        beginErasure(change, catalog, next);
+      });
+    } catch (error) {
+      // Where the root may stand or not, the handle is at its end; the next open finds out.
+      if (seals.keyEpoch !== keyEpoch) crypt.releaseSecret(next.sealingKey);
+      throw error;
+    }
     const notErased = await finishErasure(catalog);
     return { keyEpoch: seals.keyEpoch, dropped, notErased };
   } finally {
