@@ -74,7 +74,7 @@ export async function benchCryptoPeers(place: string, directory: string, sizeByt
       rows.push(...(await measure(place, peer, statSync(plain).size)));
     } catch (error) {
       if (!(error instanceof PeerFailed)) throw error;
-      rows.push({ what: `${place}: peer ${name}`, value: 0, unit: 'GB/s', note: error.message });
+      rows.push({ what: `${place}: peer ${name}`, unit: 'GB/s', note: error.message });
     } finally {
       close();
     }
