@@ -3,7 +3,7 @@
 
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
-import { type Job, runJobs, sweepRules } from '../sim/jobs.js';
+import { type Job, runJobs, shortfalls, sweepRules } from '../sim/jobs.js';
 
 const THREADS = 2;
 
@@ -17,6 +17,7 @@ async function expectClean(context: TestContext, jobs: readonly Job[]): Promise<
     reports.flatMap((report) => report.violations),
     [],
   );
+  assert.deepEqual(reports.flatMap(shortfalls), []);
 }
 
 const explorer = { kind: 'explore', damages: 3, recoveryDepth: 2, recoveryEvery: 12 } as const;

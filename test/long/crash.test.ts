@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { type Job, runJobs, sweepRules } from '../sim/jobs.js';
+import { type Job, runJobs, shortfalls, sweepRules } from '../sim/jobs.js';
 
 const THREADS = 2;
 const explorer = {
@@ -22,6 +22,7 @@ async function expectClean(jobs: readonly Job[], report: (line: string) => void)
     reports.flatMap((each) => each.violations),
     [],
   );
+  assert.deepEqual(reports.flatMap(shortfalls), []);
 }
 
 test('all workloads of one to three operations, cut at every I/O, eight damages each', (context) =>

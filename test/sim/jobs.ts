@@ -108,6 +108,37 @@ export function sweepRules(): Omit<FaultRule, 'nth'>[] {
   return rules;
 }
 
+/**
+ * What a report must show to count as a proof, as sentences about what is missing: violations that nobody looked for
+ * are not found. A job that a budget or a busy machine cut short still judged this much, or it proved nothing.
+ */
+export function shortfalls({ job, counts }: JobReport): string[] {
+  const least: Readonly<Record<string, number>> = leastCounts(job);
+  return Object.entries(least)
+    .filter(([name, count]) => (counts[name] ?? 0) < count)
+    .map(([name, count]) => `${JSON.stringify(job)}: ${name} ${counts[name] ?? 0}, at least ${count} wanted`);
+}
+
+function leastCounts(job: Job): Readonly<Record<string, number>> {
+  switch (job.kind) {
+    case 'explore':
+      return { workloads: 1, crashPoints: 10, judged: 20 };
+    case 'sweep':
+      // Flushes are few; a long stride meets few of them.
+      return { runs: 1, fired: job.rule.operation === 'flush' || job.stride > 8 ? 1 : 3, images: 4 };
+    case 'rot':
+      return { flips: job.flips, detected: 1 };
+    case 'misplace':
+      return { lost: 1, stale: 1, misdirected: 1, swapped: 1, detected: Math.min(job.count, 10) };
+    case 'bits':
+      return { runs: 1, turned: 100, detected: 100 };
+    case 'simulate':
+      return { seeds: job.count };
+    case 'replay':
+      return { replays: job.times };
+  }
+}
+
 export async function runJob(job: Job): Promise<JobReport> {
   const startedAt = performance.now();
   const done = (counts: Record<string, number>, violations: readonly string[]): JobReport => ({

@@ -1,11 +1,11 @@
 // What import and export decide before any byte moves: values of options, names, identities, sums.
 
 import assert from 'node:assert/strict';
-import { appendFileSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { appendFileSync, mkdirSync, mkdtempSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
-import type { Version } from '../../engine/index.js';
+import { create, open, type Version } from '../../engine/index.js';
 import { crc64, crc64Continue } from '../../format/checksum.js';
 import { isStoreError, STORE_ERROR_CODES, StoreError } from '../../format/errors.js';
 import { describeError, describeWhere, errorJson } from '../../tools/cli/report.js';
@@ -13,6 +13,7 @@ import { parseSize, parseWhole } from '../../tools/cli/values.js';
 import { ValueStatistics } from '../../tools/cli/value_statistics.js';
 import { Output } from '../../tools/cli/output.js';
 import { planExport } from '../../tools/export/plan.js';
+import { importModel } from '../../tools/import/importer.js';
 import { SourceIdentities } from '../../tools/import/source_identity.js';
 import { verifySources } from '../../tools/import/verify_source.js';
 import { median } from '../../tools/quickstart/figures.js';
@@ -85,6 +86,51 @@ test('sums of a source read again are those of its bytes, and a difference is E_
     verifySources([good], options),
     (error) => isStoreError(error, 'E_SOURCE_CHANGED') && /were stored/.test(error.message),
   );
+});
+
+test('a source touched anywhere between the first byte read and the commit is E_SOURCE_CHANGED', async () => {
+  const model = join(base, 'touched');
+  const shard = join(model, 'model.safetensors');
+  const layout = layoutFile([{ name: 'a', dtype: 'U8', shape: [40_000] }]);
+  const file = (fill: number): Buffer => Buffer.concat([layout.prefixBytes, Buffer.alloc(40_000, fill)]);
+  mkdirSync(model);
+  writeFileSync(join(model, 'config.json'), '{"a":1}\n');
+  const place = join(base, 'store');
+  await create(place, { members: [{ path: '0.member', sizeBytes: 16 * 1024 * 1024 }] });
+  const store = await open(place, { mode: 'rw' });
+  /** Changes bytes, not sizes, and sets the times back: what is left to see is the change time. */
+  const touch = (path: string, bytes: Uint8Array): void => {
+    const { atime, mtime } = statSync(path);
+    writeFileSync(path, bytes);
+    utimesSync(path, atime, mtime);
+  };
+  const touches = [
+    () => touch(shard, file(2)),
+    () => touch(join(model, 'config.json'), Buffer.from('{"a":2}\n')),
+  ];
+  for (const when of ['after the headers were read', 'while tensors are read', 'at the end'] as const) {
+    for (const change of touches) {
+      // Written this very moment, in the tick of the clock that the change may fall into.
+      writeFileSync(shard, file(1));
+      let isDone = false;
+      const once = (): void => {
+        if (!isDone) change();
+        isDone = true;
+      };
+      const importing = importModel(store, model, {
+        run: 'touched',
+        ...(when === 'after the headers were read' ? { onSource: once } : {}),
+        onProgress: (bytes, _phase, items) => {
+          if (when === 'while tensors are read' && bytes > 0) once();
+          if (when === 'at the end' && items === 2) once();
+        },
+      });
+      await assert.rejects(importing, (error) => isStoreError(error, 'E_SOURCE_CHANGED'), when);
+      assert.equal(isDone, true, when);
+      await assert.rejects(store.get('touched'), (error) => isStoreError(error, 'E_NOT_FOUND'));
+    }
+  }
+  await store.close();
 });
 
 test('a header that changed between the look and the first identity is seen', async () => {

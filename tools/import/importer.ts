@@ -1,6 +1,6 @@
 // Import: a safetensors file or a Hugging Face directory becomes one version, in one transaction.
 //
-//   inspect -> first look at every file -> put everything -> (read the sources again) -> last look -> commit
+//   first look at every file -> inspect -> put everything -> (read the sources again) -> last look -> commit
 //
 // Invariants
 //   1. Tensor bytes above the catalog's inline limit never pass through JavaScript: the native core reads the source
@@ -63,7 +63,7 @@ export async function importModel(store: Store, path: string, options: ImportOpt
   const cancel = signal === undefined ? {} : { signal };
   const source = await inspect(path, cancel);
   options.onSource?.(source);
-  const identities = await SourceIdentities.take(source, signal);
+  const identities = await SourceIdentities.take(source);
   const transaction = await store.begin(options.run, {
     ...cancel,
     ...(options.step === undefined ? {} : { step: options.step }),

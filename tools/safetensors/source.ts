@@ -28,7 +28,7 @@ import {
 } from './header.js';
 import { MAX_INDEX_BYTES, parseIndex } from './index_file.js';
 import { formatError, quoteName } from './json.js';
-import { badSource, type FoundFile, sourceError, walkDirectory } from './walk.js';
+import { badSource, firstLook, type FoundFile, sourceError, walkDirectory } from './walk.js';
 
 /** Bytes of all headers of one model, kept in memory until the import ends. */
 export const MAX_TOTAL_HEADER_BYTES = 256 * 1024 * 1024;
@@ -75,11 +75,14 @@ export async function inspect(path: string, options: InspectOptions = {}): Promi
     const found = await stat(path);
     if (found.isDirectory()) return await inspectDirectory(path, options);
     if (!found.isFile()) throw badSource(path, 'this is no regular file.', 'Name a file or a directory.');
+    const real = await realpath(path);
+    const identity = await firstLook(real);
     const file = {
       name: basename(path),
-      path: await realpath(path),
-      sizeBytes: found.size,
+      path: real,
+      sizeBytes: Number(identity.sizeBytes),
       mode: found.mode & 0o777,
+      identity,
     };
     return summarize('safetensors', [await readTensorFile(file, path)], [], []);
   } catch (error) {

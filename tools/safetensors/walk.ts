@@ -6,12 +6,14 @@
 //   2. A symbolic link is followed only to a regular file inside the directory, or to a blob of the
 //      same repository in the Hugging Face cache (`snapshots/REV/x -> ../../blobs/HASH`). Links
 //      elsewhere, links to directories, and devices, pipes and sockets are refused.
-//   3. Depth and count are limited by name; what is left out on purpose is in `notes`.
+//   3. A file's identity is taken here, before any byte of it is read: whoever reads later compares with it.
+//   4. Depth and count are limited by name; what is left out on purpose is in `notes`.
 //
 // This file opens nothing and reads no content.
 
 import { lstat, readdir, realpath, stat } from 'node:fs/promises';
 import { basename, dirname, join, sep } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { StoreError } from '../../format/errors.js';
 import { quoteName } from './json.js';
 
@@ -22,6 +24,15 @@ export const MAX_SOURCE_FILES = 65_536;
 /** Bookkeeping of git and of download tools, no part of a model. */
 const LEFT_OUT_DIRECTORIES = ['.git', '.cache'];
 
+/** What tells two states of a file apart without reading it. */
+export interface FileIdentity {
+  readonly sizeBytes: bigint;
+  readonly modifiedNs: bigint;
+  readonly changedNs: bigint;
+  readonly inode: bigint;
+  readonly device: bigint;
+}
+
 export interface FoundFile {
   /** Relative to the directory, with '/'. */
   readonly name: string;
@@ -30,6 +41,27 @@ export interface FoundFile {
   readonly sizeBytes: number;
   /** Permission bits. */
   readonly mode: number;
+  readonly identity: FileIdentity;
+}
+
+/** File systems stamp times by the tick of a kernel clock (1 to 10 ms): two writes in one tick look alike. */
+const CLOCK_TICK_MS = 20;
+const NS_PER_MS = 1_000_000n;
+
+/** Follows links. Errors: those of the system call. */
+export async function identityOf(path: string): Promise<FileIdentity> {
+  const { size, mtimeNs, ctimeNs, ino, dev } = await stat(path, { bigint: true });
+  return { sizeBytes: size, modifiedNs: mtimeNs, changedNs: ctimeNs, inode: ino, device: dev };
+}
+
+/** The first look at a file: one that was written this very moment is looked at again when its tick has passed. */
+export async function firstLook(path: string): Promise<FileIdentity> {
+  const identity = await identityOf(path);
+  const { modifiedNs, changedNs } = identity;
+  const ageMs = Date.now() - Number((modifiedNs > changedNs ? modifiedNs : changedNs) / NS_PER_MS);
+  if (ageMs < 0 || ageMs > CLOCK_TICK_MS) return identity;
+  await sleep(CLOCK_TICK_MS - ageMs + 1);
+  return identityOf(path);
 }
 
 /** E_NOT_FOUND, E_AUTH or E_IO of a failed system call on a source, with its errno. */
@@ -114,7 +146,8 @@ async function checkFile(root: string, roots: readonly string[], name: string): 
       const what = link ? 'this symbolic link leads to no regular file.' : 'this is no regular file.';
       throw badSource(path, what, 'Remove it, or import another directory.');
     }
-    return { name, path: real, sizeBytes: found.size, mode: found.mode & 0o777 };
+    const identity = await firstLook(real);
+    return { name, path: real, sizeBytes: Number(identity.sizeBytes), mode: found.mode & 0o777, identity };
   } catch (error) {
     throw sourceError(error, path);
   }
