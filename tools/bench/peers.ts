@@ -19,6 +19,7 @@ import { fileURLToPath } from 'node:url';
 import { NativeIo } from '../../engine/index.js';
 import { generateModel } from '../model_generator.js';
 import { evict } from '../quickstart/page_cache.js';
+import { benchTreeBatches } from './catalog_batch.js';
 import { type LmdbBlobs, openLmdbBlobs } from './lmdb_peer.js';
 import { type Row, say } from './report.js';
 import { gigabytesPerSecond, median, pairRatios, seededRandom, shuffled, spread } from './statistics.js';
@@ -76,6 +77,11 @@ export async function benchPeers(options: PeerOptions): Promise<Row[]> {
     );
     for (const side of sides)
       if ('skip' in side) rows.push({ what: side.name, note: `skipped: ${side.skip}` });
+    // lmdb as a catalog: small records in durable batches (the rest of that is `bench catalog`).
+    say('lmdb as a catalog');
+    const catalog = join(directory, 'catalog');
+    await mkdir(catalog, { recursive: true });
+    rows.push(...(await benchTreeBatches(catalog, options.seed)));
     return rows;
   } finally {
     for (const side of sides) if (!('skip' in side)) await side.close();
