@@ -196,6 +196,7 @@ export class MemberFinder {
     const { rings, formattedBytes, truncated, readErrors } = await readRings(this.#io, device);
     for (const line of readErrors) this.#report.add(line);
     try {
+      if (readErrors.length === 0 && rings.every((ring) => ring === null)) throw tooShort(device);
       const tip = named(device.path, () => chooseMemberTip(rings));
       if (truncated) throw truncatedError(device, formattedBytes);
       this.#note(device, tip);
@@ -316,6 +317,11 @@ export function named<T>(path: string, choose: () => T): T {
       ...(known.next === undefined ? {} : { next: known.next }),
     });
   }
+}
+
+function tooShort({ path, sizeBytes }: MemberDevice): StoreError {
+  const what = `not an Ingot member: ${sizeBytes} bytes, too short for a superblock`;
+  return new StoreError('E_FORMAT', `${path}: ${what}`, { where: { member: path } });
 }
 
 function truncatedError(device: MemberDevice, formattedBytes: number): StoreError {

@@ -67,7 +67,7 @@ export async function removeVersion(
       {
         where: { object: options.ref },
         safe: 'everything; nothing was removed',
-        next: `ingot untag the version first, or remove it with force`,
+        next: 'take its tags away first (ingot untag), or remove it with --force',
       },
     );
   }

@@ -71,6 +71,9 @@ test('a file that is no member is called so', async () => {
   assert.equal(ran.code, 1);
   assert.match(ran.stderr, /not an Ingot member/);
   assert.doesNotMatch(ran.stderr, /damaged slots/);
+  const tiny = join(base, 'tiny');
+  writeFileSync(tiny, 'a hundred bytes or less');
+  assert.match((await ingot(['ls', '--store', tiny])).stderr, /not an Ingot member: 23 bytes, too short/);
 });
 
 test('status shows what opening reported once', async () => {

@@ -22,7 +22,8 @@ import sys, torch
 from safetensors.torch import save_file
 torch.manual_seed(7)
 for shard in (1, 2):
-    tensors = {f"layer.{shard}.{str(t)[6:]}": torch.randn(64, 300).to(t) for t in (torch.bfloat16, torch.float16, torch.float32)}
+    kinds = (torch.bfloat16, torch.float16, torch.float32)
+    tensors = {f"layer.{shard}.{str(kind)[6:]}": torch.randn(64, 300).to(kind) for kind in kinds}
     tensors[f"layer.{shard}.ids"] = torch.arange(100 * shard)
     tensors[f"layer.{shard}.scalar"] = torch.tensor(1.5 * shard)
     tensors[f"layer.{shard}.mask"] = torch.rand(40) > 0.5

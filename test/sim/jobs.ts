@@ -122,7 +122,7 @@ export function shortfalls({ job, counts }: JobReport): string[] {
 function leastCounts(job: Job): Readonly<Record<string, number>> {
   switch (job.kind) {
     case 'explore':
-      return { workloads: 1, crashPoints: 10, judged: 20 };
+      return { workloads: 1, crashPoints: 10, judged: job.budgetMs === undefined ? 20 : 10 };
     case 'sweep':
       // Flushes are few; a long stride meets few of them.
       return { runs: 1, fired: job.rule.operation === 'flush' || job.stride > 8 ? 1 : 3, images: 4 };
