@@ -28,11 +28,11 @@ import type { CatalogChange } from './contract.js';
 import type { SectorRange } from './deferred.js';
 import { MAX_CHANGES_PER_ROOT, MAX_QUEUED_CHANGES } from './limits.js';
 import type { NextMaster } from './keys/page_seals.js';
-import { MemberFailures, firstFailure } from './members/member_failures.js';
+import { MemberFailures, firstFailure, throwIfAny } from './members/member_failures.js';
 import type { FailuresByMember } from './members/member_failures.js';
 import { MemberSet } from './members/member_set.js';
 import type { SuperblockOutcome } from './superblock_io.js';
-import { MEMBERS_MAX, rootSumOf } from '../format/index.js';
+import { MEMBERS_MAX, holdsRoots, rootSumOf } from '../format/index.js';
 
 interface Waiting {
   readonly apply: (change: CatalogChange) => Promise<unknown>;
@@ -187,6 +187,7 @@ export class Committer {
       try {
         build = await this.#prepare(left, applied, rejected, marks);
         if (build === null) return [];
+        this.#checkHolders(build);
         const outcome = await makeDurable(core.io, core.members.holders, build.superblock, build.writes);
         // A flush beside this commit that failed took the news of it from the flushes above.
         if (this.#poisoned !== null) throw this.#poisoned;
@@ -219,8 +220,26 @@ export class Committer {
     this.#options.onRoot();
   }
 
+  /**
+   * A member that failed while the root was made is in the root's table and gets none of its flushes: what the root
+   * names on it would count as there (members.md M7). So the root is made again without it.
+   */
+  #checkHolders(build: RootBuild): void {
+    const { members } = this.#core;
+    const here = new Set(members.holders.map((member) => member.index));
+    const gone = new Map<number, StoreError>();
+    for (const [index, entry] of build.superblock.members.entries()) {
+      if (!holdsRoots(entry) || here.has(index)) continue;
+      const cause = members.failure(index)?.error;
+      gone.set(index, cause ?? new StoreError('E_DEVICE_LOST', `member ${index} left while a root was made`));
+    }
+    throwIfAny(gone);
+  }
+
   #noteFailures(failures: FailuresByMember): void {
-    for (const [index, error] of failures) this.#options.onMemberFailed(index, error);
+    // One that is known to have failed (#checkHolders) is not counted again.
+    for (const [index, error] of failures)
+      if (this.#core.members.failure(index) === null) this.#options.onMemberFailed(index, error);
   }
 
   /** The table that the next root gets names no holder that is not here; or the handle is at its end. */
