@@ -2,7 +2,7 @@
 //
 // Invariants
 //   1. Nothing is taken in before its memory was granted by a budget of the pool; what was granted is noted in the
-//      chunk (heldBytes, lentBytes) or the slab, and goes back exactly once.
+//      chunk (heldBytes, lentBytes, sourceBytes) or the slab, and goes back exactly once.
 //   2. Copies of small tensors are gathered in slabs; a slab goes back when the last chunk that uses it was written.
 //   3. After the transaction failed nothing more is taken in, and what waited for memory gives it back.
 //
@@ -124,14 +124,12 @@ export class ChunkIntake {
     assert(bytes > 0 && bytes <= this.#options.chunkBytes, 'a chunk has 1..chunkBytes bytes');
     const isCopied = typeof source === 'function';
     const heldBytes = this.#memoryFactor(options, isCopied) * bytes;
-    // Written as it lies, the engine needs no memory for it; what is sealed is written as something else.
-    const isLent =
-      heldBytes === bytes &&
-      this.#options.attempt === null &&
-      typeof source !== 'function' &&
-      source.kind === 'memory' &&
-      source.lent === true;
-    const budget = isLent ? this.#pool.lentBudget : this.#pool.budget;
+    // Written as it lies, or by way of the Io port's memory alone; what is sealed is written as something else.
+    const isPlain = heldBytes === bytes && this.#options.attempt === null && typeof source !== 'function';
+    const isLent = isPlain && source.kind === 'memory' && source.lent === true;
+    const isSource = isPlain && source.kind === 'file';
+    const { budget: usual, lentBudget, sourceBudget } = this.#pool;
+    const budget = isLent ? lentBudget : isSource ? sourceBudget : usual;
     if (!budget.tryAcquire(heldBytes)) await budget.acquire(heldBytes);
     if (this.#sink.failure !== null) {
       budget.release(heldBytes);
@@ -139,6 +137,7 @@ export class ChunkIntake {
     }
     const chunk = new ChunkDraft(dtypeCode, name, options.profile);
     if (isLent) chunk.lentBytes = heldBytes;
+    else if (isSource) chunk.sourceBytes = heldBytes;
     else chunk.heldBytes = heldBytes;
     let from = source;
     if (typeof from === 'function') {

@@ -103,8 +103,9 @@ export class ChunkDraft {
   rawBytes = 0;
   /** Bytes taken from the write budget on its behalf. */
   heldBytes = 0;
-  /** The same from the budget of lent memory. */
+  /** The same from the budget of lent memory, and from that of source files. */
   lentBytes = 0;
+  sourceBytes = 0;
   /** Engine memory that goes back to the pool once it is written. */
   staging: Uint8Array | null = null;
   /** Slabs with copies of its small pieces. */

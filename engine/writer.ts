@@ -230,10 +230,12 @@ export class TransactionWriter {
   #giveBack(chunks: readonly ChunkDraft[]): void {
     let heldBytes = 0;
     let lentBytes = 0;
+    let sourceBytes = 0;
     for (const chunk of chunks) {
       heldBytes += chunk.heldBytes;
       lentBytes += chunk.lentBytes;
-      chunk.heldBytes = chunk.lentBytes = 0;
+      sourceBytes += chunk.sourceBytes;
+      chunk.heldBytes = chunk.lentBytes = chunk.sourceBytes = 0;
       this.#giveStagingBack(chunk);
       if (chunk.coded !== null) this.#pool.staging.give(chunk.coded);
       chunk.coded = null;
@@ -243,6 +245,7 @@ export class TransactionWriter {
     }
     this.#pool.budget.release(heldBytes);
     this.#pool.lentBudget.release(lentBytes);
+    this.#pool.sourceBudget.release(sourceBytes);
   }
 
   #failing(): Failing {

@@ -1,8 +1,8 @@
 // What the transactions of one store share as they write: bounds on memory, engine memory that is used again.
 //
 // Invariants
-//   1. Bytes queued or in flight, over all transactions of a store, stay within WRITE_BUDGET_BYTES, and those that
-//      are written from memory lent by callers within LENT_BUDGET_BYTES.
+//   1. Bytes queued or in flight, over all transactions of a store, stay within WRITE_BUDGET_BYTES, those that are
+//      written from memory lent by callers within LENT_BUDGET_BYTES, those of source files within SOURCE_BUDGET_BYTES.
 //   2. Before anybody waits for memory, everything idle of every writer is sent off, so waiting ends.
 //
 // This file never looks at chunks (writer.ts, chunk_intake.ts).
@@ -19,6 +19,12 @@ export const WRITE_BUDGET_BYTES = 128 * 1024 * 1024;
  * written is summed again and the next is summed (decisions/0021).
  */
 export const LENT_BUDGET_BYTES = 1024 * 1024 * 1024;
+/**
+ * The same of whole chunks that are read from source files: their memory is the Io port's, which bounds it too
+ * (256 MiB). While some are written the next are read; with 128 MiB a device that tells of its transfers all at once
+ * stood still between them.
+ */
+export const SOURCE_BUDGET_BYTES = 208 * 1024 * 1024;
 /** A batch goes off when it has so many bytes. */
 export const WRITE_BATCH_BYTES = 32 * 1024 * 1024;
 /** The same of a batch with chunks to encode: its first chunks are written while those of later batches are encoded. */
@@ -58,6 +64,8 @@ export class WriterPool {
   readonly budget: MemoryBudget;
   /** Counts what is written from where a caller lent it. */
   readonly lentBudget: MemoryBudget;
+  /** Counts what is read from source files, as it is. */
+  readonly sourceBudget: MemoryBudget;
   /** Engine memory for copies of the caller's bytes. */
   readonly staging: BufferPool;
   readonly writers = new Set<PooledWriter>();
@@ -71,6 +79,7 @@ export class WriterPool {
     };
     this.budget = new MemoryBudget(budgetBytes, sendOff);
     this.lentBudget = new MemoryBudget(Math.max(LENT_BUDGET_BYTES, budgetBytes), sendOff);
+    this.sourceBudget = new MemoryBudget(Math.max(SOURCE_BUDGET_BYTES, budgetBytes), sendOff);
     this.staging = new BufferPool(context.io, STAGING_KEEP_BYTES);
   }
   close(): void {

@@ -699,6 +699,37 @@ function sources(it: It): void {
   });
 
   it(
+    'one piece of a source file is whole wherever it begins there: it is read above its place',
+    1,
+    async (world) => {
+      const { io, member, makeSource, skip } = world;
+      if (makeSource === undefined) return skip('no source files here');
+      const bytes = pattern(6 * MIB + 1234, 18);
+      const file = await io.openSource(await makeSource(bytes));
+      for (const shift of [1, 63, 511, 513, 4095, 4097, 70_001])
+        for (const length of [1, 4096, 65_537, 5 * MIB, bytes.length - shift]) {
+          const storedBytes = Math.ceil(length / 4096) * 4096;
+          const copies = [{ slot: member(0).slot, offsetBytes: 0 }];
+          const pieces = [{ offsetBytes: 0, bytes: length, source: file, sourceOffsetBytes: shift }];
+          const spec = { copies, rawBytes: length, storedBytes, segmentBytes: SEGMENT_BYTES, pieces };
+          const batch = writeBatch([spec]);
+          assert.deepEqual([...(await io.write(batch)).status], [0]);
+          const expected = new Uint8Array(storedBytes);
+          expected.set(bytes.subarray(shift, shift + length));
+          const name = `${shift}+${length}`;
+          assert.ok(same(await io.readRaw(member(0).slot, 0, storedBytes), expected), name);
+          assert.equal(batch.pieceSums[0], io.checksum.crc64(bytes.subarray(shift, shift + length)), name);
+          for (let segment = 0; segment * SEGMENT_BYTES < storedBytes; segment++) {
+            const end = Math.min((segment + 1) * SEGMENT_BYTES, storedBytes);
+            const sum = io.checksum.crc64(expected.subarray(segment * SEGMENT_BYTES, end));
+            assert.equal(batch.segmentSums[segment], sum, `${name}, segment ${segment}`);
+          }
+        }
+      await file.close();
+    },
+  );
+
+  it(
     'a source that ends early fails its op, is named, and writes nothing',
     1,
     async ({ io, member, makeSource, skip }) => {

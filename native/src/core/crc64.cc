@@ -143,7 +143,8 @@ uint64_t crc64_copy(uint64_t seed, void* to, const void* from, size_t length_byt
   uint64_t state = ~seed;
   while (length_bytes > 0) {
     const size_t block = length_bytes < kCopyBlockBytes ? length_bytes : kCopyBlockBytes;
-    std::memcpy(target, origin, block);
+    // Block by block from the front: right also where the copy begins shortly before what is copied.
+    std::memmove(target, origin, block);
     // The sum is taken from the copy: the caller's memory may change under us, ours does not.
     state = kernel->update(state, target, block);
     target += block;

@@ -18,7 +18,7 @@
 namespace ingot {
 
 uint64_t crc64(uint64_t seed, const void* data, size_t length_bytes);
-/// Copies and sums what arrived in `to`, in cache-sized blocks. The ranges do not overlap.
+/// Copies and sums what arrived in `to`, in cache-sized blocks. `to` may begin before `from` and reach into it.
 uint64_t crc64_copy(uint64_t seed, void* to, const void* from, size_t length_bytes);
 uint64_t crc64_combine(uint64_t first, uint64_t second, uint64_t second_bytes);
 /// Name of the kernel in use; `force` picks another, nullptr when this machine lacks it.

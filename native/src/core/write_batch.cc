@@ -2,9 +2,9 @@
 // memory to every copy.
 //
 // An op takes one grant of pool memory: its stored bytes, then room for source files whose position
-// does not line up with the extent's. Source ranges are read with O_DIRECT as aligned supersets,
-// in place when they line up, else beside and shifted while they are summed; where the source has no
-// O_DIRECT they are read through the page cache straight into place.
+// does not line up with the extent's. Source ranges are read with O_DIRECT as aligned supersets: in place when they
+// line up; a single piece that does not a few bytes above its place, several of them beside it, and moved while they
+// are summed. Where the source has no O_DIRECT they are read through the page cache straight into place.
 //
 // Invariants
 //   1. Every stored byte comes from a piece or is zero, and every sum is taken from the buffer that
@@ -300,7 +300,11 @@ void WriteBatch::plan_direct(WriteOp& op, uint32_t first, uint32_t end, uint64_t
   const bool lines_up = end == first + 1 && start == head.source_offset_bytes && head.offset_bytes % unit == 0 &&
                         length <= room_after(op, first);
   uint64_t at = head.offset_bytes;
-  if (!lines_up) {
+  if (!lines_up && op.piece_count == 1 && at % kSectorBytes == 0) {
+    // The one piece is read a few bytes above its place and moves down while it is summed.
+    pieces_[first].staged_at = at + (head.source_offset_bytes - start);
+    staging = std::max(staging, at + round_up(length, kSectorBytes));
+  } else if (!lines_up) {
     at = staging;
     staging += round_up(length, kSectorBytes);
     for (uint32_t i = first; i < end; ++i) pieces_[i].staged_at = at + (pieces_[i].source_offset_bytes - start);
