@@ -167,8 +167,10 @@ export class TransactionWriter {
   async #place(chunks: readonly ChunkDraft[], pieces: ChunkDraft[]): Promise<ChunkDraft[]> {
     const ready: ChunkDraft[] = [];
     for (const chunk of chunks) {
-      if (await this.#placer.place(chunk)) ready.push(chunk);
-      else ready.push(...(await placeFragments(chunk, this.#placer, this.#coder, pieces)));
+      if (await this.#placer.place(chunk)) {
+        ready.push(chunk);
+        if (chunk.written !== null) this.#giveSourcesBack([chunk]);
+      } else ready.push(...(await placeFragments(chunk, this.#placer, this.#coder, pieces)));
     }
     return ready;
   }
@@ -201,10 +203,13 @@ export class TransactionWriter {
     if (result !== null && chunk !== undefined) throw writeError(this.#failing(), wanting, chunk, result);
     const { attempt, segmentBytes } = this.#options;
     if (attempt !== null) await sealChunks(io, attempt, segmentBytes, unlinked(chunks), signal);
-    this.#giveSourcesBack(wanting);
+    this.#giveSourcesBack(wanting.filter((each) => each.staging === null && each.slabs.size === 0));
   }
 
-  /** What was encoded is written from its own memory: that of its sources and its base is free for chunks to come. */
+  /**
+   * What was encoded is written from its own memory: that of its sources and its base is free for chunks to come. Copies
+   * of ours are its only sources: they stay until it has its place, since a chunk that finds none is encoded anew.
+   */
   #giveSourcesBack(encoded: readonly ChunkDraft[]): void {
     let freedBytes = 0;
     for (const chunk of encoded) {

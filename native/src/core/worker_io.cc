@@ -11,6 +11,8 @@ namespace {
 thread_local std::vector<IoRequest*>* read_by_mover = nullptr;
 /// This thread is handing back what its mover has read.
 thread_local bool handing_back = false;
+/// What a worker has read of source files that it asked for itself.
+thread_local std::vector<IoRequest*>* read_by_worker = nullptr;
 }  // namespace
 
 /// Outlives the queue for as long as a mover is queued.
@@ -75,7 +77,14 @@ void WorkerIo::wake() {
   // What a read's end asks for next (another copy, the next operation of its batch) goes to a mover: moved here and now
   // with all that waits behind it, it would be verified long after it left the caches.
   if (WorkerPool::on_worker() && !handing_back) {
+    // What was read of a source goes on at once: behind all ops that wait to be begun nothing would be written before
+    // everything was read.
+    std::vector<IoRequest*> ended;
+    std::vector<IoRequest*>* const outer = read_by_worker;
+    read_by_worker = &ended;
     while (move_one()) continue;
+    read_by_worker = outer;
+    for (IoRequest* request : ended) request->run(request);
     return;
   }
   {
@@ -105,6 +114,7 @@ void WorkerIo::start_mover() {
 
 void WorkerIo::hand_back(IoRequest* request) {
   if (read_by_mover != nullptr && request->kind == IoKind::read) read_by_mover->push_back(request);
+  else if (read_by_worker != nullptr && request->kind == IoKind::source) read_by_worker->push_back(request);
   else workers_.post(request);
 }
 

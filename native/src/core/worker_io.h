@@ -9,7 +9,7 @@
 //      any other caller (JavaScript's thread) returns at once and wakes one worker, which wakes the next; at most
 //      kMemoryMoversMin workers (of many, a share) take its requests, one transfer at a time.
 //   2. What a mover has read it hands back itself, so that it is verified by the thread that has it in its cache; the
-//      queue may be gone by then.
+//      queue may be gone by then. So does a worker with what it read of a source file, before `submit` returns.
 //   3. A mover that is still queued when the queue is destroyed finds it gone and does nothing; one that runs is
 //      waited for.
 #pragma once
