@@ -207,8 +207,8 @@ export class TransactionWriter {
   }
 
   /**
-   * What was encoded is written from its own memory: that of its sources and its base is free for chunks to come. Copies
-   * of ours are its only sources: they stay until it has its place, since a chunk that finds none is encoded anew.
+   * What was encoded is written from its own memory: that of its sources and its base is free for chunks to come. Our
+   * copies of callers' bytes stay until it has its place, since a chunk that finds none is encoded anew.
    */
   #giveSourcesBack(encoded: readonly ChunkDraft[]): void {
     let freedBytes = 0;
