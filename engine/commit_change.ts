@@ -220,12 +220,12 @@ function usesOf(plan: CommitPlan): [number, number][] {
   return [...uses].sort((a, b) => a[0] - b[0]);
 }
 
-/** With encryption, the data key of the attempt: the version itself and each of its own extents use it. */
+/** With encryption, the data key of an attempt that sealed something: the version and each of its own extents use it. */
 async function putDataKey(
   change: CatalogChange,
   { attempt, chunks, createdAtMs }: CommitPlan,
 ): Promise<void> {
-  if (attempt === null) return;
+  if (attempt === null || chunks.length === 0) return;
   const record = attempt.record(1 + chunks.length, createdAtMs);
   await change.put(TREE_KEYS, dataKeyKey(attempt.keys.keyId), record);
 }
@@ -350,7 +350,7 @@ function versionRecord(plan: CommitPlan, id: number, storedBytes: number): Versi
     flags: 0,
     metadata: plan.metadata,
     metrics: plan.metrics,
-    keyId: plan.attempt?.keys.keyId ?? 0,
+    keyId: plan.chunks.length === 0 ? 0 : (plan.attempt?.keys.keyId ?? 0),
     baseVersionId: plan.baseVersionId,
   };
 }

@@ -4,7 +4,7 @@
 //   1. Uses are recomputed from key ids of extents and of versions; without a key of the store only that extents are
 //      sealed, as the store is, can be told.
 //   2. Ids are checked in windows of ID_WINDOW, as in fsck_records.ts, so that memory does not grow with the store.
-//   3. In a store without encryption nothing names a key; in an encrypted one everything that holds data does.
+//   3. In a store without encryption nothing names a key; in an encrypted one every extent does.
 //   4. Key slots are compared between members and between their two halves.
 
 import { decodeExtent, extentTreeRecordKind } from '../format/extent_record.js';
@@ -76,11 +76,8 @@ export async function* checkKeys(context: FsckContext): AsyncGenerator<void, voi
       if (decodeVersionKey(key).part !== 0) continue;
       const { keyId, id } = decodeVersion(value);
       if (keyId > 0) use(keyId);
-      if (keyId > 0 !== isEncrypted && first === 0)
-        complain(
-          context,
-          `version ${id} names ${isEncrypted ? 'no data key' : 'a data key'}, unlike its store`,
-        );
+      if (keyId > 0 && !isEncrypted && first === 0)
+        complain(context, `version ${id} names a data key, unlike its store`);
       step += 1;
       if (step % ITEMS_PER_STEP === 0) yield;
     }

@@ -8,7 +8,7 @@
 //
 // The stored bytes stay where they are until their space is used again; nothing opens them.
 
-import { StoreError, assert } from '../../format/errors.js';
+import { StoreError } from '../../format/errors.js';
 import {
   TREE_EXTENTS,
   TREE_KEYS,
@@ -44,8 +44,8 @@ export async function shredVersion(
 ): Promise<RemovedVersion> {
   const removed = await removeVersion(change, id, options);
   const { keyId } = removed.record;
-  assert(keyId > 0, 'versions of an encrypted store have a data key');
-  if ((await change.get(TREE_KEYS, dataKeyKey(keyId))) !== undefined)
+  // Without extents of its own it has no data key: its pages are all there is to take away.
+  if (keyId > 0 && (await change.get(TREE_KEYS, dataKeyKey(keyId))) !== undefined)
     throw await dependedOn(change, catalog.keys, keyId, options.ref);
   beginErasure(change, catalog);
   return removed;

@@ -443,3 +443,19 @@ test('a member that missed a rotation is named, and loses the former slots and r
   assert.equal(scan.opened.length, 0);
   await rig.store.close();
 });
+
+test('a version without extents has no data key, and is shredded with its pages', async () => {
+  const rig = await encryptedRig();
+  const tx = await rig.store.begin('tiny');
+  await tx.put(NAME, contents(1, 64), { dtype: 'U8', shape: [64] });
+  const { id } = await tx.commit();
+  await write(rig.store, 'stays', 2);
+  assert.equal(rig.store.catalog.superblock.treeItemCounts[5], 1);
+  assert.deepEqual(await fsckFindings(rig.store), []);
+  assert.ok((await scanned(rig, [KEY])).holds(contents(1, 64)));
+  await rig.store.shred(id);
+  const scan = await scanned(rig, [KEY]);
+  assert.ok(!scan.holds(contents(1, 64)) && !scan.holds(encodeUtf8(NAME)));
+  assert.deepEqual(await fsckFindings(rig.store), []);
+  await rig.store.close();
+});
