@@ -220,7 +220,7 @@ function usesOf(plan: CommitPlan): [number, number][] {
   return [...uses].sort((a, b) => a[0] - b[0]);
 }
 
-/** With encryption, the data key of an attempt that sealed something: the version and each of its own extents use it. */
+/** With encryption, the data key of an attempt that sealed something: the version and each own extent use it. */
 async function putDataKey(
   change: CatalogChange,
   { attempt, chunks, createdAtMs }: CommitPlan,

@@ -170,7 +170,7 @@ test('a passphrase is typed twice for a new store, once to open it, and never sh
 });
 
 test('where memory cannot be locked a store opens all the same, and the open says so', () => {
-  const args = ['ls', '--store', store, '--key-file', keyFile];
+  const args = ['ls', '--store', store, '--key-file', otherKey];
   const program = fileURLToPath(new URL('../../tools/ingot.js', import.meta.url));
   // Root may lock whatever the limit says, unless it gave that up.
   const drop = process.getuid?.() === 0 ? 'setpriv --bounding-set -ipc_lock' : '';
