@@ -177,6 +177,25 @@ for (const sealed of [false, true]) {
   });
 }
 
+test('our copy of a sealed chunk that finds no run stays until it is placed, whatever is put meanwhile', async () => {
+  const rig = await makeRig({ members: 1, memberBytes: 24 * MEBIBYTE, ...ENCRYPTED });
+  await checkerboard(rig, BOARD);
+  const items = Array.from({ length: 6 }, (_, index): Item => {
+    return { name: `t${index}`, dtype: 'U8', bytes: contents(70 + index, 1_000_000) };
+  });
+  const tx = await rig.store.begin('run', { chunkBytes: MEBIBYTE });
+  // The first chunks go off at once; the next are copied while those are sealed and cut.
+  const first = contents(69, 4 * MEBIBYTE);
+  await tx.put('first', first, U8(first.length));
+  for (const { name, bytes } of items) {
+    for (let turn = 0; turn < 12; turn++) await new Promise((resolve) => setImmediate(resolve));
+    await tx.put(name, bytes, U8(bytes.length));
+  }
+  await tx.commit();
+  await checkItems(rig.store, 'run', [{ name: 'first', dtype: 'U8', bytes: first }, ...items]);
+  await rig.store.close();
+});
+
 test('a store that is really full says so, takes nothing, and can still be pruned', async () => {
   const rig = await makeRig({ members: 1, memberBytes: 24 * MEBIBYTE });
   await checkerboard(rig, BOARD);
