@@ -6,6 +6,7 @@ import { test } from 'node:test';
 import { decodeExtent, extentTreeRecordKind, isStoreError } from '../../format/index.js';
 import type { Extent } from '../../format/index.js';
 import type { Store } from '../../engine/store.js';
+import { Prng } from '../sim/prng.js';
 import {
   MEBIBYTE,
   type Rig,
@@ -193,5 +194,25 @@ test('a member that takes none of the copies is stale in the root that names the
   rig.world.faults.clear();
   await reopen(rig);
   await expectBytes(rig.store, 'strong');
+  await rig.store.close();
+});
+
+test('a linked difference brings its base along', async () => {
+  const rig = await rigOf(2);
+  const bytes = new Prng(7).weights(300_000);
+  const meta = { dtype: 'BF16', shape: [bytes.length / 2] } as const;
+  const first = await rig.store.begin('weak', { redundancy: 1, codec: 'auto' });
+  await first.put('t', bytes, meta);
+  await first.commit();
+  const second = await rig.store.begin('near', { redundancy: 1, codec: 'auto', base: 'weak', delta: true });
+  await second.put('t', new Prng(8).stepped(bytes, 50), meta);
+  await second.commit();
+  assert.ok(
+    (await extentsOf(rig.store)).some(({ coding }) => coding?.base !== undefined),
+    'there is a difference',
+  );
+  await link(rig.store, 'strong', 2, 'near');
+  assert.equal(await copiesOf(rig.store), '2/2');
+  assert.deepEqual(await fsckFindings(rig.store), []);
   await rig.store.close();
 });
