@@ -48,10 +48,10 @@ inline constexpr unsigned kThreadsPerMemberMax = 8;
 inline constexpr uint32_t kBatchWindowOps = 4096;
 inline constexpr uint64_t kBatchWindowBytes = 512 * kMiB;
 /// Bytes under way of a batch whose ops are only checked. On devices enough to keep a queue full and few enough that
-/// three such batches leave others most of the pool; where all members are in memory what two workers have in hand
-/// and next, which stays in their caches.
+/// such batches leave others most of the pool; where all members are in memory what each worker has in hand and next,
+/// which stays in its caches.
 inline constexpr uint64_t kCheckWindowBytes = 32 * kMiB;
-inline constexpr uint64_t kCheckMemoryWindowBytes = 4 * kMiB;
+inline constexpr uint64_t kCheckMemoryWindowBytes = 2 * kMiB;
 /// Faults listed by one batch; more are counted.
 inline constexpr size_t kFaultsPerBatchMax = 65536;
 /// Bytes between two pieces of a source file that are still read in one transfer.

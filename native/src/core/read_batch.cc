@@ -118,7 +118,7 @@ void ReadBatch::limit_checked() {
       if (slot != INGOT_NO_MEMBER && member(slot) != nullptr) all_in_memory &= member(slot)->file.in_memory;
     }
   }
-  if (any) window_bytes_ = all_in_memory ? kCheckMemoryWindowBytes : kCheckWindowBytes;
+  if (any) window_bytes_ = all_in_memory ? kCheckMemoryWindowBytes * context_.workers().size() : kCheckWindowBytes;
 }
 
 bool ReadBatch::direct_allowed(const ReadOp& op, uint64_t segment, uint32_t copy) const {
