@@ -374,4 +374,6 @@ test('help and version exit with 0; every command has help', async () => {
   assert.equal(one.code, 0);
   assert.match(one.stdout, /--verify-source/);
   assert.match((await ingot(['--version'])).stdout, /^\d+\.\d+\.\d+\n$/);
+  const version = parseObject('ingot.version/1', (await ingot(['--version', '--json'])).stdout);
+  assert.match(version.version, /^\d+\.\d+\.\d+$/);
 });

@@ -249,7 +249,7 @@ test('a tensor put anew with the same layout takes the place of the old one in t
 });
 
 test('an export that would leave a tensor out is refused, with the command that writes them all', async () => {
-  const model = join(base, 'loose');
+  const model = join(base, 'loose-model');
   makeSharded(model, 60);
   await store.ok('import', model, '--as', 'loose');
   writeFileSync(join(base, 'two.bin'), patternBytes(8, 1));

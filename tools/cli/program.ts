@@ -11,6 +11,7 @@
 
 import { Command, CommanderError } from 'commander';
 import { isStoreError } from '../../format/errors.js';
+import { toJson } from './output.js';
 import { describeError, errorJson } from './report.js';
 import {
   EXIT_DEGRADED,
@@ -111,7 +112,8 @@ export async function runProgram(
   version: string,
 ): Promise<number> {
   const actions = new Actions();
-  const program = makeProgram(modules, actions, version);
+  const shown = argv.includes('--json') ? toJson({ schema: 'ingot.version/1', version }, 0) : version;
+  const program = makeProgram(modules, actions, shown);
   const onPipeClosed = (): void => actions.session?.cancel(new Interrupted('SIGPIPE', 141));
   process.stdout.on('error', onPipeClosed);
   process.stderr.on('error', () => {});
