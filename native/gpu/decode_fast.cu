@@ -165,7 +165,9 @@ __device__ __forceinline__ Fault decode_block(uint32_t state, WordRing& ring, ui
                                               const RawPlanes<kPlanes>& raw, uint32_t symbols, uint8_t* out) {
   constexpr uint32_t kSize = kPlanes + 1;
   const uint32_t lane = threadIdx.x % kWarpLanes;
-  const uint32_t lanes_below = lanes_below_me();
+  // Made by hand and opaque to the compiler: the special register would be read anew in every turn of an unrolled loop.
+  uint32_t lanes_below = (1u << lane) - 1;
+  asm volatile("" : "+r"(lanes_below));
   const uint32_t full = symbols / kGroupSymbols;
   RawRun<kPlanes> current, next;
   uint32_t pairs[kLaneRun / 2];
@@ -173,7 +175,8 @@ __device__ __forceinline__ Fault decode_block(uint32_t state, WordRing& ring, ui
     const uint32_t last = (full - 1) * kGroupSymbols;
     raw.load(0, current);
     raw.load(kGroupSymbols < last ? kGroupSymbols : last, next);
-#pragma unroll 1
+    // Three groups a turn: current, next and later change places without a move.
+#pragma unroll 3
     for (uint32_t offset = 0; offset <= last; offset += kGroupSymbols) {
       RawRun<kPlanes> later;
       const uint32_t ahead = offset + 2 * kGroupSymbols;
