@@ -125,7 +125,11 @@ async function dropUses(
       });
     const extent = decodeExtent(bytes);
     const { base } = extent.coding ?? {};
-    assert(extent.referenceCount >= count, 'an extent that is named is counted');
+    requireCounted(
+      extent.referenceCount >= count,
+      `extent ${id} is named ${count} times and counts ${extent.referenceCount}`,
+      'Extent',
+    );
     if (extent.referenceCount > count) {
       await change.put(2, key, encodeExtent({ ...extent, referenceCount: extent.referenceCount - count }));
       continue;
@@ -146,6 +150,11 @@ async function dropUses(
   return bases;
 }
 
+/** A count that lies in the catalog is the world's: a wrong one, with a right sum, is refused before anything is freed by it. */
+function requireCounted(right: boolean, message: string, structure: string): void {
+  if (!right) throw new StoreError('E_FORMAT', message, { where: { structure } });
+}
+
 function leavesOf(extent: Extent): number[] {
   if (extent.sumLeafId === 0) return [];
   const last =
@@ -161,7 +170,11 @@ async function dropLeaf(change: CatalogChange, id: number, uses: number): Promis
       where: { structure: 'SumLeaf' },
     });
   const leaf = decodeSumLeaf(bytes);
-  assert(leaf.referenceCount >= uses, 'a sum leaf counts its extents');
+  requireCounted(
+    leaf.referenceCount >= uses,
+    `sum leaf ${id} has ${uses} extents and counts ${leaf.referenceCount}`,
+    'SumLeaf',
+  );
   if (leaf.referenceCount > uses) {
     await change.put(2, key, encodeSumLeaf({ ...leaf, referenceCount: leaf.referenceCount - uses }));
     return;
@@ -178,12 +191,19 @@ async function updateRun(
 ): Promise<number> {
   const key = runKey(record.run);
   const bytes = await change.get(0, key);
-  assert(bytes !== undefined, 'a version has its run');
+  if (bytes === undefined)
+    throw new StoreError('E_FORMAT', `run ${record.run} has a version and is not there`, {
+      where: { structure: 'Run' },
+    });
   const run = decodeRun(bytes);
-  assert(run.versionCount >= 1, 'a run counts its versions');
   const newest = await newestVersion(change, record.run);
+  const counted = newest === 0 ? run.versionCount === 1 : run.versionCount > 1;
+  requireCounted(
+    counted,
+    `run ${record.run} counts ${run.versionCount} versions before this one goes`,
+    'Run',
+  );
   if (newest === 0) {
-    assert(run.versionCount === 1, 'the last version of a run is the only one');
     await change.delete(0, key);
     await change.delete(0, tagKey(record.run, LATEST_TAG));
     return 0;

@@ -233,7 +233,14 @@ export async function countKeyUses(change: CatalogChange, uses: ReadonlyMap<numb
       });
     const record: DataKeyRecord = decodeDataKey(bytes);
     const useCount = record.useCount + delta;
-    assert(useCount >= 0, 'a data key counts its uses');
+    if (useCount < 0)
+      throw new StoreError(
+        'E_FORMAT',
+        `data key ${keyId} counts ${record.useCount} uses and loses ${-delta}`,
+        {
+          where: { structure: 'DataKey' },
+        },
+      );
     if (useCount === 0) await change.delete(TREE_KEYS, key);
     else await change.put(TREE_KEYS, key, encodeDataKey({ ...record, useCount }));
   }

@@ -221,6 +221,36 @@ test('a wrong base is caught by the raw sum, and the error names both', async ()
   await rig.store.close();
 });
 
+test('a count of uses that is too low is refused by name when a version goes, and the version stays', async () => {
+  const rig = await makeRig({ seed: 61, members: 1, redundancy: 1 });
+  const { store } = rig;
+  const base = await write(store, 'm', BASE);
+  const [shared] = (await placesOf(store, base, 'chunk')).ids;
+  const tx = await store.begin('m', { codec: 'auto', chunkBytes: CHUNK_BYTES });
+  const differing = [50, 51].map((seed) => new Prng(seed).stepped(BASE[1]!.bytes, 40));
+  for (const [index, bytes] of differing.entries())
+    await tx.put(
+      `delta${index}`,
+      bytes,
+      { dtype: 'BF16', shape: [bytes.length / 2] },
+      { base: { version: base, tensor: 'chunk' } },
+    );
+  const kept = (await tx.commit()).id;
+  await store.remove(base);
+  await store.catalog.commit(async (change) => {
+    const extent = decodeExtent((await change.get(2, extentKey(shared!)))!);
+    assert.equal(extent.referenceCount, 2, 'two differences, and no version any more');
+    await change.put(2, extentKey(shared!), encodeExtent({ ...extent, referenceCount: 1 }));
+  });
+  await assert.rejects(store.remove(kept), (error: unknown) => {
+    assert.ok(isStoreError(error, 'E_FORMAT'), String(error));
+    assert.ok(error.message.includes(`extent ${shared} is named 2 times and counts 1`), error.message);
+    return true;
+  });
+  assert.deepEqual(await (await store.get(kept)).tensor('delta1').read(), differing[1]);
+  await store.close();
+});
+
 test('a base with fewer copies than the new version asks for is not used', async () => {
   const rig = await makeRig({ seed: 7, members: 2 });
   const { store } = rig;
