@@ -150,7 +150,7 @@ async function dropUses(
   return bases;
 }
 
-/** A count that lies in the catalog is the world's: a wrong one, with a right sum, is refused before anything is freed by it. */
+/** A count in the catalog is the world's: a wrong one under a right sum is refused before anything is freed by it. */
 function requireCounted(right: boolean, message: string, structure: string): void {
   if (!right) throw new StoreError('E_FORMAT', message, { where: { structure } });
 }

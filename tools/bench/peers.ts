@@ -231,6 +231,7 @@ async function lmdbSide(directory: string, source: string, totalBytes: number): 
     return again;
   };
   const pieces = await sourcePieces(source);
+  const pieceBytes = pieces.reduce((sum, piece) => sum + piece.byteLength, 0);
   const room = new Uint8Array(totalBytes + 64 * MEBIBYTE).fill(1);
   return {
     name,
@@ -248,9 +249,11 @@ async function lmdbSide(directory: string, source: string, totalBytes: number): 
       for (let index = 0; index < pieces.length; index += 1) {
         const value = target.getBinaryFast(index);
         if (value === undefined) throw new Error('lmdb lost a value');
-        room.set(value, at);
-        at += value.byteLength;
+        // lmdb lends a buffer of its own that may be longer than the value: only `length` is the value's.
+        room.set(new Uint8Array(value.buffer, value.byteOffset, value.length), at);
+        at += value.length;
       }
+      if (at !== pieceBytes) throw new Error(`lmdb gave ${at} bytes of ${pieceBytes}`);
       return performance.now() - startMs;
     },
     files: async () => {
