@@ -10,7 +10,7 @@
 //
 // It knows nothing of tests.
 import { execFileSync } from 'node:child_process';
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { chmodSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
@@ -32,7 +32,12 @@ function startedAt(pid) {
 export const prefix = () => `ingot-tests-${process.pid}-${startedAt(process.pid) ?? 0}-`;
 
 /** The folder of this run. */
-export const makeScratch = () => mkdtempSync(join(tmpdir(), prefix()));
+export function makeScratch() {
+  const path = mkdtempSync(join(tmpdir(), prefix()));
+  // Others may pass through, not look: a test runs the setup as another user, with programs that lie below.
+  chmodSync(path, 0o711);
+  return path;
+}
 
 /** The TMPDIR of one test file. */
 export function makeTemporary(scratch, number) {
