@@ -6,7 +6,7 @@
 //   1. A root is shown (snapshot, superblock, listeners) only when it is durable and acknowledged.
 //   2. Readers hold a pin on the newest root they know, besides those of their snapshots.
 //   3. A poisoned catalog still reads, from the last acknowledged root.
-//   4. After `close` nothing touches a device; `close` may be called twice.
+//   4. After `close`, or an open that failed, nothing touches a device; `close` may be called twice.
 //
 // It knows no versions and no tensors (the store layer does) and chooses no root (open.ts does).
 
@@ -152,8 +152,14 @@ export class StoreCatalog implements Catalog {
 
   static async start(io: Io, opened: OpenedStore, options: CatalogOptions): Promise<StoreCatalog> {
     const catalog = new StoreCatalog(io, opened, options);
-    if (catalog.writable) await catalog.#startWriter(options);
-    else await catalog.#startReader();
+    try {
+      if (catalog.writable) await catalog.#startWriter(options);
+      else await catalog.#startReader();
+    } catch (error) {
+      catalog.#closing = catalog.#shutDown(false);
+      await catalog.#closing;
+      throw error;
+    }
     return catalog;
   }
 
@@ -375,7 +381,7 @@ export class StoreCatalog implements Catalog {
   }
 
   close(): Promise<void> {
-    this.#closing ??= this.#shutDown();
+    this.#closing ??= this.#shutDown(true);
     return this.#closing;
   }
 
@@ -563,19 +569,23 @@ export class StoreCatalog implements Catalog {
     callAll(this.#listeners, this.superblock);
   }
 
-  async #shutDown(): Promise<void> {
-    // Changes that were accepted may still read and allocate; only then is the catalog closed.
-    await this.#committer?.close();
-    this.#isClosed = true;
-    await this.#refreshing?.catch(() => false);
-    // After a failed commit the beat stays open: the next writer must not take what it reads for durable.
-    if (this.poisoned === null) await this.#heartbeat?.close();
-    else this.#heartbeat?.abandon();
-    this.#pins.detach();
-    this.#hangs.close();
-    this.pages.close();
-    this.seals.close();
-    await this.#opened.finder.close();
+  async #shutDown(hasStarted: boolean): Promise<void> {
+    try {
+      // Changes that were accepted may still read and allocate; only then is the catalog closed.
+      await this.#committer?.close();
+      this.#isClosed = true;
+      await this.#refreshing?.catch(() => false);
+      // After a failed commit, or an open that failed before its first root, the beat stays open: the next writer
+      // must not take what it reads for durable.
+      if (hasStarted && this.poisoned === null) await this.#heartbeat?.close();
+      else await this.#heartbeat?.abandon();
+      this.#pins.detach();
+      this.#hangs.close();
+      this.pages.close();
+      this.seals.close();
+    } finally {
+      await this.#opened.finder.close();
+    }
   }
 
   /** Slot of a member that holds pages of this birth (format F15), or null. */

@@ -8,6 +8,7 @@
 //   2. A lock that is not to be had is E_LOCKED at once, naming the holder as far as its heartbeat tells.
 //   3. The heartbeat is written only after the root was chosen, and decides nothing while locks do.
 //   4. `force` lifts the heartbeat's verdict, never the lock's.
+//   5. A session counts as open until its keeper was closed or abandoned; an open that fails abandons it.
 //
 // It never waits for a living holder.
 
@@ -135,16 +136,23 @@ export class HeartbeatKeeper {
 
   /** Writes the closing beat, so that the next open need not wonder. */
   async close(): Promise<void> {
-    this.#stop.abort();
-    await this.#loop;
-    await this.#beat(true);
-    this.#io.openSessions?.delete(this.#session);
+    try {
+      this.#stop.abort();
+      await this.#loop;
+      await this.#beat(true);
+    } finally {
+      this.#io.openSessions?.delete(this.#session);
+    }
   }
 
-  /** Stops without a closing beat. */
-  abandon(): void {
-    this.#stop.abort();
-    this.#io.openSessions?.delete(this.#session);
+  /** Stops without a closing beat; nothing is written any more when it resolves. */
+  async abandon(): Promise<void> {
+    try {
+      this.#stop.abort();
+      await this.#loop;
+    } finally {
+      this.#io.openSessions?.delete(this.#session);
+    }
   }
 
   async #run(intervalMs: number): Promise<void> {

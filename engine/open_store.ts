@@ -65,13 +65,14 @@ export async function openWith(
       catalog.useKeys(await unlock(catalog, options.key));
       // What a shredding or a rotation that was cut short left, and what members that came back still hold.
       await finishErasure(catalog);
+      const store = new Store(catalog, ports.files, ports.closeIo, options);
+      told = (fault) => store.catalogFault(fault);
+      return store;
     } catch (error) {
       await catalog.close();
+      catalog.keys.close();
       throw error;
     }
-    const store = new Store(catalog, ports.files, ports.closeIo, options);
-    told = (fault) => store.catalogFault(fault);
-    return store;
   } catch (error) {
     if (ports.closeIo) await ports.io.close();
     throw error;

@@ -25,6 +25,7 @@ import { SMALL_OPS } from './store_target.js';
 const OPS = [1, 4, 0, 3].map((index) => SMALL_OPS[index]!);
 const PROBE: StoreOp = { kind: 'put', run: 'probe', objects: [{ name: 'p', byteLength: 6000, seed: 77 }] };
 const K_MAX = 20_000;
+const MAX_VIOLATIONS = 5;
 const KINDS = ['read', 'write', 'flush'] as const;
 
 export interface NativeRule {
@@ -40,7 +41,18 @@ export interface NativeSweepReport {
   /** Runs that acknowledged everything although it happened. */
   absorbed: number;
   poisoned: number;
+  /** Of this rule alone; the rule ends early with MAX_VIOLATIONS of them. */
   violations: string[];
+}
+
+/** Counts and violations of several rules together. */
+export function sumOf(reports: readonly NativeSweepReport[]): NativeSweepReport {
+  const sum: NativeSweepReport = { runs: 0, fired: 0, absorbed: 0, poisoned: 0, violations: [] };
+  for (const report of reports) {
+    for (const name of ['runs', 'fired', 'absorbed', 'poisoned'] as const) sum[name] += report[name];
+    sum.violations.push(...report.violations);
+  }
+  return sum;
 }
 
 /** Errors of every kind of request, once and for ever. */
@@ -56,7 +68,6 @@ export class NativeSweep {
   readonly #base: StoreOp[] = [
     { kind: 'put', run: 'base', objects: [{ name: 'b', byteLength: 70_000, seed: 5 }] },
   ];
-  readonly report: NativeSweepReport = { runs: 0, fired: 0, absorbed: 0, poisoned: 0, violations: [] };
 
   /** Keeps its files in `directory`, which the caller removes. */
   constructor(directory: string, backend: 'io_uring' | 'threads') {
@@ -81,18 +92,20 @@ export class NativeSweep {
     for (const path of this.#paths) copyFileSync(path, `${path}.base`);
   }
 
-  /** Runs k = from, from + stride, .. until the fault no longer happens. */
-  async sweep(rule: NativeRule, from: number, stride: number): Promise<void> {
-    for (let k = from; k < K_MAX && this.report.violations.length < 5; k += stride) {
+  /** Runs k = from, from + stride, .. until the fault no longer happens, or to `last`. */
+  async sweep(rule: NativeRule, from: number, stride: number, last = K_MAX): Promise<NativeSweepReport> {
+    const report: NativeSweepReport = { runs: 0, fired: 0, absorbed: 0, poisoned: 0, violations: [] };
+    for (let k = from; k <= last && report.violations.length < MAX_VIOLATIONS; k += stride) {
       const text = `${rule.kind}:${k}:${rule.effect}:${rule.sticky ? 'sticky' : 'once'}`;
       try {
         for (const path of this.#paths) copyFileSync(`${path}.base`, path);
-        this.report.runs += 1;
-        if (!(await this.#run(rule, k, text))) return;
+        report.runs += 1;
+        if (!(await this.#run(rule, k, text, report))) break;
       } catch (error) {
-        this.report.violations.push(`${text}: ${error instanceof Error ? error.message : String(error)}`);
+        report.violations.push(`${text}: ${error instanceof Error ? error.message : String(error)}`);
       }
     }
+    return report;
   }
 
   async #open(rule: string): Promise<{ session: StoreSession; io: NativeIo }> {
@@ -109,7 +122,7 @@ export class NativeSweep {
   }
 
   /** Whether the fault happened. */
-  async #run(rule: NativeRule, k: number, text: string): Promise<boolean> {
+  async #run(rule: NativeRule, k: number, text: string, report: NativeSweepReport): Promise<boolean> {
     const acked = [...this.#base];
     let unknown: StoreOp | null = null;
     let hasFired = true;
@@ -135,9 +148,9 @@ export class NativeSweep {
     const isWhole = acked.length === this.#base.length + OPS.length;
     if (!hasFired && !isWhole) throw new Error('a run without a fault did not acknowledge everything');
     if (hasFired) {
-      this.report.fired += 1;
-      if (isWhole) this.report.absorbed += 1;
-      if (unknown !== null) this.report.poisoned += 1;
+      report.fired += 1;
+      if (isWhole) report.absorbed += 1;
+      if (unknown !== null) report.poisoned += 1;
     }
     await this.#judge(unknown === null ? [acked] : [acked, [...acked, unknown]], rule);
     return hasFired;

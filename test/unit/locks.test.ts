@@ -1,4 +1,5 @@
-// Faults guarded: two writers at once, a writer locked out by a dead one, a heartbeat that lies.
+// Faults guarded: two writers at once, a writer locked out by a dead one or by an open that failed, a heartbeat
+// that lies.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { openCatalog } from '../../engine/catalog.js';
@@ -100,3 +101,51 @@ test('the heartbeat moves by itself and stops at close', async () => {
   await catalog.close();
   assert.equal((await heartbeatOf(store)).closedCleanly, true);
 });
+
+/** A store whose last writer was killed: the next one makes a root of its own before it is open. */
+async function leftOpen(): Promise<TestStore> {
+  const store = await makeStore(2, 8 * MIB);
+  const dying = store.world.process();
+  await put(await openCatalog(dying, store.paths, { mode: 'rw' }), 'a', '1');
+  store.world.kill(dying);
+  return store;
+}
+
+/** The kth read, write or flush fails, and all after it. Whether the open failed. */
+async function failOpen(operation: 'read' | 'write' | 'flush', k: number): Promise<boolean> {
+  const where = `${operation} ${k}`;
+  const store = await leftOpen();
+  const { world, paths } = store;
+  const openSessions = new Set<bigint>();
+  const io = Object.assign(world.process(), { openSessions });
+  world.faults.add({ operation, action: 'errno', errno: 5, nth: k, sticky: true });
+  const options = { mode: 'rw', heartbeatIntervalMs: 5000 } as const;
+  const opened = await openCatalog(io, paths, options).catch((error: unknown) => {
+    assert.ok(isStoreError(error), `${where}: ${String(error)}`);
+    return null;
+  });
+  world.faults.clear();
+  if (opened !== null) {
+    await opened.close();
+    return false;
+  }
+  assert.equal(openSessions.size, 0, `${where}: no session is left`);
+  const beat = await heartbeatOf(store);
+  // Nobody made what this open read durable, so the next writer must see that there is something to wonder about.
+  assert.equal(beat.closedCleanly, false, `${where}: the beat does not speak of a clean close`);
+  await io.clock.sleep(16_000);
+  assert.equal((await heartbeatOf(store)).counter, beat.counter, `${where}: the heartbeat has ended`);
+  const again = await openCatalog(io, paths, options);
+  assert.equal(await read(again, 'a'), '1');
+  await again.close();
+  assert.equal(openSessions.size, 0, `${where}: a close ends its session`);
+  return true;
+}
+
+for (const operation of ['read', 'write', 'flush'] as const) {
+  test(`an open that fails at any ${operation} ends its heartbeat and lets the same process open again`, async () => {
+    let k = 1;
+    while (await failOpen(operation, k)) k += 1;
+    assert.ok(k > 3, `only ${k - 1} opens failed`);
+  });
+}
