@@ -277,16 +277,21 @@ class Pair {
     this.open[op.slot] = null;
     const tag = op.tag === null ? null : (TAG_NAMES[op.tag] ?? null);
     const committing = open.tx.commit(tag === null ? {} : { tags: [tag] });
-    if (
+    const gone =
       open.linked.size > 0 &&
       open.base !== null &&
       !this.versions.includes(open.base) &&
-      !(await this.#sharedElsewhere(open))
-    ) {
+      !(await this.#sharedElsewhere(open));
+    // Differences keep the extents of a removed base, so that links to them hold: that the model does not follow.
+    const mayLiveOn = this.rig.world.streams.deltas > 0;
+    if (gone && !mayLiveOn) {
       await assert.rejects(committing, { code: 'E_CONFLICT' });
       return;
     }
-    const made = await committing.catch((error: unknown) => this.#expectGoneBase(open, error));
+    const made = await committing.catch((error: unknown) => {
+      if (gone && isStoreError(error, 'E_CONFLICT')) return undefined;
+      return this.#expectGoneBase(open, error);
+    });
     if (made === undefined) return;
     const version: ModelVersion = { id: made.id, run: open.run, step: open.step, objects: open.objects };
     this.versions.push(version);
