@@ -240,6 +240,8 @@ export class MemberFinder {
       );
     }
     for (const slot of tip.invalidSlots) {
+      // A burned slot is the store's own doing: nothing is wrong with it.
+      if (slot.reason === 'burned') continue;
       this.#report.add(
         `${device.path}: superblock copy ${slot.copy}, slot ${slot.slot} is not valid (${slot.reason})`,
       );

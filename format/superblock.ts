@@ -137,6 +137,8 @@ export interface Superblock {
 
 /** Why a slot is invalid: the first rule of F3 that it breaks. */
 export type SlotProblem =
+  /** All ones: burned by a writer, so that an older root cannot come back (commit.md C14). */
+  | 'burned'
   | 'magic'
   | 'selfSum'
   | 'rootSum'
@@ -186,7 +188,8 @@ export function decodeSlot(
 ): SlotResult {
   assert(bytes.length === SLOT_BYTES, 'a slot has 8,192 bytes');
   if (!equalBytes(bytes.subarray(0, MAGIC.length), MAGIC)) {
-    return isZero(bytes, 0, bytes.length) ? { kind: 'empty' } : invalid('magic');
+    if (isZero(bytes, 0, bytes.length)) return { kind: 'empty' };
+    return invalid(bytes.every((byte) => byte === 0xff) ? 'burned' : 'magic');
   }
   const selfSum = readSum(bytes, layout.SUPERBLOCK_SELF_SUM);
   if (crc64(bytes, layout.SUPERBLOCK_ROOT_SUM, layout.SUPERBLOCK_STORE_UUID) !== selfSum)

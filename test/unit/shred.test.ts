@@ -204,6 +204,13 @@ test('after a shredding no block of any member opens anything of the version, wi
   await rig.store.close();
 });
 
+test('a slot that the store burned is told from a damaged one, so that no open warns of it', () => {
+  const slot = new Uint8Array(SLOT_BYTES).fill(0xff);
+  assert.deepEqual(decodeSlot(slot, { copy: 0, slot: 1 }), { kind: 'invalid', reason: 'burned' });
+  slot[5_000] = 0;
+  assert.deepEqual(decodeSlot(slot, { copy: 0, slot: 1 }), { kind: 'invalid', reason: 'magic' });
+});
+
 test('removing alone leaves it on the drives: the difference that shredding makes', async () => {
   const rig = await encryptedRig(1);
   const gone = await write(rig.store, 'gone', 1, NAME);
